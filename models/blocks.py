@@ -1,0 +1,166 @@
+"""The blocks the nested U-Net is made of (design: the SRS paper, section III, arXiv 2312.01741).
+
+Every block takes and returns maps of shape (B, C, H, W); unless its docstring says otherwise C, H and W are kept.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class ChannelAttention(nn.Module):
+    """CBAM's channel attention: which channels matter, from their global average and global maximum.
+
+    Both pooled vectors go through one shared bottleneck (C to C / 8 to C), are summed and squashed.
+    Paper: https://arxiv.org/abs/1807.06521, section 3.1. Returns the weights, (B, C, 1, 1) in (0, 1).
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.expand = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        average = x.mean((2, 3), keepdim=True)
+        maximum = x.amax((2, 3), keepdim=True)
+        return torch.sigmoid(self._bottleneck(average) + self._bottleneck(maximum))
+
+    def _bottleneck(self, pooled: Tensor) -> Tensor:
+        return self.expand(torch.relu(self.reduce(pooled)))
+
+
+class SpatialAttention(nn.Module):
+    """CBAM's spatial attention: which pixels matter, from the mean and the maximum over the channels.
+
+    Paper: https://arxiv.org/abs/1807.06521, section 3.2. Returns the weights, (B, 1, H, W) in (0, 1).
+    """
+
+    def __init__(self, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)  # (B, 2, H, W)
+        return torch.sigmoid(self.conv(pooled))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, channel and spatial attention on their result, and the shortcut around it all.
+
+    (B, in_channels, H, W) to (B, out_channels, H, W). The shortcut is the identity, or a 1x1 convolution with batch
+    norm where the width changes. The convolutions keep their (redundant) biases, as the released weights have them.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.channel_attention = ChannelAttention(out_channels)
+        self.spatial_attention = SpatialAttention()
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y = self.channel_attention(y) * y
+        y = self.spatial_attention(y) * y
+        return torch.relu(y + self.shortcut(x))
+
+
+def residual_node(in_channels: int, out_channels: int, depth: int) -> nn.Sequential:
+    """One node of the nest: `depth` residual blocks, the first of which changes the width."""
+    widths = [in_channels] + [out_channels] * depth
+    return nn.Sequential(*(ResidualBlock(*pair) for pair in pairwise(widths)))
+
+
+class EfficientChannelAttention(nn.Module):
+    """ECA as SRS uses it: a 1-D convolution along the channels' *maxima* of sigmoid(x), squashed, times x.
+
+    The original (https://arxiv.org/abs/1910.03151) pools averages of x itself.
+    """
+
+    def __init__(self, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The sigmoid is monotonic, so that it may follow the pooling: C numbers to squash in place of C * H * W.
+        pooled = torch.sigmoid(x.amax((2, 3)))  # (B, C)
+        weights = torch.sigmoid(self.conv(pooled.unsqueeze(1))).squeeze(1)  # (B, 1, C) -> (B, C)
+        return x * weights[:, :, None, None]
+
+
+class ShuffleUp(nn.Module):
+    """Sub-pixel upsampling to the next row: (B, C, H, W) to (B, out_channels, 2H, 2W).
+
+    PixelShuffle (https://arxiv.org/abs/1609.05158) spends four channels on each pixel; a 3x3 convolution with batch
+    norm and ReLU then takes the C / 4 channels to the row's width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.shuffle = nn.PixelShuffle(2)
+        self.conv = nn.Conv2d(in_channels // 4, out_channels, 3, padding=1)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn(self.conv(self.shuffle(x))))
+
+
+class BLAM(nn.Module):
+    """Bottom-up local attention: fuses a row's own map with the deeper one, both (B, C, H, W).
+
+    The shallow map goes through two 1x1 convolutions, the deep one through ECA; a 1x1 convolution joins them.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.low = nn.Sequential(
+            nn.Conv2d(channels, channels, 1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        )
+        self.deep = EfficientChannelAttention()
+        self.join = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU())
+
+    def forward(self, low: Tensor, deep: Tensor) -> Tensor:
+        return self.join(torch.cat([self.deep(deep), self.low(low)], dim=1))
+
+
+class LocalContrast(nn.Module):
+    """Weights x by how much each pixel stands out from its neighbourhood, at three scales (1x1, 3x3, dilated 3x3).
+
+    Each learned convolution gives a local mean mu and, of the deviation x - mu, a local spread s; the normalised
+    deviations (x - mu + eps) / (s + eps) are averaged and squashed to a weight w, and the result is x * w + x.
+    """
+
+    EPS = 0.001
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(
+            [
+                nn.Conv2d(channels, channels, 1),
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.Conv2d(channels, channels, 3, padding=2, dilation=2),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        contrasts = [self._contrast(conv, x) for conv in self.scales]
+        return x * torch.sigmoid(sum(contrasts) / len(contrasts)) + x
+
+    def _contrast(self, conv: nn.Module, x: Tensor) -> Tensor:
+        deviation = x - conv(x)
+        spread = torch.sigmoid(conv(deviation))
+        return (deviation + self.EPS) / (spread + self.EPS)

@@ -1,0 +1,154 @@
+"""The nested U-Net that both networks of SRS are: the reconstruction autoencoder and the segmenter.
+
+Maps are named x(i, j): row i is at 1 / 2^i of the input's size, column j is the nesting depth (U-Net++,
+https://arxiv.org/abs/1807.10165). Column 0 is the encoder; the other columns and the fusion of the last map of each row
+are the decoder:
+
+    row 0   x00 -- x01 -- x02 -- x03 --+-- f1 --+
+    row 1      x10 -- x11 -- x12 ------+-- f2 --+-- head
+    row 2          x20 -- x21 ---------+-- f3 --+
+    row 3              x30 ------------+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import BLAM, LocalContrast, ResidualBlock, ShuffleUp, residual_node
+
+ROWS = 4
+STRIDE = 2 ** (ROWS - 1)  # the deepest row is at 1/8 of the input
+MIN_SIZE = STRIDE
+
+
+def up(x: Tensor, factor: int = 2) -> Tensor:
+    """Bilinear upsampling with the corners aligned, as the released weights were trained with."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
+
+
+def down(x: Tensor) -> Tensor:
+    """2x2 max pooling."""
+    return F.max_pool2d(x, 2)
+
+
+def prepare_image(image: Tensor) -> Tensor:
+    """An image batch as the networks take it: (B, 1 or 3, H, W) to (B, 3, H', W'), H' and W' multiples of 8.
+
+    Grayscale is repeated to three channels; the bottom and right edges are replicated up to the next multiple of 8.
+    Crop a result back with `[..., :H, :W]`.
+
+    Raises:
+        ValueError: for another rank, number of channels, or an image under 8 pixels high or wide.
+    """
+    if image.ndim != 4:
+        raise ValueError(f"expected an image batch (B, 3, H, W), got {image.ndim} dimensions: {tuple(image.shape)}")
+    if image.shape[1] not in (1, 3):
+        raise ValueError(f"expected 1 (gray) or 3 (RGB) channels, got {image.shape[1]} in {tuple(image.shape)}")
+    if min(image.shape[2:]) < MIN_SIZE:
+        raise ValueError(f"expected images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {tuple(image.shape[2:])}")
+    image = image.expand(-1, 3, -1, -1)
+    height, width = image.shape[2:]
+    if height % STRIDE or width % STRIDE:
+        image = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    return image
+
+
+class NestedEncoder(nn.Module):
+    """Column 0: (B, 3, H, W), H and W multiples of 8, to the pyramid [x00, x10, x20, x30], shallow to deep.
+
+    x(i, 0) has shape (B, widths[i], H / 2^i, W / 2^i).
+    """
+
+    def __init__(self, widths: Sequence[int], depths: Sequence[int], stem: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, padding=1), nn.BatchNorm2d(stem), nn.ReLU())
+        inputs = [stem, *widths[:-1]]
+        self.nodes = nn.ModuleList(residual_node(*node) for node in zip(inputs, widths, depths, strict=True))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = self.nodes[0](self.stem(image))
+        pyramid = [x]
+        for node in self.nodes[1:]:
+            x = node(down(x))
+            pyramid.append(x)
+        return pyramid
+
+
+class NestedDecoder(nn.Module):
+    """Columns 1 to 3, the fusion and the head: the pyramid [x00, x10, x20, x30] to (B, out_channels, H, W)."""
+
+    def __init__(self, widths: Sequence[int], depths: Sequence[int], out_channels: int, local_contrast: bool) -> None:
+        super().__init__()
+        self.nodes = nn.ModuleDict()  # in the order of computation: a column from top to bottom, then the next
+        for j in range(1, ROWS):
+            for i in range(ROWS - j):
+                inputs = widths[i] + widths[i + 1] + (widths[i] if j > 1 else 0) + (widths[i - 1] if i > 0 else 0)
+                self.nodes[f"{i}{j}"] = residual_node(inputs, widths[i], depths[i])
+        rows = range(ROWS - 1)
+        self.contrast = nn.ModuleList(LocalContrast(widths[i]) if local_contrast else nn.Identity() for i in rows)
+        self.shuffle = nn.ModuleList(ShuffleUp(widths[i + 1], widths[i]) for i in rows)
+        self.fuse = nn.ModuleList(BLAM(widths[i]) for i in rows)
+        self.to_top = nn.ModuleDict({str(i): nn.Conv2d(widths[i], widths[0], 1) for i in rows if i > 0})
+        self.top = ResidualBlock(len(rows) * widths[0], widths[0])
+        self.head = nn.Conv2d(widths[0], out_channels, 1)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
+        return self.head(self._fuse_rows(self._nest(pyramid)))
+
+    def _nest(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        """The last map of each row: [x03, x12, x21, x30]."""
+        x = {(i, 0): level for i, level in enumerate(pyramid)}
+        for name, node in self.nodes.items():
+            i, j = map(int, name)
+            inputs = [x[i, j - 1], up(x[i + 1, j - 1])]
+            if j > 1:
+                inputs.append(x[i, j - 2])
+            if i > 0:
+                inputs.append(down(x[i - 1, j]))
+            x[i, j] = node(torch.cat(inputs, dim=1))
+        return [x[i, ROWS - 1 - i] for i in range(ROWS)]
+
+    def _fuse_rows(self, last: Sequence[Tensor]) -> Tensor:
+        """From deep to shallow, each row is fused with the one below it; all rows then meet at full size."""
+        fused = last[-1]
+        tops = []
+        for i in reversed(range(ROWS - 1)):
+            fused = self.fuse[i](low=self.contrast[i](last[i]), deep=self.shuffle[i](fused))
+            # Row 0 is at full size and of the top's width already.
+            tops.append(fused if i == 0 else up(self.to_top[str(i)](fused), 2**i))
+        return self.top(torch.cat(tops[::-1], dim=1))
+
+
+class NestedUNet(nn.Module):
+    """A nested U-Net in two halves, `encode(image) -> pyramid` and `decode(pyramid) -> map`.
+
+    The call itself takes any size of at least 8x8, gray or RGB, see `prepare_image`; the halves want what it returns.
+
+    Args:
+        widths: channels of rows 0 to 3, multiples of 8.
+        depths: residual blocks in each node of rows 0 to 3.
+        stem: channels of the stem.
+        out_channels: of the result: 3 to rebuild an image, 1 logit to segment.
+        local_contrast: whether each row passes a local contrast block before the fusion (the reconstruction network's).
+
+    Shape: image (B, 1 or 3, H, W) to (B, out_channels, H, W).
+    """
+
+    def __init__(
+        self, widths: Sequence[int], depths: Sequence[int], stem: int, out_channels: int, local_contrast: bool
+    ) -> None:
+        super().__init__()
+        if len(widths) != ROWS or len(depths) != ROWS:
+            raise ValueError(f"a nested U-Net has {ROWS} rows; got {len(widths)} widths and {len(depths)} depths")
+        if any(width % 8 for width in widths):
+            raise ValueError(f"widths must be multiples of 8, got {tuple(widths)}")
+        self.encode = NestedEncoder(widths, depths, stem)
+        self.decode = NestedDecoder(widths, depths, out_channels, local_contrast)
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        return self.decode(self.encode(prepare_image(image)))[..., :height, :width]

@@ -1,0 +1,75 @@
+"""SRS: a frozen reconstruction encoder writes, through DPConv, a kernel for the segmenter's deepest feature."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.dpconv import DPConv
+from models.nested import NestedEncoder, NestedUNet, prepare_image
+
+ENCODER_BN = ("frozen", "batch")
+
+
+class SRS(nn.Module):
+    """The siamese network: (B, 1 or 3, H, W) images, H and W at least 8, to (B, 1, H, W) logits.
+
+    Paper: https://arxiv.org/abs/2312.01741, section III. Any size works: the image is padded at its bottom and right to
+    a multiple of 8, and the logits are cropped back.
+
+    The reconstruction encoder is frozen by construction: its parameters take no gradient, and `train()` leaves it in
+    evaluation mode.
+
+    Args:
+        encoder: the `encode` half of a pretrained reconstruction network.
+        segmenter: a nested U-Net with one output channel.
+        dpconv: takes the segmenter's deepest map and the encoder's.
+        encoder_bn: "frozen" as in the paper: the encoder's batch norms use their running statistics; "batch" as in the
+            released training: they use the statistics of the batch at hand, in evaluation too (so that a prediction
+            depends on what else is in the batch: evaluate with batch size 1). The running statistics stay as they were.
+
+    Raises:
+        ValueError: for an unknown `encoder_bn`.
+    """
+
+    def __init__(
+        self, encoder: NestedEncoder, segmenter: NestedUNet, dpconv: DPConv, encoder_bn: str = "frozen"
+    ) -> None:
+        super().__init__()
+        if encoder_bn not in ENCODER_BN:
+            raise ValueError(f"encoder_bn {encoder_bn!r} is not one of {', '.join(ENCODER_BN)}")
+        self.encoder_bn = encoder_bn
+        self.encoder = encoder.requires_grad_(False)
+        self.segmenter = segmenter
+        self.dpconv = dpconv
+        for module in encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # In training mode without tracking, a batch norm uses the batch and leaves its running statistics be.
+                module.track_running_stats = encoder_bn == "frozen"
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SRS:
+        super().train(mode)
+        self.encoder.train(self.encoder_bn == "batch")
+        return self
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What phase 2 trains: the segmenter and DPConv."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def deep_features(self, image: Tensor) -> Tensor:
+        """The reconstruction encoder's deepest map: (B, 1 or 3, H, W) to (B, 64, ceil(H / 8), ceil(W / 8))."""
+        return self._deep(prepare_image(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        image = prepare_image(image)
+        *shallow, x = self.segmenter.encode(image)
+        x = x + self.dpconv(x, self._deep(image))
+        return self.segmenter.decode([*shallow, x])[..., :height, :width]
+
+    def _deep(self, image: Tensor) -> Tensor:
+        if self.encoder_bn == "batch" and image.shape[0] * image.shape[2] * image.shape[3] <= 64:
+            raise ValueError(
+                "encoder_bn='batch' needs statistics over more than one deep pixel: an image over 8x8, or more of them"
+            )
+        return self.encoder(image)[-1]

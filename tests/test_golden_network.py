@@ -1,0 +1,80 @@
+"""The networks against figures computed with the authors' network (design: outputs 1e-4, gradients 1e-3, relative)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import models.authors
+from models.dpconv import FORMS
+from utils.losses import BCEDiceLoss
+
+
+def assert_close(actual, expected, bound):
+    actual = np.asarray(actual.detach() if isinstance(actual, torch.Tensor) else actual)
+    assert actual.shape == expected.shape
+    error = np.abs(actual - expected).max() / np.abs(expected).max()
+    assert error <= bound, f"relative error {error:.2e}, allowed {bound:.0e}"
+
+
+@pytest.fixture(scope="module")
+def states(golden):
+    return golden.state("SRS_R"), golden.state("SRS_S")
+
+
+@pytest.fixture
+def srs(states):
+    return models.authors.load_srs(*states)
+
+
+@torch.no_grad()
+def test_reconstruction(golden, states):
+    network = models.authors.load_reconstruction(states[0])
+    assert_close(network(golden.images("x", 2, 64)), golden.outputs["reconstruction"], 1e-4)
+
+
+@torch.no_grad()
+def test_deep_features(golden, srs):
+    assert_close(srs.deep_features(golden.images("x", 2, 64)), golden.outputs["deep"], 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", FORMS)
+def test_logits(golden, srs, form):
+    srs.dpconv.form = form
+    assert_close(srs(golden.images("x", 2, 64)), golden.outputs["logits"], 1e-4)
+
+
+@torch.no_grad()
+def test_logits_with_batch_statistics(golden, states):
+    srs = models.authors.load_srs(*states, encoder_bn="batch")
+    assert_close(srs(golden.images("x", 2, 64)), golden.outputs["logits_batch_stats"], 1e-4)
+
+
+@torch.no_grad()
+def test_kernels(golden, srs):
+    kernels = srs.dpconv.kernels(torch.from_numpy(golden.outputs["deep"]))
+    assert kernels.shape == (2, 256, 256, 3, 3)
+    assert_close(kernels[:, ::64, ::64], golden.outputs["kernel"], 1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", FORMS)
+def test_dpconv(golden, srs, form):
+    srs.dpconv.form = form
+    x, deep = golden.features("dpconv.x", 2, 256, 8), golden.features("dpconv.deep", 2, 64, 8)
+    assert_close(srs.dpconv(x, deep), golden.outputs["dpconv"], 1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_of_one_step(golden, srs, form):
+    srs.dpconv.form = form
+    srs.train()
+    loss = BCEDiceLoss()(srs(golden.images("x", 2, 64)), golden.masks("y", 2, 64))
+    loss.backward()
+    norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in srs.trained_parameters()]))
+    assert_close(loss, golden.outputs["grad_loss"], 1e-4)
+    assert_close(norm, golden.outputs["grad_norm_total"], 1e-3)
+    assert_close(srs.segmenter.encode.stem[0].weight.grad, golden.outputs["grad_stem"], 1e-3)
+    assert_close(srs.dpconv.expand.weight.grad.flatten()[::4096], golden.outputs["grad_kernel_expand"], 1e-3)
