@@ -1,11 +1,11 @@
 """The networks of SRS, and how to build them.
 
-    import models
+import models
 
-    autoencoder = models.build_reconstruction("srs")            # phase 1
-    srs = models.build_srs("srs")                               # phase 2, with a fresh encoder
-    srs = models.build_srs("srs", encoder=autoencoder.encode)   # phase 2, with the pretrained one
-    logits = srs(images)                                        # (B, 3, H, W) -> (B, 1, H, W)
+autoencoder = models.build_reconstruction("srs")            # phase 1
+srs = models.build_srs("srs")                               # phase 2, with a fresh encoder
+srs = models.build_srs("srs", encoder=autoencoder.encode)   # phase 2, with the pretrained one
+logits = srs(images)                                        # (B, 3, H, W) -> (B, 1, H, W)
 """
 
 from __future__ import annotations

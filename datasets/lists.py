@@ -1,0 +1,70 @@
+"""List files: which cases a split (train, val, test) holds, one case per line.
+
+    case0001
+    case0002.png
+    patient 7/benign (4)
+
+An entry names an image below `images/`, with or without its extension; `datasets.pairing` finds the files.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+def read_list(path: Path) -> list[str]:
+    """The entries of a list file, in the order of the file.
+
+    Accepts what editors on any system write: UTF-8 with or without byte order mark, CRLF or LF, blank lines, no final
+    newline. White space around an entry is stripped, inside it is kept. An entry listed twice is returned twice:
+    whether two entries are the same case is only known once their files are found (`find_cases` reports it).
+
+    Raises UserError if the file is missing, unreadable, not UTF-8 text, or without any entry.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such list file. Write it with one case per line, or correct the path."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: the list cannot be read ({error.strerror}). Pass a readable text file.") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    # A NUL is valid UTF-8, but only binary files and UTF-16 text have it.
+    if "\0" in text:
+        raise UserError(f"{path}: not a UTF-8 text file. A list has one case per line; save it as UTF-8 text.")
+    # Not str.splitlines(), which also splits at characters that may be part of a file name.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise UserError(f"{path}: the list is empty. Write one case per line.")
+    return names
+
+
+def write_list(path: Path, names: Iterable[str]) -> None:
+    """Write `names` one per line (UTF-8, LF, final newline), so that `read_list` returns them unchanged.
+
+    The file is written beside its target and moved into place: an interrupted run leaves the old list or the new one,
+    never half of one.
+
+    Raises UserError if a name cannot be one line of a list (empty, line break, space at an end), or if the folder
+    cannot be written to.
+    """
+    names = list(names)
+    for name in names:
+        if not name or name != name.strip() or "\n" in name or "\r" in name:
+            raise UserError(f"{path}: {name!r} cannot be a line of a list. Rename the file: no space at its ends.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # Bytes, because text mode would write CRLF on Windows and the same split would differ between systems.
+        beside.write_bytes("".join(f"{name}\n" for name in names).encode("utf-8"))
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: the list cannot be written ({error.strerror}). Check the folder.") from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""From list files to checked cases: what a script does before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets.checks import check_cases
+from datasets.lists import read_list
+from datasets.pairing import LAYOUT, Case, find_cases
+from utils.errors import UserError
+
+
+def load_lists(
+    base_dir: str | Path,
+    lists: Mapping[str, str],
+    need_masks: bool = True,
+    mask_suffix: str | None = None,
+    fit_masks: bool = False,
+    mask_threshold: float | None = None,
+) -> dict[str, list[Case]]:
+    """The cases of each list, every file of which has been decoded once.
+
+    Args:
+        base_dir: the data folder, laid out as `datasets.pairing.LAYOUT`.
+        lists: what each list is for, and its file, relative to base_dir or a path of its own:
+            {"training": "train.txt", "validation": "val.txt"}.
+        need_masks, mask_suffix: see `datasets.pairing.find_cases`.
+        fit_masks, mask_threshold: see `datasets.checks.check_cases`.
+
+    Raises:
+        UserError: names every problem of all the lists (up to 20, and their number); a case in two lists is one.
+    """
+    base = Path(base_dir)
+    if not base.is_dir():
+        raise UserError(
+            f"the data folder {base} is not there; this layout is expected:\n\n{LAYOUT}\n\n"
+            "--base_dir FOLDER points elsewhere. A sample set to try things on, in seconds:\n"
+            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample"
+        )
+    found: dict[str, list[Case]] = {}
+    problems: list[str] = []
+    for purpose, name in lists.items():
+        cases, wrong = find_cases(base, read_list(_list_path(base, name)), mask_suffix, need_masks)
+        for other, others in found.items():
+            shared = {case.name for case in others} & {case.name for case in cases}
+            wrong += [f'"{name}": in the {other} list and in the {purpose} list' for name in sorted(shared)]
+        found[purpose] = cases
+        problems += wrong
+    check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold)
+    return found
+
+
+def _list_path(base: Path, name: str) -> Path:
+    inside = base / name
+    if inside.is_file() or not Path(name).is_file():
+        return inside  # if neither is there, the error of reading it names this one
+    return Path(name)

@@ -1,0 +1,187 @@
+"""From the entries of a list to image files and their mask files.
+
+Data sets name their masks in different ways: BUS uses the stem of the image, BUSI `_mask`, `_mask_1`, ..., SIRST
+`_pixels0`, ISIC `_segmentation`. All of them are found without renaming a file. Whatever leaves a doubt is reported
+and never guessed: a wrong pair trains a wrong network without any error message.
+"""
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from utils.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+
+LAYOUT = """\
+base_dir/
+  images/case0001.png ...
+  masks/case0001.png ...   (same stem, or with _mask, _mask_1, _pixels0, _segmentation)
+  train.txt  val.txt       (one case per line)"""
+
+# What may follow the stem of the image in the name of its mask, and whether it may be numbered (`_mask_1`). A bare
+# stem is never numbered: `case_1` is another case than `case`, not a second mask of it.
+_DEFAULT_SUFFIXES = ("", "_mask", "_pixels0", "_segmentation")
+_NUMBERED = ("_mask",)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and its masks.
+
+    name: path of the image below `images/`, without extension, with `/` between folders: unique in a list.
+    image: the image file.
+    masks: the mask files, sorted; their union is the target. Empty if masks were not wanted.
+    """
+
+    name: str
+    image: Path
+    masks: tuple[Path, ...]
+
+
+class _Folder:
+    """The image files below one folder, walked once: a list of thousands of entries then costs no further look-ups.
+
+    by_key: "sub/a.png" -> path. by_stem: "sub/a" -> paths of all files sub/a.* with a known extension, sorted.
+    Linked sub-folders are not followed: links may form circles.
+    """
+
+    def __init__(self, base_dir: Path, name: str) -> None:
+        self.path = base_dir / name
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: there is no such folder. The data must be laid out as\n{LAYOUT}")
+        # The user may have linked images/ itself to a data disk: what it holds counts as inside.
+        self._roots = (base_dir.resolve(), self.path.resolve())
+        self.by_key: dict[str, Path] = {}
+        self.by_stem: dict[str, list[Path]] = defaultdict(list)
+        for folder, _, files in os.walk(self.path):
+            for file in files:
+                if _has_image_suffix(file):
+                    path = Path(folder, file)
+                    self.by_key[path.relative_to(self.path).as_posix()] = path
+        for key in sorted(self.by_key):
+            self.by_stem[_stem(key)].append(self.by_key[key])
+
+    def holds(self, path: Path) -> bool:
+        """Whether `path`, with links resolved, is inside the data folder."""
+        resolved = Path(os.path.realpath(path))  # Path.resolve() raises if links form a circle
+        return any(resolved.is_relative_to(root) for root in self._roots)
+
+
+def find_cases(
+    base_dir: Path, names: list[str], mask_suffix: str | None = None, need_masks: bool = True
+) -> tuple[list[Case], list[str]]:
+    """Find the files of the listed cases.
+
+    base_dir: folder laid out as `LAYOUT`.
+    names: entries of a list, with or without extension, with sub-folders if there are any. An entry that is exactly a
+        file of `images/` means that file; otherwise any file with its stem and an extension of `IMAGE_SUFFIXES`.
+    mask_suffix: what follows the stem of the image in the name of its mask; "" for nothing. Numbered ones are merged:
+        "_gt" takes `_gt`, `_gt_1`, `_gt_2`, ... None: same stem, `_mask` (numbered too), `_pixels0`, `_segmentation`.
+        Upper and lower case of the suffix make no difference.
+    need_masks: False finds images only (prediction) and never looks at `masks/`.
+
+    Returns the cases found, in the order of `names`, and the problems, one sentence each. They are returned rather
+    than raised so that a user sees all problems of a data set at once (`datasets.checks.check_cases` raises them).
+
+    Raises UserError if `images/` or a needed `masks/` is missing.
+    """
+    images = _Folder(base_dir, "images")
+    masks = _MaskFinder(_Folder(base_dir, "masks"), mask_suffix) if need_masks else None
+    cases: list[Case] = []
+    problems: list[str] = []
+    entry_of: dict[str, str] = {}
+    for entry in names:
+        try:
+            image = _find_image(images, entry)
+            name = _stem(image.relative_to(images.path).as_posix())
+            if name in entry_of:
+                raise _Problem(
+                    f'"{entry}": listed twice (first as "{entry_of[name]}", the same stem); remove one of the lines.'
+                )
+            entry_of[name] = entry
+            cases.append(Case(name, image, masks.find(entry, name) if masks else ()))
+        except _Problem as problem:
+            problems.append(str(problem))
+    return cases, problems
+
+
+class _Problem(Exception):
+    """Why one entry has no case: one sentence for the user."""
+
+
+def _find_image(images: _Folder, entry: str) -> Path:
+    """The image file that `entry` means; _Problem if there is none, more than one, or it is outside the folder."""
+    relative = PurePosixPath(entry)
+    if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
+        raise _Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
+    key = relative.as_posix()
+    found = [images.by_key[key]] if key in images.by_key else images.by_stem.get(_stem(key), [])
+    if not found:
+        if not images.holds(images.path / relative):
+            raise _Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
+        raise _Problem(f'"{entry}": no such image in {images.path} (known extensions: {" ".join(IMAGE_SUFFIXES)}).')
+    if len(found) > 1:
+        raise _Problem(
+            f'"{entry}": ambiguous, {_names(found)} are both in {found[0].parent}; list it with its extension.'
+        )
+    if not images.holds(found[0]):
+        raise _Problem(f'"{entry}": {found[0]} is a link that leads out of the data folder; put the file itself there.')
+    return found[0]
+
+
+class _MaskFinder:
+    """Finds the masks of a case by the naming rules, all files being sorted by rule beforehand."""
+
+    def __init__(self, folder: _Folder, mask_suffix: str | None) -> None:
+        self._folder = folder
+        self._suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
+        self._numbered = _NUMBERED if mask_suffix is None else tuple(s for s in (mask_suffix,) if s)
+        # (stem of the image, suffix) -> mask files
+        self._masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        for suffix in self._suffixes:
+            number = r"(_\d+)?" if suffix in self._numbered else ""
+            rule = re.compile(f"(.*){re.escape(suffix)}{number}", re.IGNORECASE | re.DOTALL)
+            for stem, paths in folder.by_stem.items():
+                if match := rule.fullmatch(stem):
+                    self._masks[match[1], suffix].extend(paths)
+
+    def find(self, entry: str, name: str) -> tuple[Path, ...]:
+        """The masks of case `name`, sorted; _Problem if there is none, a doubt, or one is outside the folder."""
+        by_suffix = {s: self._masks[name, s] for s in self._suffixes if (name, s) in self._masks}
+        if not by_suffix:
+            stem = PurePosixPath(name).name
+            numbered = {s: f", {stem}{s}_1 ..." for s in self._numbered}
+            tried = ", ".join(f"{stem}{s}{numbered.get(s, '')}" for s in self._suffixes)
+            where = self._folder.path / PurePosixPath(name).parent
+            raise _Problem(f'"{entry}": no mask in {where}; tried {tried} ({" ".join(IMAGE_SUFFIXES)}).')
+        found = [path for paths in by_suffix.values() for path in paths]
+        if len(by_suffix) > 1:
+            raise _Problem(
+                f'"{entry}": masks by more than one naming rule ({_names(found)} in {found[0].parent}); '
+                f"pass --mask_suffix to say which ({', '.join(repr(s) for s in by_suffix)})."
+            )
+        if len({path.with_suffix("") for path in found}) < len(found):
+            raise _Problem(
+                f'"{entry}": ambiguous, masks that differ only in their extension ({_names(found)} in '
+                f"{found[0].parent}); keep one of them."
+            )
+        for path in found:
+            if not self._folder.holds(path):
+                raise _Problem(f'"{entry}": mask {path} is a link that leads out of the data folder; copy it there.')
+        return tuple(found)
+
+
+def _has_image_suffix(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _stem(key: str) -> str:
+    """`key` without its extension. "patient.01" has none: only an extension of `IMAGE_SUFFIXES` is one."""
+    return key[: key.rindex(".")] if _has_image_suffix(key) else key
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths)

@@ -1,0 +1,87 @@
+import pytest
+
+from datasets.lists import read_list, write_list
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (b"a\nb\n", ["a", "b"]),
+        (b"a\nb", ["a", "b"]),
+        (b"\xef\xbb\xbfa\r\nb\r\n", ["a", "b"]),
+        (b"a\rb\r", ["a", "b"]),
+        (b"\n a \n\n\t\nbenign (4)  \n", ["a", "benign (4)"]),
+        (b"a  b.png\n", ["a  b.png"]),
+        ("é/世界\n".encode(), ["é/世界"]),
+        ("a\u2028b\n".encode(), ["a\u2028b"]),
+        (b"a\na\n", ["a", "a"]),
+    ],
+)
+def test_reads_what_editors_write(tmp_path, data, names):
+    path = tmp_path / "train.txt"
+    path.write_bytes(data)
+    assert read_list(path) == names
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (None, "no such list"),
+        (b"", "empty"),
+        (b"\xef\xbb\xbf \r\n\n", "empty"),
+        (b"\x89PNG\r\n\x1a\n", "not a UTF-8 text file"),
+        (b"a\0b\n", "not a UTF-8 text file"),
+        ("a\nb\n".encode("utf-16"), "not a UTF-8 text file"),
+        ("a\nb\n".encode("utf-16-le"), "not a UTF-8 text file"),
+    ],
+)
+def test_refuses_and_names_the_file(tmp_path, data, cause):
+    path = tmp_path / "train.txt"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=cause) as caught:
+        read_list(path)
+    assert str(path) in str(caught.value)
+
+
+def test_refuses_a_folder(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_list(tmp_path)
+
+
+def test_written_list_is_read_back(tmp_path):
+    path = tmp_path / "val.txt"
+    path.write_text("old")
+    names = ["b", "a b", "é/c.png"]
+    write_list(path, iter(names))
+    assert path.read_bytes() == "b\na b\né/c.png\n".encode()
+    assert read_list(path) == names
+    assert [p.name for p in tmp_path.iterdir()] == ["val.txt"]
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\n", "a\nb", "a\rb"])
+def test_write_refuses_names_that_are_no_line(tmp_path, name):
+    path = tmp_path / "val.txt"
+    with pytest.raises(UserError, match="cannot be a line"):
+        write_list(path, ["ok", name])
+    assert not path.exists()
+
+
+def test_failed_write_keeps_the_old_list(tmp_path, monkeypatch):
+    path = tmp_path / "val.txt"
+    path.write_text("old\n")
+
+    def fail(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(UserError, match="No space left"):
+        write_list(path, ["new"])
+    assert path.read_text() == "old\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["val.txt"]
+
+
+def test_write_into_a_missing_folder(tmp_path):
+    with pytest.raises(UserError, match="cannot be written"):
+        write_list(tmp_path / "none" / "val.txt", ["a"])

@@ -1,0 +1,67 @@
+"""Phase 1: pretrain the reconstruction autoencoder, whose encoder phase 2 then freezes and listens to.
+
+    python train_recon.py --Dataset BUS                      # the paper's protocol, from configs/BUS.yaml
+    python train_recon.py --base_dir path/to/my_data         # your own images
+    python train_recon.py --Dataset sample --variant srs_tiny --img_size 128 --epochs 10
+
+It learns to rebuild its input image (mean squared error); no mask is read. Writes best.pth and last.pth, log.jsonl,
+TensorBoard events and validation.png (image above its reconstruction) into OUTPUT_DIR/recon.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from torch import Tensor
+
+import models
+from datasets.transforms import denormalize
+from utils import config
+from utils.data import training_loaders
+from utils.engine import Batch, fit
+from utils.runtime import run_script, seed_everything
+
+
+class Reconstruction:
+    """Phase 1, for the engine: the autoencoder and its loss."""
+
+    name = "recon"
+    watch, higher_is_better = "loss", False
+    watch_from = 2  # the paper's: the first two epochs are never the best
+
+    def __init__(self, model: models.NestedUNet, normalization: str = "imagenet") -> None:
+        self.model = model
+        self.normalization = normalization
+
+    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean squared error to the (normalised) input image."""
+        losses = (self.model(batch["image"]) - batch["image"]).square().mean((1, 2, 3))
+        return losses.mean(), {"loss": losses}
+
+    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+        """input | reconstruction"""
+        rebuilt = self.model(batch["image"])
+        pairs = zip(batch["image"], rebuilt, strict=True)
+        return [[denormalize(image, self.normalization) for image in pair] for pair in pairs]
+
+
+def parser() -> config.ScriptParser:
+    parser = config.ScriptParser("train_recon", "Phase 1 of SRS: pretrain the reconstruction autoencoder.")
+    config.add_data_arguments(parser)
+    config.add_model_arguments(parser)
+    config.add_training_arguments(parser, epochs=100)
+    config.add_run_arguments(parser)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    print(f"phase 1, reconstruction, with\n{config.describe(args)}")
+    seed_everything(args.seed)
+    train, val = training_loaders(args, need_masks=False, val_batch_size=args.batch_size)
+    phase = Reconstruction(models.build_reconstruction(args.variant), args.normalization)
+    fit(phase, train, val, args, config.output_dir(args) / "recon")
+
+
+if __name__ == "__main__":
+    run_script(main, parser().settings)

@@ -1,0 +1,100 @@
+"""Phase 2: train the segmenter, with the frozen reconstruction encoder driving its DPConv.
+
+    python train_seg.py --Dataset BUS                        # the paper's protocol; encoder of train_recon.py's run
+    python train_seg.py --base_dir path/to/my_data --recon_weights checkpoints/BUS/recon/best.pth
+    python train_seg.py --Dataset BUS --encoder_bn batch --normalization authors     # as the released code trains
+
+Writes best.pth and last.pth (each holds the whole SRS), log.jsonl, TensorBoard events and validation.png (image,
+target, prediction) into OUTPUT_DIR/seg.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import models
+from datasets.transforms import denormalize
+from utils import config
+from utils.data import training_loaders
+from utils.engine import Batch, fit
+from utils.errors import UserError
+from utils.losses import BCEDiceLoss
+from utils.metrics import confusion, figures
+from utils.runtime import run_script, seed_everything
+from utils.weights import load_encoder
+
+
+class Segmentation:
+    """Phase 2, for the engine: SRS, whose encoder is frozen, and 0.5 * BCE + Dice."""
+
+    name = "seg"
+    watch, higher_is_better = "iou", True
+    watch_from = 0
+
+    def __init__(self, model: models.SRS, normalization: str = "imagenet") -> None:
+        self.model = model
+        self.normalization = normalization
+        self.criterion = BCEDiceLoss(reduction="none")
+
+    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the paper's figures of each image."""
+        logits = self.model(batch["image"])
+        losses = self.criterion(logits, batch["mask"])
+        return losses.mean(), {"loss": losses, **figures(confusion(logits.detach(), batch["mask"]))}
+
+    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+        """input | target | predicted probability"""
+        probabilities = torch.sigmoid(self.model(batch["image"]))
+        columns = zip(batch["image"], batch["mask"], probabilities, strict=True)
+        return [
+            [denormalize(image, self.normalization), mask[0].cpu().numpy(), probability[0].float().cpu().numpy()]
+            for image, mask, probability in columns
+        ]
+
+
+def parser() -> config.ScriptParser:
+    parser = config.ScriptParser("train_seg", "Phase 2 of SRS: train the segmenter and its DPConv.")
+    config.add_data_arguments(parser)
+    config.add_model_arguments(parser)
+    config.add_training_arguments(parser, epochs=300)
+    config.add_run_arguments(parser)
+    parser.add_argument(
+        "--recon_weights",
+        metavar="FILE",
+        help="pretrained reconstruction network, ours or the authors' SRS_R; OUTPUT_DIR/recon/best.pth if not set",
+    )
+    return parser
+
+
+def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
+    """The encoder phase 1 has left, if it saw its images as this run will see them."""
+    path = Path(args.recon_weights or config.output_dir(args) / "recon" / "best.pth")
+    if not path.is_file():
+        raise UserError(
+            f"{path} is not there: phase 2 needs the encoder of phase 1. Run python train_recon.py with the same "
+            "--Dataset (or --base_dir) and --output_dir first, or pass --recon_weights FILE"
+        )
+    encoder, trained_with = load_encoder(path)
+    normalization = trained_with.get("normalization", args.normalization)
+    if normalization != args.normalization:
+        raise UserError(f"{path} was trained with --normalization {normalization}, this run has {args.normalization}")
+    return encoder
+
+
+def main(args: argparse.Namespace) -> None:
+    print(f"phase 2, segmentation, with\n{config.describe(args)}")
+    seed_everything(args.seed)
+    encoder = pretrained_encoder(args)
+    # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
+    train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
+    phase = Segmentation(models.build_srs(args.variant, args.encoder_bn, encoder), args.normalization)
+    fit(phase, train, val, args, config.output_dir(args) / "seg")
+
+
+if __name__ == "__main__":
+    run_script(main, parser().settings)

@@ -1,0 +1,46 @@
+"""From settings to loaders: the one way from a command line to batches."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from torch.utils.data import DataLoader
+
+from datasets.folder import SegmentationFolder, make_loader
+from datasets.load import load_lists
+from datasets.pairing import Case
+from datasets.transforms import Transform
+
+
+def training_loaders(
+    settings: argparse.Namespace, need_masks: bool, val_batch_size: int
+) -> tuple[DataLoader, DataLoader]:
+    """The training loader (shuffled, augmented) and the validation loader, after both lists were checked."""
+    cases = checked_cases(
+        settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
+    )
+    train = _folder(settings, cases["training"], augment=True)
+    return (
+        make_loader(train, settings.batch_size, settings.workers, shuffle_seed=settings.seed),
+        evaluation_loader(settings, cases["validation"], val_batch_size),
+    )
+
+
+def evaluation_loader(settings: argparse.Namespace, cases: Sequence[Case], batch_size: int) -> DataLoader:
+    """The cases in their order, resized and normalised, nothing else."""
+    return make_loader(_folder(settings, cases, augment=False), batch_size, settings.workers)
+
+
+def checked_cases(
+    settings: argparse.Namespace, lists: dict[str, str], need_masks: bool = True
+) -> dict[str, list[Case]]:
+    """`datasets.load.load_lists` with the settings of the data arguments."""
+    return load_lists(
+        settings.base_dir, lists, need_masks, settings.mask_suffix, settings.fit_masks, settings.mask_threshold
+    )
+
+
+def _folder(settings: argparse.Namespace, cases: Sequence[Case], augment: bool) -> SegmentationFolder:
+    transform = Transform(settings.img_size, settings.normalization, augment)
+    return SegmentationFolder(cases, transform, settings.fit_masks, settings.mask_threshold)

@@ -1,0 +1,52 @@
+"""From files to networks: our checkpoints and the authors' state dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models import SRS, build_reconstruction, build_srs
+from models.authors import load_reconstruction, load_srs
+from models.nested import NestedEncoder
+from utils.checkpoint import explain, fill, load_checkpoint, load_state
+
+
+def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
+    """The encoder of a reconstruction checkpoint, ours or the authors' 'SRS_R', and the settings it was trained with.
+
+    The settings are empty for the authors' file, which holds none.
+
+    Raises:
+        UserError: if the file is missing, damaged, or something else.
+    """
+    content = load_state(path, "a reconstruction checkpoint")
+    if "conv1.0.weight" in content:  # the stem, in the authors' names
+        return explain(lambda: load_reconstruction(content), path).encode, {}
+    checkpoint = load_checkpoint(path, "recon")
+    network = build_reconstruction()
+    fill(network, checkpoint["model"], path)
+    return network.encode, checkpoint["settings"]
+
+
+def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -> SRS:
+    """The whole SRS out of a phase 2 checkpoint that `utils.checkpoint.load_checkpoint` has read from `path`.
+
+    Raises:
+        UserError: if the weights do not fit the variant the checkpoint names.
+    """
+    network = explain(lambda: build_srs(checkpoint["settings"]["variant"], encoder_bn), path)
+    fill(network, checkpoint["model"], path)
+    return network.eval()
+
+
+def load_authors(recon_path: Path, seg_path: Path, encoder_bn: str) -> SRS:
+    """SRS out of the authors' two files.
+
+    Raises:
+        UserError: if one is missing, damaged, or not theirs.
+    """
+    recon = load_state(recon_path, "the authors' reconstruction weights (SRS_R)")
+    explain(lambda: load_reconstruction(recon), recon_path)  # so that an error names the file that is wrong
+    seg = load_state(seg_path, "the authors' segmentation weights (SRS_S)")
+    return explain(lambda: load_srs(recon, seg, encoder_bn), seg_path)
