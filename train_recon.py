@@ -19,8 +19,8 @@ import models
 from datasets.transforms import denormalize
 from utils import config
 from utils.data import training_loaders
-from utils.engine import Batch, fit
-from utils.runtime import run_script, seed_everything
+from utils.engine import fit
+from utils.runtime import Batch, run_script, seed_everything
 
 
 class Reconstruction:

@@ -21,11 +21,11 @@ import models
 from datasets.transforms import denormalize
 from utils import config
 from utils.data import training_loaders
-from utils.engine import Batch, fit
+from utils.engine import fit
 from utils.errors import UserError
 from utils.losses import BCEDiceLoss
 from utils.metrics import confusion, figures
-from utils.runtime import run_script, seed_everything
+from utils.runtime import Batch, run_script, seed_everything
 from utils.weights import load_encoder
 
 

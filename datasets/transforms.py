@@ -67,7 +67,10 @@ class Transform:
             image (3, S, S) float32 and mask (1, S, S) float32 in {0, 1}, or None.
         """
         if seed is not None:
-            self.geometry.set_random_seed(seed)
+            # One seed for the whole pipeline would make its steps decide alike: hardly any image rotated and flipped.
+            steps = self.geometry.transforms
+            for step, step_seed in zip(steps, np.random.SeedSequence(seed).generate_state(len(steps)), strict=True):
+                step.set_random_seed(int(step_seed))
         arrays = {"image": image} if mask is None else {"image": image, "mask": mask}
         arrays = self.geometry(**arrays)
         normalized = self.normalize(image=arrays["image"])["image"] / self.divisor

@@ -102,12 +102,16 @@ def _fill(source: str, state: Mapping[str, Tensor], networks: Iterable[nn.Module
     problems = [f"missing {name}" for name in theirs if name not in living]
     problems += [f"unexpected {name}" for name in living if name not in theirs]
     problems += [
-        f"{name} has shape {tuple(living[name].shape)}, expected {tuple(value.shape)}"
+        f"{name} has shape {_shape(living[name])}, expected {_shape(value)}"
         for name, value in theirs.items()
-        if name in living and living[name].shape != value.shape
+        if name in living and _shape(living[name]) != _shape(value)
     ]
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(f"this is not a state dict of {source}: {'; '.join(problems[:10])}{more}")
     for name, value in theirs.items():
         value.copy_(living[name])
+
+
+def _shape(value: object) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, Tensor) else f"of a {type(value).__name__}"

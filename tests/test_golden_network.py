@@ -67,6 +67,20 @@ def test_dpconv(golden, srs, form):
     assert_close(srs.dpconv(x, deep), golden.outputs["dpconv"], 1e-4)
 
 
+@pytest.fixture
+def two_threads():
+    """The gradient jumps where a maximum or a ReLU tips over, which the order of summation decides.
+
+    With two threads or more it is the golden one within 2e-5; with one thread, with another memory layout, and even in
+    float64, it is 0.5 % away.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_of_one_step(golden, srs, form):
     srs.dpconv.form = form

@@ -26,16 +26,16 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+        try:
+            yield beside
+            with beside.open("rb+") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; what was there before is untouched"
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}; what was there before is untouched") from error
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -63,8 +63,8 @@ class ScriptParser(argparse.ArgumentParser):
         Raises:
             UserError: for a flag, key or value that is unknown or does not fit, naming the file it stands in.
         """
-        given = self._given(argv)
-        layers = [vars(self.parse_args([])), self._configuration(given), dict(recorded or {}), given]
+        given = self.given(argv)
+        layers = [vars(self.parse_args([])), self._configuration(given), recorded or {}, given]
         settings = argparse.Namespace(**{name: value for layer in layers for name, value in layer.items()})
         if settings.Dataset is None:
             if settings.base_dir is None:
@@ -72,8 +72,9 @@ class ScriptParser(argparse.ArgumentParser):
             settings.Dataset = Path(settings.base_dir).resolve().name
         return settings
 
-    def _given(self, argv: Sequence[str] | None) -> dict[str, Any]:
-        """Only what stands in argv: argparse fills in no default where the namespace holds a value already."""
+    def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
+        """Only what stands in argv."""
+        # argparse fills in no default where the namespace holds a value already.
         unset = argparse.Namespace(**dict.fromkeys(vars(self.parse_args([])), _UNSET))
         return {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not _UNSET}
 
@@ -91,7 +92,7 @@ class ScriptParser(argparse.ArgumentParser):
         values.update(sections.get(self.script, {}))
         flags = [flag for name, value in values.items() for flag in _as_flags(name, value)]
         try:
-            return self._given(flags)
+            return self.given(flags)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
@@ -107,7 +108,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
     group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
     group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
-    group.add_argument("--img_size", type=_positive, default=256, help="side the images are resized to, pixels")
+    group.add_argument("--img_size", type=positive, default=256, help="side the images are resized to, pixels")
     group.add_argument(
         "--normalization",
         choices=["imagenet", "authors"],
@@ -142,8 +143,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     """How it is trained."""
     group = parser.add_argument_group("training")
     group.add_argument("--base_lr", type=float, default=0.01, help="learning rate of the first step")
-    group.add_argument("--batch_size", type=_positive, default=8)
-    group.add_argument("--epochs", type=_positive, default=epochs)
+    group.add_argument("--batch_size", type=positive, default=8)
+    group.add_argument("--epochs", type=positive, default=epochs)
     group.add_argument("--resume", action="store_true", help="go on with the run in output_dir, if there is one")
 
 
@@ -212,7 +213,8 @@ def _as_flags(name: str, value: object) -> list[str]:
     return [f"--{name}={value}"]
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An argument type: an integer of at least 1."""
     return _at_least(1, text)
 
 

@@ -21,14 +21,12 @@ from utils.config import describe
 from utils.errors import UserError
 from utils.logs import RunLog
 from utils.pictures import grid, save_png
-from utils.runtime import pick_device
+from utils.runtime import Batch, pick_device, to_device
 from utils.schedule import sgd_with_poly_decay
 
 PREVIEWS = 4  # validation images that are drawn after each epoch
 # Settings that a run may change when it goes on; all others are the experiment itself.
 FREE_SETTINGS = {"Dataset", "config", "base_dir", "device", "workers", "output_dir", "resume", "recon_weights"}
-
-Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
 
 
 class Phase(Protocol):
@@ -147,7 +145,7 @@ def train_one_epoch(
     means = Means()
     with tqdm(total=len(loader.dataset), desc=f"epoch {epoch + 1}/{epochs}", unit="img", leave=False) as bar:
         for i, batch in enumerate(loader):
-            loss, figures = phase.step(_to(batch, device))
+            loss, figures = phase.step(to_device(batch, device))
             if not torch.isfinite(loss):
                 raise UserError(
                     f"the loss is {loss.item()} at step {i} of epoch {epoch + 1}, on {', '.join(batch['name'])}; the "
@@ -170,7 +168,7 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device) -> dict[str
     phase.model.eval()
     means = Means()
     for batch in tqdm(loader, desc="validating", unit="batch", leave=False):
-        means.add(phase.step(_to(batch, device))[1])
+        means.add(phase.step(to_device(batch, device))[1])
     return means.read()
 
 
@@ -180,7 +178,7 @@ def _preview(phase: Phase, loader: DataLoader, device: torch.device) -> np.ndarr
     phase.model.eval()
     dataset = loader.dataset
     chosen = np.unique(np.linspace(0, len(dataset) - 1, PREVIEWS).astype(int))
-    batches = (_to(loader.collate_fn([dataset[int(i)]]), device) for i in chosen)
+    batches = (to_device(loader.collate_fn([dataset[int(i)]]), device) for i in chosen)
     return grid([row for batch in batches for row in phase.draw(batch)])
 
 
@@ -203,15 +201,6 @@ def _previous_run(phase: Phase, settings: argparse.Namespace, folder: Path) -> d
             f"{path} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
         )
     return previous
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return {
-        name: value.to(device, non_blocking=True, memory_format=torch.channels_last)
-        if isinstance(value, Tensor)
-        else value
-        for name, value in batch.items()
-    }
 
 
 def _better(phase: Phase, value: float, best: dict[str, float] | None) -> bool:

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.errors import UserError
 
+Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
+
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else Apple's MPS, else the CPU; any other name is torch's.
+    """The device of that name; "auto" is CUDA where there is one, else Apple's MPS, else the CPU.
 
     Raises:
         UserError: for a device that is unknown or not there.
@@ -28,6 +31,16 @@ def pick_device(name: str) -> torch.device:
         cause = str(error).splitlines()[0]
         raise UserError(f"--device {name} cannot be used here ({cause}); try --device auto") from error
     return device
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on the device, channels last."""
+    return {
+        name: value.to(device, non_blocking=True, memory_format=torch.channels_last)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in batch.items()
+    }
 
 
 def seed_everything(seed: int) -> None:

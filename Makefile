@@ -1,0 +1,39 @@
+# make demo   sets everything up, trains both phases on embedded sample data, evaluates, draws predictions
+# make test   sets everything up, runs the linter and the tests
+# Needs Python 3.10 or newer (PYTHON=python3.12 make test takes another one) and make.
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+DEMO   := --Dataset sample --variant srs_tiny --output_dir checkpoints/demo
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo DataSet/sample
+	$(RUN) train_recon.py $(DEMO) --resume
+	$(RUN) train_seg.py $(DEMO) --resume
+	$(RUN) evaluation.py $(DEMO)
+	@echo "open checkpoints/demo/evaluation/best-val/examples.png: image | target | prediction | errors"
+
+test: lint
+	$(RUN) -m pytest
+
+lint: $(VENV)/.test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:  # what make demo has trained, so that it trains anew; the virtual environment and the data stay
+	rm -rf checkpoints/demo
+
+DataSet/sample: | $(VENV)/.demo
+	$(RUN) prepare_data.py sample $@
+
+$(VENV)/.demo: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: PYTHON=... make")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(VENV)/.test: requirements-dev.txt $(VENV)/.demo
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@

@@ -1,0 +1,93 @@
+"""IoU, F1, SE, PC, SP and ACC of a trained SRS on a list of images.
+
+    python evaluation.py --Dataset KBT2019                        # checkpoints/KBT2019/seg/best.pth on its val list
+    python evaluation.py --weights checkpoints/BUS/seg/best.pth                   # on the data it was trained with
+    python evaluation.py --weights checkpoints/BUS/seg/best.pth --Dataset BUSI    # on other data
+    python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
+        --encoder_bn batch --normalization authors                       # the authors' released weights
+
+Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
+command line still wins. Writes per_image.csv, summary.json and examples.png into OUTPUT_DIR/evaluation/WEIGHTS-LIST.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from models import SRS
+from utils import config
+from utils.checkpoint import load_checkpoint
+from utils.data import checked_cases, evaluation_loader
+from utils.errors import UserError
+from utils.evaluation import draw_examples, evaluate, table, write_results
+from utils.pictures import save_png
+from utils.runtime import pick_device, run_script
+from utils.weights import load_authors, load_segmenter
+
+# What a checkpoint decides unless the command line says otherwise; the data only where no data is named.
+MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "normalization")
+DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
+
+
+def parser() -> config.ScriptParser:
+    parser = config.ScriptParser("evaluation", "Evaluate a trained SRS on a list of images.")
+    config.add_data_arguments(parser)
+    config.add_model_arguments(parser)
+    config.add_run_arguments(parser)
+    parser.add_argument("--batch_size", type=config.positive, default=8, help="1 is used with --encoder_bn batch")
+    weights = parser.add_argument_group("weights")
+    weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
+    weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
+    weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    return parser
+
+
+def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The settings of this run: the command line, then the checkpoint, then the configuration."""
+    script = parser()
+    given = script.given(argv)
+    if "seg_weights" in given or "recon_weights" in given:
+        if "weights" in given or not {"seg_weights", "recon_weights"} <= given.keys():
+            raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+        return script.settings(argv)
+    path = given.get("weights") or config.output_dir(script.settings(argv)) / "seg" / "best.pth"
+    if not Path(path).is_file():
+        raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
+    trained_with = load_checkpoint(Path(path), "seg")["settings"]
+    names_data = given.keys() & {"Dataset", "base_dir", "config"}
+    recorded = {name: trained_with[name] for name in MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)}
+    return script.settings(argv, {**recorded, "weights": str(path)})
+
+
+def load_model(args: argparse.Namespace) -> SRS:
+    if args.seg_weights:
+        return load_authors(Path(args.recon_weights), Path(args.seg_weights), args.encoder_bn)
+    path = Path(args.weights)
+    return load_segmenter(load_checkpoint(path, "seg"), args.encoder_bn, path)
+
+
+def main(args: argparse.Namespace) -> dict:
+    """Evaluates and returns the summary that it also writes."""
+    print(f"evaluation, with\n{config.describe(args)}")
+    device = pick_device(args.device)
+    model = load_model(args).to(device, memory_format=torch.channels_last)
+    cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
+    loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
+    results = evaluate(model, loader, device)
+    summary = {**results.summary(), "settings": vars(args)}
+    print(table(summary))
+
+    weights = Path(args.weights or args.seg_weights).stem
+    folder = config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}"
+    write_results(results, summary, folder)
+    save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization))
+    print(f"wrote per_image.csv, summary.json and examples.png (image | target | prediction | errors) into {folder}")
+    return summary
+
+
+if __name__ == "__main__":
+    run_script(main, settings)

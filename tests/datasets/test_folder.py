@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from datasets.folder import EpochSampler, SegmentationFolder, make_loader
+from datasets.load import load_lists
+from datasets.transforms import Transform
+from utils.errors import UserError
+
+
+@pytest.fixture
+def base(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for i in range(10):
+        mask = np.zeros((16, 16), np.uint8)
+        mask[i : i + 4] = 255
+        cv2.imwrite(str(tmp_path / "images" / f"c{i}.png"), rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        cv2.imwrite(str(tmp_path / "masks" / f"c{i}.png"), mask)
+    (tmp_path / "train.txt").write_text("".join(f"c{i}\n" for i in range(7)))
+    (tmp_path / "val.txt").write_text("".join(f"c{i}\n" for i in range(7, 10)))
+    return tmp_path
+
+
+LISTS = {"training": "train.txt", "validation": "val.txt"}
+
+
+def dataset(base, **options):
+    return SegmentationFolder(load_lists(base, LISTS)["training"], Transform(16, augment=True), **options)
+
+
+def test_samples(base):
+    sample = dataset(base)[2]
+    assert sample["name"] == "c2"
+    assert sample["image"].shape == (3, 16, 16)
+    assert sample["mask"].sum() == 4 * 16
+
+
+def test_without_masks(base):
+    cases = load_lists(base, LISTS, need_masks=False)["training"]
+    assert set(SegmentationFolder(cases, Transform(16))[0]) == {"image", "name"}
+
+
+def epochs(base, workers, count=2):
+    loader = make_loader(dataset(base), 3, workers, shuffle_seed=5)
+    drawn = []
+    for epoch in range(count):
+        loader.sampler.set_epoch(epoch)
+        drawn.append(
+            [(name, image) for batch in loader for name, image in zip(batch["name"], batch["image"], strict=True)]
+        )
+    return drawn
+
+
+def test_every_case_once_an_epoch_in_another_order(base):
+    first, second = epochs(base, workers=0)
+    assert sorted(name for name, _ in first) == sorted(name for name, _ in second) == [f"c{i}" for i in range(7)]
+    assert [name for name, _ in first] != [name for name, _ in second]
+
+
+def test_the_number_of_workers_changes_nothing(base):
+    for ours, theirs in zip(epochs(base, 0), epochs(base, 2), strict=True):
+        assert [name for name, _ in ours] == [name for name, _ in theirs]
+        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
+
+
+def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
+    sampler = EpochSampler(50, seed=3)
+    sampler.set_epoch(4)
+    drawn = list(sampler)
+    assert drawn == list(sampler)
+    assert drawn != list(EpochSampler(50, seed=3))
+    other = EpochSampler(50, seed=4)
+    other.set_epoch(4)
+    assert drawn != list(other)
+
+
+def test_evaluation_loader_keeps_the_order(base):
+    loader = make_loader(dataset(base), 4, 0)
+    assert [name for batch in loader for name in batch["name"]] == [f"c{i}" for i in range(7)]
+
+
+def test_masks_of_another_size(base):
+    cv2.imwrite(str(base / "masks" / "c1.png"), np.full((32, 32), 255, np.uint8))
+    with pytest.raises(UserError, match=r"c1\.png.*32x32.*16x16.*--fit_masks"):
+        load_lists(base, LISTS)
+    cases = load_lists(base, LISTS, fit_masks=True)["training"]
+    sample = SegmentationFolder(cases, Transform(16), fit_masks=True)[1]
+    assert sample["mask"].shape == (1, 16, 16) and sample["mask"].min() == 1
+
+
+def test_a_case_in_both_lists_is_named(base):
+    (base / "val.txt").write_text("c6\nc8\n")
+    with pytest.raises(UserError, match=r'"c6".*training list.*validation list'):
+        load_lists(base, LISTS)
+
+
+def test_problems_of_all_lists_are_reported_together(base):
+    (base / "images" / "c0.png").unlink()
+    (base / "masks" / "c8.png").write_bytes(b"not a picture")
+    with pytest.raises(UserError) as caught:
+        load_lists(base, LISTS)
+    assert "2 problems" in str(caught.value) and "c0" in str(caught.value) and "c8.png" in str(caught.value)
+
+
+def test_a_list_may_be_a_path_of_its_own(base, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("lists") / "mine.txt"
+    elsewhere.write_text("c9.png\n")
+    assert [case.name for case in load_lists(base, {"test": str(elsewhere)})["test"]] == ["c9"]
+
+
+def test_a_missing_folder_shows_the_layout_and_the_sample(tmp_path):
+    with pytest.raises(UserError, match=r"(?s)images/case0001\.png.*prepare_data\.py sample"):
+        load_lists(tmp_path / "nowhere", LISTS)

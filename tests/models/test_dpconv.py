@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models import DPConv
+from models.dpconv import FORMS
+
+
+def inputs(batch=3, channels=16, deep_channels=8, size=6):
+    torch.manual_seed(0)
+    x = torch.randn(batch, channels, size, size, requires_grad=True)
+    deep = torch.randn(batch, deep_channels, size, size, requires_grad=True)
+    return x, deep
+
+
+def run(dpconv, form, x, deep):
+    """Output and gradients (of every parameter and both inputs) of one form."""
+    dpconv.form = form
+    out = dpconv(x, deep)
+    weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), [*dpconv.parameters(), x, deep])]
+
+
+def test_both_forms_agree_in_values_and_gradients():
+    dpconv = DPConv(16, 8).double()
+    x, deep = (t.detach().double().requires_grad_() for t in inputs())
+    shared, per_sample = (run(dpconv, form, x, deep) for form in FORMS)
+    for a, b in zip(shared, per_sample, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_is_a_convolution_with_the_returned_kernels():
+    dpconv = DPConv(16, 8)
+    x, deep = inputs()
+    kernels = dpconv.kernels(deep)
+    assert kernels.shape == (3, 16, 16, 3, 3)
+    expected = torch.cat([torch.conv2d(x[i : i + 1], kernels[i], padding=1) for i in range(3)])
+    torch.testing.assert_close(dpconv(x, deep), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_kernel_of_an_output_channel_is_scaled_by_its_group_of_the_code():
+    dpconv = DPConv(16, 8)
+    _, deep = inputs()
+    code = dpconv.code(deep)
+    weights, biases = dpconv.expand.weight.view(16, 16, 3, 3), dpconv.expand.bias.view(16, 16, 3, 3)
+    for o in (0, 1, 7, 15):
+        expected = code[:, o // 2, None, None, None] * weights[o] + biases[o]
+        torch.testing.assert_close(dpconv.kernels(deep)[:, o], expected)
+
+
+def test_code_pools_after_the_projection_as_the_paper_writes_it():
+    dpconv = DPConv(16, 8)
+    _, deep = inputs()
+    refined = dpconv.spatial_attention(dpconv.channel_attention(deep) * deep) * deep
+    torch.testing.assert_close(dpconv.code(deep), dpconv.project(refined).mean((2, 3)))
+
+
+def test_the_kernel_depends_on_the_deep_feature_alone_and_for_each_sample():
+    dpconv = DPConv(16, 8)
+    _, deep = inputs()
+    kernels = dpconv.kernels(deep)
+    assert not torch.allclose(kernels[0], kernels[1])
+    torch.testing.assert_close(dpconv.kernels(deep[1:2])[0], kernels[1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_deep_feature_may_have_another_size(form):
+    dpconv = DPConv(16, 8, form)
+    assert dpconv(torch.randn(2, 16, 5, 7), torch.randn(2, 8, 3, 4)).shape == (2, 16, 5, 7)
+
+
+@pytest.mark.parametrize(("channels", "deep_channels"), [(20, 8), (16, 12)])
+def test_channels_that_do_not_fit(channels, deep_channels):
+    with pytest.raises(ValueError, match="multiple"):
+        DPConv(channels, deep_channels)
+
+
+def test_unknown_form():
+    with pytest.raises(ValueError, match="shared, per_sample"):
+        DPConv(16, 8, form="fast")
