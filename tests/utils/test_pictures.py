@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from utils import pictures
+
+
+def test_errors_colours_what_was_found_missed_and_false():
+    image = np.full((2, 2, 3), 100, np.uint8)
+    target = np.array([[True, True], [False, False]])
+    prediction = np.array([[True, False], [True, False]])
+    out = pictures.errors(image, target, prediction).astype(int)
+    assert out[0, 0].argmax() == 1  # found: green
+    assert out[0, 1, 0] > out[0, 1, 2] + 50 and out[0, 1, 1] > out[0, 1, 2] + 50  # missed: yellow
+    assert out[1, 0].argmax() == 0 and out[1, 0, 1] < out[1, 0, 0] - 50  # false: red
+    assert (out[1, 1] == 60).all()  # the rest: the image, dimmed
+
+
+def test_grid_places_rows_and_captions():
+    black, white = np.zeros((10, 12)), np.ones((10, 12))
+    picture = pictures.grid([[black, white], [white, black]])
+    assert picture.shape == (2 * 14, 2 * 16, 3) and picture.dtype == np.uint8
+    assert picture[5, 5, 0] == picture[19, 21, 0] == 0 and picture[5, 21, 0] == picture[19, 5, 0] == 255
+    captioned = pictures.grid([[black, white], [white, black]], ["one", "two"])
+    assert captioned.shape[0] > picture.shape[0] and captioned[:18].min() == 0
+
+
+def test_png_keeps_the_colours(tmp_path):
+    picture = np.zeros((4, 5, 3), np.uint8)
+    picture[..., 0] = 200
+    pictures.save_png(tmp_path / "new" / "x.png", picture)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "new" / "x.png"))[..., ::-1], picture)
