@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from datasets.load import data_folder
 from models import SRS
 from utils import config
 from utils.checkpoint import load_checkpoint
@@ -54,7 +55,12 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if "weights" in given or not {"seg_weights", "recon_weights"} <= given.keys():
             raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
         return script.settings(argv)
-    path = given.get("weights") or config.output_dir(script.settings(argv)) / "seg" / "best.pth"
+    if "weights" in given:
+        path = given["weights"]
+    else:
+        configured = script.settings(argv)
+        data_folder(configured.base_dir)
+        path = config.output_dir(configured) / "seg" / "best.pth"
     if not Path(path).is_file():
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
     trained_with = load_checkpoint(Path(path), "seg")["settings"]

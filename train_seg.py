@@ -89,9 +89,9 @@ def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
 def main(args: argparse.Namespace) -> None:
     print(f"phase 2, segmentation, with\n{config.describe(args)}")
     seed_everything(args.seed)
-    encoder = pretrained_encoder(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
+    encoder = pretrained_encoder(args)
     phase = Segmentation(models.build_srs(args.variant, args.encoder_bn, encoder), args.normalization)
     fit(phase, train, val, args, config.output_dir(args) / "seg")
 

@@ -31,13 +31,7 @@ def load_lists(
     Raises:
         UserError: names every problem of all the lists (up to 20, and their number); a case in two lists is one.
     """
-    base = Path(base_dir)
-    if not base.is_dir():
-        raise UserError(
-            f"the data folder {base} is not there; this layout is expected:\n\n{LAYOUT}\n\n"
-            "--base_dir FOLDER points elsewhere. A sample set to try things on, in seconds:\n"
-            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample"
-        )
+    base = data_folder(base_dir)
     found: dict[str, list[Case]] = {}
     problems: list[str] = []
     for purpose, name in lists.items():
@@ -49,6 +43,22 @@ def load_lists(
         problems += wrong
     check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold)
     return found
+
+
+def data_folder(base_dir: str | Path) -> Path:
+    """base_dir, if it is there.
+
+    Raises:
+        UserError: shows the layout expected and how to make the sample set.
+    """
+    base = Path(base_dir)
+    if not base.is_dir():
+        raise UserError(
+            f"the data folder {base} is not there; this layout is expected:\n\n{LAYOUT}\n\n"
+            "--base_dir FOLDER points elsewhere. A sample set to try things on, in seconds:\n"
+            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample"
+        )
+    return base
 
 
 def _list_path(base: Path, name: str) -> Path:

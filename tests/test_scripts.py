@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +131,9 @@ def test_phase_2_starts_from_the_authors_encoder(golden, data, tmp_path):
         ("train_recon.py", [], "which data"),
         ("train_recon.py", ["--Dataset", "NOPE"], "BUSI"),
         ("train_recon.py", ["--base_dir", "nowhere"], "images/case0001.png"),
-        ("train_seg.py", ["--Dataset", "BUS"], "train_recon.py"),
+        ("train_seg.py", ["--Dataset", "BUS"], "DataSet/bus is not there"),
         ("train_seg.py", ["--base_dir", "x", "--epochs", "-1"], "under 1"),
-        ("evaluation.py", ["--Dataset", "BUS"], "train_seg.py"),
+        ("evaluation.py", ["--Dataset", "KBT2019"], "prepare_data.py sample"),
         ("evaluation.py", ["--Dataset", "BUS", "--seg_weights", "a.pth"], "two files"),
         ("evaluation.py", ["--weights", "nowhere.pth"], "nowhere.pth"),
         ("prepare_data.py", ["busi", "nowhere", "out"], "benign"),
@@ -143,6 +145,27 @@ def test_errors_are_one_message_and_exit_code_2(script, argv, message, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_says_how_to_go_on_and_resume_does(data, tmp_path):
+    flags = ["--base_dir", data, "--output_dir", tmp_path, *SMALL, "--epochs", 4]
+    command = [sys.executable, str(ROOT / "train_recon.py"), *map(str, flags)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "recon" / "last.pth").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors and "--resume goes on after epoch" in out
+    done = run_script("train_recon.py", *flags, "--resume")
+    assert done.returncode == 0 and "going on after epoch" in done.stdout
+    assert [entry["epoch"] for entry in read_log(tmp_path / "recon" / "log.jsonl")] == [1, 2, 3, 4]
+
+
+def test_phase_2_without_phase_1_says_so(data, tmp_path):
+    done = run_script("train_seg.py", "--base_dir", data, "--output_dir", tmp_path, *SMALL)
+    assert done.returncode == 2 and "recon/best.pth is not there" in done.stderr and "train_recon.py" in done.stderr
 
 
 def test_a_normalization_that_differs_between_the_phases_says_so(trained, data, tmp_path):

@@ -6,6 +6,7 @@ phase  ->  fit: epochs, progress, validation, best and last checkpoints, resumin
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,39 +88,43 @@ def fit(phase: Phase, train: DataLoader, val: DataLoader, settings: argparse.Nam
 
     log = RunLog(folder, state["epoch"], describe(settings))
     first_watched = min(phase.watch_from, settings.epochs - 1)  # so that a short run has a best epoch, too
-    for epoch in range(state["epoch"], settings.epochs):
-        started = time.perf_counter()
-        train_figures = train_one_epoch(phase, train, optimizer, schedule, device, epoch, settings.epochs)
-        val_figures = validate(phase, val, device)
-        watched = val_figures[phase.watch]
-        improved = epoch >= first_watched and _better(phase, watched, state["best"])
-        if improved:
-            state["best"] = {"epoch": epoch + 1, phase.watch: watched}
-        state["epoch"] = epoch + 1
-        picture = _preview(phase, val, device)
-        entry = {
-            "epoch": epoch + 1,
-            "train": train_figures,
-            "val": val_figures,
-            "learning_rate": optimizer.param_groups[0]["lr"],
-            "seconds": round(time.perf_counter() - started, 2),
-        }
-        content = {
-            "phase": phase.name,
-            "settings": vars(settings),
-            "model": phase.model.state_dict(),
-            "figures": val_figures,
-            **state,
-        }
-        if improved:
-            save_checkpoint(folder / "best.pth", content)
-        save_checkpoint(
-            folder / "last.pth", {**content, "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-        )
-        log.write(entry, picture)
-        save_png(folder / "validation.png", picture)
-        tqdm.write(_line(phase, entry, settings.epochs, state["best"]))
-    log.close()
+    try:
+        for epoch in range(state["epoch"], settings.epochs):
+            started = time.perf_counter()
+            train_figures = train_one_epoch(phase, train, optimizer, schedule, device, epoch, settings.epochs)
+            val_figures = validate(phase, val, device)
+            picture = _preview(phase, val, device)
+            improved = epoch >= first_watched and _better(phase, val_figures, state["best"])
+            best = {"epoch": epoch + 1, phase.watch: val_figures[phase.watch]} if improved else state["best"]
+            entry = {
+                "epoch": epoch + 1,
+                "train": train_figures,
+                "val": val_figures,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "seconds": round(time.perf_counter() - started, 2),
+            }
+            # The log comes first: the line of an epoch that is run again is dropped, one that is missing stays missing.
+            log.write(entry, picture)
+            content = {
+                "phase": phase.name,
+                "settings": vars(settings),
+                "model": phase.model.state_dict(),
+                "figures": val_figures,
+                "epoch": epoch + 1,
+                "best": best,
+            }
+            if improved:
+                save_checkpoint(folder / "best.pth", content)
+            progress = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+            save_checkpoint(folder / "last.pth", {**content, **progress})
+            state = {"epoch": epoch + 1, "best": best}
+            save_png(folder / "validation.png", picture)
+            tqdm.write(_line(phase, entry, settings.epochs, best))
+    except KeyboardInterrupt:
+        tqdm.write(f"interrupted: --resume goes on after epoch {state['epoch']} of {settings.epochs}")
+        raise
+    finally:
+        log.close()
     print(
         f"{phase.name} done: best {phase.watch} {_show(state['best'][phase.watch])} in epoch {state['best']['epoch']}; "
         f"{folder / 'best.pth'}"
@@ -203,10 +208,11 @@ def _previous_run(phase: Phase, settings: argparse.Namespace, folder: Path) -> d
     return previous
 
 
-def _better(phase: Phase, value: float, best: dict[str, float] | None) -> bool:
-    if best is None:
+def _better(phase: Phase, figures: dict[str, float], best: dict[str, float] | None) -> bool:
+    if best is None or math.isnan(best[phase.watch]):
         return True
-    return value > best[phase.watch] if phase.higher_is_better else value < best[phase.watch]
+    value, reference = figures[phase.watch], best[phase.watch]
+    return value > reference if phase.higher_is_better else value < reference
 
 
 def _line(phase: Phase, entry: dict[str, Any], epochs: int, best: dict[str, float] | None) -> str:

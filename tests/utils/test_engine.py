@@ -118,6 +118,8 @@ def test_figures_are_means_over_images_not_batches(loaders, tmp_path):
         ([1, 3, 2], False, 1, 3),
         ([1, 3, 2], False, 9, 3),  # a run shorter than that still has a best epoch: its last
         ([2, 2, 2], False, 0, 1),
+        ([float("nan"), 3, 2], False, 0, 3),
+        ([float("nan"), 2, 3], True, 0, 3),
     ],
 )
 def test_best_epoch(loaders, tmp_path, losses, higher, watch_from, best):

@@ -1,0 +1,55 @@
+"""The README's commands parse, and its Python runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import evaluation
+import prepare_data
+import train_recon
+import train_seg
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+PARSE = {
+    "train_recon.py": train_recon.parser().settings,
+    "train_seg.py": train_seg.parser().settings,
+    "evaluation.py": evaluation.parser().given,
+    "prepare_data.py": prepare_data.parser().parse_args,
+}
+TEXTS = [README, *(script.__doc__ for script in (train_recon, train_seg, evaluation, prepare_data))]
+COMMANDS = [
+    command
+    for text in TEXTS
+    for command in re.findall(r"^ *python (\w+\.py .*)$", text.replace("\\\n", " "), re.MULTILINE)
+]
+
+
+def test_there_are_commands():
+    assert {command.split()[0] for command in COMMANDS} == set(PARSE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_parse(command):
+    script, *argv = shlex.split(command, comments=True)
+    PARSE[script](argv)
+
+
+def test_python():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict = {}
+    exec(code, names)  # our own file
+    assert names["logits"].shape == (1, 1, 200, 300)
+    assert names["deep"].shape == (1, 64, 25, 38)
+    assert names["kernels"].shape == (1, 256, 256, 3, 3)
+    assert names["x"].shape == (1, 128, 25, 38)
+
+
+def test_links_lead_to_files():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
