@@ -7,11 +7,11 @@
 An entry names an image below `images/`, with or without its extension; `datasets.pairing` finds the files.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.files import replacing
 
 
 def read_list(path: Path) -> list[str]:
@@ -59,12 +59,6 @@ def write_list(path: Path, names: Iterable[str]) -> None:
     for name in names:
         if not name or name != name.strip() or "\n" in name or "\r" in name:
             raise UserError(f"{path}: {name!r} cannot be a line of a list. Rename the file: no space at its ends.")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as beside:
         # Bytes, because text mode would write CRLF on Windows and the same split would differ between systems.
         beside.write_bytes("".join(f"{name}\n" for name in names).encode("utf-8"))
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: the list cannot be written ({error.strerror}). Check the folder.") from error
-    finally:
-        beside.unlink(missing_ok=True)

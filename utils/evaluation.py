@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.transforms import denormalize
-from utils.checkpoint import replacing
+from utils.files import replacing
 from utils.metrics import PAPER_FIGURES, confusion, figures, pooled_iou
 from utils.pictures import errors, grid
 from utils.runtime import to_device

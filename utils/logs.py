@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from utils.checkpoint import replacing
+from utils.files import replacing
 
 
 class RunLog:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.checkpoint import replacing
+from utils.files import replacing
 
 GAP = 4  # pixels between tiles
 RIGHT, MISSED, FALSE = (60, 180, 75), (240, 200, 40), (220, 50, 47)  # colours of errors(), RGB

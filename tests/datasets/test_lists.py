@@ -82,6 +82,7 @@ def test_failed_write_keeps_the_old_list(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["val.txt"]
 
 
-def test_write_into_a_missing_folder(tmp_path):
-    with pytest.raises(UserError, match="cannot be written"):
-        write_list(tmp_path / "none" / "val.txt", ["a"])
+def test_write_where_no_folder_can_be(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        write_list(tmp_path / "file" / "val.txt", ["a"])

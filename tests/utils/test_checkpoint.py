@@ -8,6 +8,7 @@ from torch import nn
 
 from utils import checkpoint
 from utils.errors import UserError
+from utils.files import replacing
 
 CONTENT = {"phase": "seg", "model": {"w": torch.arange(3.0)}, "settings": {"img_size": 64}}
 
@@ -23,7 +24,7 @@ def test_round_trip(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "best.pth"
     checkpoint.save_checkpoint(path, CONTENT)
-    with pytest.raises(KeyboardInterrupt), checkpoint.replacing(path) as beside:
+    with pytest.raises(KeyboardInterrupt), replacing(path) as beside:
         beside.write_bytes(b"half")
         raise KeyboardInterrupt
     checkpoint.load_checkpoint(path, "seg")
