@@ -37,7 +37,9 @@ def check_cases(
     found = list(problems)
     with ThreadPoolExecutor(_THREADS) as pool:
         # map keeps the order of the list: two runs report the same problems in the same order.
-        for of_case in tqdm(pool.map(check, cases), total=len(cases), desc="checking", disable=not progress):
+        for of_case in tqdm(
+            pool.map(check, cases), total=len(cases), desc="checking", unit="case", leave=False, disable=not progress
+        ):
             found += of_case
     if found:
         count = "1 problem" if len(found) == 1 else f"{len(found)} problems"

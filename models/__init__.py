@@ -16,7 +16,7 @@ from models.dpconv import DPConv
 from models.nested import NestedEncoder, NestedUNet
 from models.srs import ENCODER_BN, SRS
 
-__all__ = ["ENCODER_BN", "SRS", "VARIANTS", "DPConv", "NestedUNet", "build_reconstruction", "build_srs"]
+__all__ = ["ENCODER_BN", "SRS", "VARIANTS", "DPConv", "NestedUNet", "authors", "build_reconstruction", "build_srs"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,6 @@ def _variant(name: str) -> Variant:
     if name not in VARIANTS:
         raise ValueError(f"unknown variant {name!r}; there are {', '.join(VARIANTS)}")
     return VARIANTS[name]
+
+
+from models import authors  # noqa: E402 - it needs the builders above

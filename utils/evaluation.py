@@ -26,7 +26,7 @@ EXAMPLES = 6  # images that are drawn, from the worst to the best
 
 @dataclass(frozen=True)
 class Results:
-    """Counts and figures of each image, all float64 on the CPU, in the order of the list."""
+    """Counts and figures of each image, on the CPU, in the order of the list."""
 
     names: list[str]
     counts: dict[str, Tensor]  # TP, FP, FN, TN

@@ -24,7 +24,7 @@ _RATE_SMOOTH = 1e-6
 
 
 def confusion(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """TP, FP, FN, TN of each image, float64 (B,), from logits and {0, 1} masks of shape (B, ...).
+    """TP, FP, FN, TN of each image, int64 (B,), from logits and {0, 1} masks of shape (B, ...).
 
     Raises:
         ValueError: if the shapes differ.
@@ -33,21 +33,19 @@ def confusion(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
         raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)} differ in shape")
     predicted = logits.flatten(1) > 0  # sigmoid(x) > 0.5 <=> x > 0
     target = masks.flatten(1) > 0.5
-
-    def count(pixels: Tensor) -> Tensor:
-        return pixels.sum(1, dtype=torch.float64)
-
     return {
-        "TP": count(predicted & target),
-        "FP": count(predicted & ~target),
-        "FN": count(~predicted & target),
-        "TN": count(~predicted & ~target),
+        "TP": (predicted & target).sum(1),
+        "FP": (predicted & ~target).sum(1),
+        "FN": (~predicted & target).sum(1),
+        "TN": (~predicted & ~target).sum(1),
     }
 
 
 def figures(counts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The figures of `PAPER_FIGURES` of each image, (B,), from its counts."""
-    tp, fp, fn, tn = (counts[name] for name in ("TP", "FP", "FN", "TN"))
+    """The figures of `PAPER_FIGURES` of each image, float64 (B,), from its counts."""
+    # Apple's MPS has no float64.
+    precision = torch.float32 if counts["TP"].device.type == "mps" else torch.float64
+    tp, fp, fn, tn = (counts[name].to(precision) for name in ("TP", "FP", "FN", "TN"))
     se = tp / (tp + fn + _RATE_SMOOTH)
     pc = tp / (tp + fp + _RATE_SMOOTH)
     iou = (tp + _IOU_SMOOTH) / (tp + fp + fn + _IOU_SMOOTH)
@@ -77,5 +75,5 @@ def paper_metrics(logits: Tensor, mask: Tensor) -> dict[str, float]:
 
 def pooled_iou(counts: dict[str, Tensor]) -> float:
     """IoU over the data set: the counts of all images added up first, so that a large target weighs more."""
-    tp, fp, fn = (counts[name].sum() for name in ("TP", "FP", "FN"))
-    return ((tp + _IOU_SMOOTH) / (tp + fp + fn + _IOU_SMOOTH)).item()
+    tp, fp, fn = (counts[name].sum().item() for name in ("TP", "FP", "FN"))
+    return (tp + _IOU_SMOOTH) / (tp + fp + fn + _IOU_SMOOTH)
