@@ -10,8 +10,8 @@ DEMO   := --Dataset sample --variant srs_tiny --output_dir checkpoints/demo
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.demo DataSet/sample
-	$(RUN) train_recon.py $(DEMO) --resume
-	$(RUN) train_seg.py $(DEMO) --resume
+	$(RUN) train_recon.py $(DEMO) --resume auto
+	$(RUN) train_seg.py $(DEMO) --resume auto
 	$(RUN) evaluation.py $(DEMO)
 	@echo "open checkpoints/demo/evaluation/best-val/examples.png: image | target | prediction | errors"
 

@@ -24,7 +24,7 @@ from utils.data import training_loaders
 from utils.engine import fit
 from utils.errors import UserError
 from utils.losses import BCEDiceLoss
-from utils.metrics import confusion, figures
+from utils.metrics import confusion, figures, predicted_share
 from utils.runtime import Batch, run_script, seed_everything
 from utils.weights import load_encoder
 
@@ -45,7 +45,8 @@ class Segmentation:
         """The loss, and the paper's figures of each image."""
         logits = self.model(batch["image"])
         losses = self.criterion(logits, batch["mask"])
-        return losses.mean(), {"loss": losses, **figures(confusion(logits.detach(), batch["mask"]))}
+        counts = confusion(logits.detach(), batch["mask"])
+        return losses.mean(), {"loss": losses, **figures(counts), "predicted": predicted_share(counts)}
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """input | target | predicted probability"""
@@ -91,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
     seed_everything(args.seed)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    encoder = pretrained_encoder(args)
+    encoder = None if args.init_from else pretrained_encoder(args)
     phase = Segmentation(models.build_srs(args.variant, args.encoder_bn, encoder), args.normalization)
     fit(phase, train, val, args, config.output_dir(args) / "seg")
 

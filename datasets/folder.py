@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datasets.decode import read_image, read_mask
 from datasets.pairing import Case
 from datasets.transforms import Transform
+from utils.signals import ignore_in_worker
 
 
 class SegmentationFolder(Dataset):
@@ -65,10 +66,12 @@ class EpochSampler(Sampler):
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
         self.seed = seed
-        self.epoch = 0
+        self.start(0)
 
-    def set_epoch(self, epoch: int) -> None:
+    def start(self, epoch: int, drawn: int = 0) -> None:
+        """Which epoch to draw, and how many of its cases were drawn before the run was interrupted."""
         self.epoch = epoch
+        self.drawn = drawn
 
     def __len__(self) -> int:
         return self.count
@@ -76,7 +79,7 @@ class EpochSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order, seeds = rng.permutation(self.count), rng.integers(2**31, size=self.count)
-        return iter(list(zip(order.tolist(), seeds.tolist(), strict=True)))
+        return iter(list(zip(order.tolist(), seeds.tolist(), strict=True))[self.drawn :])
 
 
 def make_loader(
@@ -90,4 +93,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_in_worker,
+        # A generator of its own: each pass over a loader draws a number, and a run that was interrupted makes one more.
+        generator=torch.Generator().manual_seed(0),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.errors import UserError
 from utils.files import replacing
@@ -48,7 +48,8 @@ def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
         UserError: if it is missing, damaged, something else, or of another phase.
     """
     content = load_state(path, f"a checkpoint of {phase}")
-    if content.get("format") != FORMAT or not {"phase", "model", "settings"} <= content.keys():
+    kinds = {"phase": str, "model": dict, "settings": dict}
+    if content.get("format") != FORMAT or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(
             f"{path} is not a checkpoint of this project (its keys: {', '.join(map(str, list(content)[:5]))})"
         )
@@ -58,21 +59,37 @@ def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Loads a state dict whole.
+    """Loads a state dict, after it was checked whole: a state that does not fit changes nothing.
 
     Raises:
-        UserError: if a key or shape does not fit; the model is then unchanged in what does not fit, discard it.
+        UserError: names the entries (up to 5) that are missing, unexpected, of another shape or type, or not finite.
     """
-    explain(lambda: model.load_state_dict(state), path)
+    expected = model.state_dict()
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} {wrong}" for name in expected if name in state and (wrong := _wrong(state[name], expected[name]))
+    ]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"{path} does not fit the network: {'; '.join(problems[:5])}{more}")
+    model.load_state_dict(state)
+
+
+def _wrong(value: Any, expected: Tensor) -> str | None:
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}, expected a tensor"
+    if value.shape != expected.shape or value.dtype != expected.dtype:
+        return f"is {value.dtype} {tuple(value.shape)}, expected {expected.dtype} {tuple(expected.shape)}"
+    return None if value.isfinite().all() else "holds values that are not finite"
 
 
 def explain(load: Callable[[], Any], path: Path) -> Any:
-    """Runs `load`; an error of weights that do not fit becomes one line about `path`."""
+    """Runs `load`; an error of content that does not fit becomes one line about `path`."""
     try:
         return load()
-    except (RuntimeError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise UserError(f"{path} does not fit the network: {' '.join(lines[:3])[:600]}") from error
+    except (AttributeError, KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path} does not fit: {_first_line(error)[:1000]}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -145,7 +145,15 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     group.add_argument("--base_lr", type=float, default=0.01, help="learning rate of the first step")
     group.add_argument("--batch_size", type=positive, default=8)
     group.add_argument("--epochs", type=positive, default=epochs)
-    group.add_argument("--resume", action="store_true", help="go on with the run in output_dir, if there is one")
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        choices=["yes", "auto"],
+        help="go on with the run in output_dir; auto: start one if there is none (for job scripts)",
+    )
+    group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
+    group.add_argument("--save_every", type=_natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

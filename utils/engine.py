@@ -17,17 +17,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from utils.checkpoint import fill, load_checkpoint, save_checkpoint
+from utils.checkpoint import fill, load_checkpoint
 from utils.config import describe
 from utils.errors import UserError
 from utils.logs import RunLog
 from utils.pictures import grid, save_png
+from utils.run import Means, Run
 from utils.runtime import Batch, pick_device, to_device
 from utils.schedule import sgd_with_poly_decay
+from utils.signals import Stopped, StopRequest
 
 PREVIEWS = 4  # validation images that are drawn after each epoch
-# Settings that a run may change when it goes on; all others are the experiment itself.
-FREE_SETTINGS = {"Dataset", "config", "base_dir", "device", "workers", "output_dir", "resume", "recon_weights"}
+COLLAPSED = 10  # epochs of nothing, or everything, predicted after which the run says so
+COLLAPSE_ADVICE = (
+    f"warning: for {COLLAPSED} epochs the network has predicted nothing, or everything, on every validation image. "
+    "What usually helps: a lower --base_lr; a look at the targets in validation.png (are they empty, or gone at "
+    "--img_size?); more images for phase 1, or --init_from a run that worked"
+)
 
 
 class Phase(Protocol):
@@ -46,135 +52,134 @@ class Phase(Protocol):
         """A row of tiles for each image of the batch."""
 
 
-class Means:
-    """Running means over images of the figures a phase returns; they stay on the device until asked for."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, figures: dict[str, Tensor]) -> None:
-        for name, values in figures.items():
-            total = values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
-            self.sums[name] = self.sums[name] + total if name in self.sums else total
-        self.count += len(figures["loss"])
-
-    def read(self) -> dict[str, float]:
-        return {name: total.item() / self.count for name, total in self.sums.items()}
-
-
 def fit(phase: Phase, train: DataLoader, val: DataLoader, settings: argparse.Namespace, folder: Path) -> None:
     """Trains `phase` for settings.epochs epochs and leaves in `folder`: best.pth, last.pth, log.jsonl, tensorboard/,
-    validation.png.
+    validation.png; with settings.save_every, epochNNNN.pth of every N-th epoch, too.
 
-    With settings.resume it goes on from last.pth if there is one; without, a folder with a run in it is an error.
+    At SIGINT or SIGTERM it finishes the step, saves last.pth and raises `Stopped`; with settings.resume it goes on from
+    there, to the same result as if it had not been stopped.
+
+    Raises:
+        UserError: see `Run.resume` and `train_one_epoch`; or if a file cannot be written.
+        Stopped: at a signal, after the state was saved.
     """
     device = pick_device(settings.device)
     # Channels last is the layout in which convolutions run fastest, on CPUs as on GPUs; the numbers are the same.
     phase.model.to(device, memory_format=torch.channels_last)
     trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
-    state = {"epoch": 0, "best": None}
-    if previous := _previous_run(phase, settings, folder):
-        fill(phase.model, previous["model"], folder / "last.pth")
-        optimizer.load_state_dict(previous["optimizer"])
-        schedule.load_state_dict(previous["schedule"])
-        state = {"epoch": previous["epoch"], "best": previous["best"]}
-        print(f"going on after epoch {state['epoch']} of {settings.epochs}, from {folder / 'last.pth'}")
+    run = Run(phase.name, phase.model, optimizer, schedule, settings, folder)
+    if run.resume(device):
+        print(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
+    elif settings.init_from:
+        path = Path(settings.init_from)
+        fill(phase.model, load_checkpoint(path, phase.name)["model"], path)
+        print(f"a new run, from the weights of {path}")
     print(
         f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, "
         f"{sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on {device}; writes to {folder}"
     )
-
-    log = RunLog(folder, state["epoch"], describe(settings))
-    first_watched = min(phase.watch_from, settings.epochs - 1)  # so that a short run has a best epoch, too
+    log = RunLog(folder, run.epoch, describe(settings))
     try:
-        for epoch in range(state["epoch"], settings.epochs):
-            started = time.perf_counter()
-            train_figures = train_one_epoch(phase, train, optimizer, schedule, device, epoch, settings.epochs)
-            val_figures = validate(phase, val, device)
-            picture = _preview(phase, val, device)
-            improved = epoch >= first_watched and _better(phase, val_figures, state["best"])
-            best = {"epoch": epoch + 1, phase.watch: val_figures[phase.watch]} if improved else state["best"]
-            entry = {
-                "epoch": epoch + 1,
-                "train": train_figures,
-                "val": val_figures,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "seconds": round(time.perf_counter() - started, 2),
-            }
-            # The log comes first: the line of an epoch that is run again is dropped, one that is missing stays missing.
-            log.write(entry, picture)
-            content = {
-                "phase": phase.name,
-                "settings": vars(settings),
-                "model": phase.model.state_dict(),
-                "figures": val_figures,
-                "epoch": epoch + 1,
-                "best": best,
-            }
-            if improved:
-                save_checkpoint(folder / "best.pth", content)
-            progress = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            save_checkpoint(folder / "last.pth", {**content, **progress})
-            state = {"epoch": epoch + 1, "best": best}
-            save_png(folder / "validation.png", picture)
-            tqdm.write(_line(phase, entry, settings.epochs, best))
-    except KeyboardInterrupt:
-        tqdm.write(f"interrupted: --resume goes on after epoch {state['epoch']} of {settings.epochs}")
-        raise
+        with StopRequest() as stop:
+            while run.epoch < settings.epochs:
+                _one_epoch(phase, run, train, val, device, stop, log)
     finally:
         log.close()
-    print(
-        f"{phase.name} done: best {phase.watch} {_show(state['best'][phase.watch])} in epoch {state['best']['epoch']}; "
-        f"{folder / 'best.pth'}"
-    )
+    value, epoch = run.best[phase.watch], run.best["epoch"]
+    print(f"{phase.name} done: best {phase.watch} {_show(value)} in epoch {epoch}; {folder / 'best.pth'}")
 
 
-def train_one_epoch(
-    phase: Phase,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    device: torch.device,
-    epoch: int,
-    epochs: int,
-) -> dict[str, float]:
-    """One pass over the training images; returns the means of the figures over the images.
+def _one_epoch(
+    phase: Phase, run: Run, train: DataLoader, val: DataLoader, device: torch.device, stop: StopRequest, log: RunLog
+) -> None:
+    """Trains, validates, logs and saves one epoch."""
+    started = time.perf_counter()
+    train_one_epoch(phase, run, train, device, stop)
+    figures = validate(phase, val, device, run, stop)
+    picture = _preview(phase, val, device)
+    epoch, epochs = run.epoch + 1, run.settings.epochs
+    # A run shorter than the phase's first watched epoch has a best epoch, too.
+    improved = run.epoch >= min(phase.watch_from, epochs - 1) and _better(phase, figures, run.best)
+    best = {"epoch": epoch, phase.watch: figures[phase.watch]} if improved else run.best
+    entry = {
+        "epoch": epoch,
+        "train": run.means.read(),
+        "val": figures,
+        "learning_rate": run.optimizer.param_groups[0]["lr"],
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    # The log comes first: the line of an epoch that is run again is dropped, one that is missing stays missing.
+    log.write(entry, picture)
+    run.finish_epoch(figures, best, improved)
+    save_png(run.folder / "validation.png", picture)
+    tqdm.write(_line(phase, entry, epochs, best))
+    if _has_collapsed(log.entries):
+        tqdm.write(COLLAPSE_ADVICE)
+
+
+def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.device, stop: StopRequest) -> None:
+    """Trains from step run.step of the epoch to its end; the figures gather in run.means.
 
     Raises:
         UserError: at a loss that is not finite, naming the step and its images.
+        Stopped: at a signal, after the state was saved.
     """
     phase.model.train()
-    loader.sampler.set_epoch(epoch)
-    means = Means()
-    with tqdm(total=len(loader.dataset), desc=f"epoch {epoch + 1}/{epochs}", unit="img", leave=False) as bar:
-        for i, batch in enumerate(loader):
+    epoch, epochs = run.epoch + 1, run.settings.epochs
+    loader.sampler.start(run.epoch, run.means.count)
+    if run.step == len(loader):
+        return
+    images = {"total": len(loader.dataset), "initial": run.means.count}
+    with tqdm(**images, desc=f"epoch {epoch}/{epochs}", unit="img", leave=False) as bar:
+        for batch in loader:
             loss, figures = phase.step(to_device(batch, device))
             if not torch.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss.item()} at step {i} of epoch {epoch + 1}, on {', '.join(batch['name'])}; the "
-                    "checkpoints are those of the epoch before. A lower --base_lr usually helps"
-                )
-            optimizer.zero_grad(set_to_none=True)
+                where = f"at step {run.step} of epoch {epoch}, on {', '.join(batch['name'])}"
+                raise _not_finite(loss.item(), where)
+            run.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
-            schedule.step()
-            means.add(figures)
-            shown = {name: _show(value) for name, value in means.read().items() if name in ("loss", "iou")}
-            bar.set_postfix({**shown, "lr": f"{optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
+            run.optimizer.step()
+            run.schedule.step()
+            run.means.add(figures)
+            run.step += 1
+            shown = {name: _show(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
+            bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
             bar.update(len(batch["name"]))
-    return means.read()
+            _stop_if_asked(run, stop)
 
 
 @torch.inference_mode()
-def validate(phase: Phase, loader: DataLoader, device: torch.device) -> dict[str, float]:
-    """Means over the validation images of the figures of the phase."""
+def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, stop: StopRequest) -> dict[str, float]:
+    """Means over the validation images of the figures of the phase.
+
+    Raises:
+        UserError: if the loss is not finite.
+        Stopped: at a signal, after the state was saved; the validation starts again when the run goes on.
+    """
     phase.model.eval()
     means = Means()
     for batch in tqdm(loader, desc="validating", unit="batch", leave=False):
         means.add(phase.step(to_device(batch, device))[1])
-    return means.read()
+        _stop_if_asked(run, stop)
+    figures = means.read()
+    if not math.isfinite(figures["loss"]):
+        raise _not_finite(figures["loss"], f"in the validation of epoch {run.epoch + 1}")
+    return figures
+
+
+def _not_finite(loss: float, where: str) -> UserError:
+    return UserError(
+        f"the loss is {loss} {where}. The checkpoints are those of before; a lower --base_lr usually helps, in a new "
+        "run (--output_dir) from scratch or from a good epoch (--init_from)"
+    )
+
+
+def _stop_if_asked(run: Run, stop: StopRequest) -> None:
+    if stop.number is not None:
+        run.save()
+        done = f"epoch {run.epoch + 1} of {run.settings.epochs}, after step {run.step}"
+        raise Stopped(stop.number, f"stopped in {done}; saved as {run.last}, --resume goes on from there")
 
 
 @torch.inference_mode()
@@ -187,29 +192,14 @@ def _preview(phase: Phase, loader: DataLoader, device: torch.device) -> np.ndarr
     return grid([row for batch in batches for row in phase.draw(batch)])
 
 
-def _previous_run(phase: Phase, settings: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint to go on from, if there is one and it is asked for."""
-    path = folder / "last.pth"
-    if not path.exists():
-        return None
-    if not settings.resume:
-        raise UserError(f"{folder} holds a run already: --resume goes on with it, --output_dir starts elsewhere")
-    previous = load_checkpoint(path, phase.name)
-    now = vars(settings)
-    differing = [
-        f"{name} was {previous['settings'].get(name)}, now {now.get(name)}"
-        for name in sorted((previous["settings"].keys() | now.keys()) - FREE_SETTINGS)
-        if previous["settings"].get(name) != now.get(name)
-    ]
-    if differing:
-        raise UserError(
-            f"{path} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
-        )
-    return previous
+def _has_collapsed(entries: list[dict[str, Any]]) -> bool:
+    """Whether the collapse has just lasted for COLLAPSED epochs: true once in its time."""
+    trivial = [entry["val"].get("predicted") in (0, 1) for entry in entries[-COLLAPSED - 1 :]]
+    return len(trivial) >= COLLAPSED and all(trivial[-COLLAPSED:]) and trivial != [True] * (COLLAPSED + 1)
 
 
 def _better(phase: Phase, figures: dict[str, float], best: dict[str, float] | None) -> bool:
-    if best is None or math.isnan(best[phase.watch]):
+    if best is None:
         return True
     value, reference = figures[phase.watch], best[phase.watch]
     return value > reference if phase.higher_is_better else value < reference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,17 @@ class RunLog:
 
     def __init__(self, folder: Path, epoch: int, settings: str) -> None:
         self.path = folder / "log.jsonl"
-        kept = [entry for entry in read_log(self.path) if entry["epoch"] <= epoch] if epoch else []
+        self.entries = [entry for entry in read_log(self.path) if entry["epoch"] <= epoch] if epoch else []
         with replacing(self.path) as beside:
-            beside.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+            beside.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries))
         self.board = SummaryWriter(folder / "tensorboard", purge_step=epoch + 1 if epoch else None)
         self.board.add_text("settings", f"```\n{settings}\n```", epoch)
 
     def write(self, entry: dict[str, Any], picture: np.ndarray) -> None:
         """One epoch: {"epoch": n, "train": {...}, "val": {...}, ...} and a picture (H, W, 3) uint8."""
+        self.entries.append(entry)
         with self.path.open("a") as file:
-            file.write(json.dumps(_finite(entry)) + "\n")
+            file.write(json.dumps(entry) + "\n")
         for part, values in entry.items():
             if isinstance(values, dict):
                 for name, value in values.items():
@@ -46,10 +46,3 @@ class RunLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The entries of a log.jsonl; none if there is no such file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _finite(entry: Any) -> Any:
-    """JSON has no NaN: such a figure is written as null."""
-    if isinstance(entry, dict):
-        return {name: _finite(value) for name, value in entry.items()}
-    return None if isinstance(entry, float) and not math.isfinite(entry) else entry

@@ -60,6 +60,12 @@ def figures(counts: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def predicted_share(counts: dict[str, Tensor]) -> Tensor:
+    """The share of each image's pixels that are predicted as target, (B,): 0 or 1 throughout in a collapsed run."""
+    predicted = counts["TP"] + counts["FP"]
+    return predicted / (predicted + counts["FN"] + counts["TN"])
+
+
 def paper_metrics(logits: Tensor, mask: Tensor) -> dict[str, float]:
     """The paper's figures of one image: iou, F1, SE, PC, SP, ACC, dice, each in 0..1.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.signals import Stopped
 
 Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
 
@@ -51,15 +53,17 @@ def seed_everything(seed: int) -> None:
 
 
 def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
-    """Runs main(parse()): a UserError is printed in one piece and exits with 2, Ctrl-C with 130."""
+    """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number."""
     try:
         main(parse())
     except UserError as error:
-        sys.exit(_fail(error, 2))
+        sys.exit(_fail(f"error: {error}", 2))
+    except Stopped as stopped:
+        sys.exit(_fail(str(stopped), 128 + stopped.number))
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted", 130))
+        sys.exit(_fail("interrupted", 128 + signal.SIGINT))
 
 
-def _fail(reason: object, code: int) -> int:
-    print(f"error: {reason}", file=sys.stderr)
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
     return code

@@ -49,7 +49,7 @@ def epochs(base, workers, count=2):
     loader = make_loader(dataset(base), 3, workers, shuffle_seed=5)
     drawn = []
     for epoch in range(count):
-        loader.sampler.set_epoch(epoch)
+        loader.sampler.start(epoch)
         drawn.append(
             [(name, image) for batch in loader for name, image in zip(batch["name"], batch["image"], strict=True)]
         )
@@ -70,13 +70,21 @@ def test_the_number_of_workers_changes_nothing(base):
 
 def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
     sampler = EpochSampler(50, seed=3)
-    sampler.set_epoch(4)
+    sampler.start(4)
     drawn = list(sampler)
     assert drawn == list(sampler)
     assert drawn != list(EpochSampler(50, seed=3))
     other = EpochSampler(50, seed=4)
-    other.set_epoch(4)
+    other.start(4)
     assert drawn != list(other)
+
+
+def test_an_interrupted_epoch_draws_the_rest():
+    sampler = EpochSampler(50, seed=3)
+    sampler.start(4)
+    drawn = list(sampler)
+    sampler.start(4, drawn=20)
+    assert list(sampler) == drawn[20:]
 
 
 def test_evaluation_loader_keeps_the_order(base):

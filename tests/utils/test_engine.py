@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import random
+import signal
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ from utils.engine import fit
 from utils.errors import UserError
 from utils.logs import read_log
 from utils.schedule import sgd_with_poly_decay
+from utils.signals import Stopped
 
 
 class Toy:
@@ -32,21 +35,19 @@ class Toy:
         torch.manual_seed(0)
         self.model = nn.Conv2d(3, 1, 3, padding=1)
         self.steps = 0
-        self.fail_at = None
-        self.failure = KeyboardInterrupt
+        self.at_step = {}  # number of the step -> what happens in it
         self.validation_losses = None
+        self.predicted = None
 
     def step(self, batch):
         if torch.is_grad_enabled():
             self.steps += 1
-            if self.steps == self.fail_at:
-                if self.failure is not None:
-                    raise self.failure
-                batch["image"][:] = float("nan")
+            self.at_step.get(self.steps, lambda batch: None)(batch)
         losses = (self.model(batch["image"]) - batch["mask"]).square().mean((1, 2, 3))
         if self.validation_losses is not None and not torch.is_grad_enabled():
             losses = torch.full_like(losses, self.validation_losses[self.steps // 4 - 1])
-        return losses.mean(), {"loss": losses}
+        figures = {} if self.predicted is None else {"predicted": torch.full_like(losses, self.predicted)}
+        return losses.mean(), {"loss": losses, **figures}
 
     def draw(self, batch):
         return [
@@ -77,7 +78,8 @@ def loaders(tmp_path_factory):
 
 
 def settings(**changes):
-    values = {"epochs": 3, "base_lr": 0.05, "device": "cpu", "resume": False, "img_size": 8, "Dataset": "toy"}
+    values = {"epochs": 3, "base_lr": 0.05, "device": "cpu", "img_size": 8, "Dataset": "toy"}
+    values |= {"resume": None, "save_every": 0, "init_from": None}
     return argparse.Namespace(**{**values, **changes})
 
 
@@ -118,8 +120,6 @@ def test_figures_are_means_over_images_not_batches(loaders, tmp_path):
         ([1, 3, 2], False, 1, 3),
         ([1, 3, 2], False, 9, 3),  # a run shorter than that still has a best epoch: its last
         ([2, 2, 2], False, 0, 1),
-        ([float("nan"), 3, 2], False, 0, 3),
-        ([float("nan"), 2, 3], True, 0, 3),
     ],
 )
 def test_best_epoch(loaders, tmp_path, losses, higher, watch_from, best):
@@ -130,30 +130,142 @@ def test_best_epoch(loaders, tmp_path, losses, higher, watch_from, best):
     assert load_checkpoint(tmp_path / "best.pth", "toy")["epoch"] == best
 
 
-@pytest.mark.parametrize("fail_at", [3, 6, 9])
-def test_an_interrupted_run_goes_on_to_the_same_end(loaders, tmp_path, fail_at):
-    whole = run(Toy(), loaders, tmp_path / "whole")
-    phase = Toy()
-    phase.fail_at = fail_at
-    with pytest.raises(KeyboardInterrupt):
-        run(phase, loaders, tmp_path / "cut", resume=True)
-    resumed = run(Toy(), loaders, tmp_path / "cut", resume=True)
+def crash(batch):
+    raise MemoryError("as abrupt as it gets")
+
+
+def signal_to_self(number):
+    return lambda batch: os.kill(os.getpid(), number)
+
+
+def assert_same_end(whole, other, folders):
     for name, value in whole["model"].items():
-        assert torch.equal(value, resumed["model"][name])
-    assert torch.equal(
-        whole["optimizer"]["state"][0]["momentum_buffer"], resumed["optimizer"]["state"][0]["momentum_buffer"]
-    )
-    assert whole["best"] == resumed["best"] and whole["schedule"] == resumed["schedule"]
-    logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "cut")]
+        assert torch.equal(value, other["model"][name])
+    momentum = [content["optimizer"]["state"][0]["momentum_buffer"] for content in (whole, other)]
+    assert torch.equal(*momentum)
+    for name in ("best", "schedule", "epoch", "step", "figures"):
+        assert whole[name] == other[name]
+    logs = [read_log(folder / "log.jsonl") for folder in folders]
     for entry in (*logs[0], *logs[1]):
         del entry["seconds"]
     assert logs[0] == logs[1]
 
 
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_a_crashed_run_goes_on_to_the_same_end(loaders, tmp_path, step):
+    whole = run(Toy(), loaders, tmp_path / "whole")
+    phase = Toy()
+    phase.at_step[step] = crash
+    with pytest.raises(MemoryError):
+        run(phase, loaders, tmp_path / "cut", resume="auto")
+    resumed = run(Toy(), loaders, tmp_path / "cut", resume="auto")
+    assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [1, 4, 6])  # the first; the last of an epoch; one in the middle
+def test_a_stopped_run_goes_on_inside_the_epoch_to_the_same_end(loaders, tmp_path, number, step):
+    whole = run(Toy(), loaders, tmp_path / "whole")
+    phase = Toy()
+    phase.at_step[step] = signal_to_self(number)
+    with pytest.raises(Stopped, match="--resume goes on") as caught:
+        run(phase, loaders, tmp_path / "cut")
+    assert caught.value.number == number
+    saved = load_checkpoint(tmp_path / "cut" / "last.pth", "toy")
+    assert (saved["epoch"], saved["step"]) == ((step - 1) // 4, (step - 1) % 4 + 1)
+    phase = Toy()
+    resumed = run(phase, loaders, tmp_path / "cut", resume="yes")
+    assert phase.steps == 12 - step  # no step was done twice
+    assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
+
+
+def test_a_run_stopped_in_its_validation_goes_on_there(loaders, tmp_path):
+    whole = run(Toy(), loaders, tmp_path / "whole")
+
+    class StopsInValidation(Toy):
+        def step(self, batch):
+            if self.steps == 8 and not torch.is_grad_enabled():
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(batch)
+
+    with pytest.raises(Stopped):
+        run(StopsInValidation(), loaders, tmp_path / "cut")
+    resumed = run(Toy(), loaders, tmp_path / "cut", resume="yes")
+    assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
+
+
+def test_signals_work_as_before_after_a_run(loaders, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    run(Toy(), loaders, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_random_states_go_on_as_well(loaders, tmp_path):
+    class Random(Toy):
+        """A phase that draws from all global generators, as one of a user's might."""
+
+        def step(self, batch):
+            if torch.is_grad_enabled():
+                noise = torch.rand(1).item() + random.random() + np.random.rand()  # noqa: NPY002
+                batch["image"] = batch["image"] + noise
+            return super().step(batch)
+
+    def seeded(phase, name, **changes):
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(1)
+        return run(phase, loaders, tmp_path / name, **changes)
+
+    whole = seeded(Random(), "whole")
+    phase = Random()
+    phase.at_step[6] = signal_to_self(signal.SIGTERM)
+    with pytest.raises(Stopped):
+        seeded(phase, "cut")
+    resumed = seeded(Random(), "cut", resume="yes")
+    assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
+
+
+def test_history(loaders, tmp_path):
+    run(Toy(), loaders, tmp_path, epochs=5, save_every=2)
+    assert sorted(path.name for path in tmp_path.glob("epoch*")) == ["epoch0002.pth", "epoch0004.pth"]
+    assert load_checkpoint(tmp_path / "epoch0004.pth", "toy")["epoch"] == 4
+
+
+def test_init_from_starts_a_new_run_from_weights(loaders, tmp_path):
+    first = run(Toy(), loaders, tmp_path / "first")
+    second = run(Toy(), loaders, tmp_path / "second", init_from=str(tmp_path / "first" / "last.pth"), base_lr=0.0)
+    assert torch.equal(second["model"]["weight"], first["model"]["weight"])
+    assert second["epoch"] == 3 and len(read_log(tmp_path / "second" / "log.jsonl")) == 3
+
+
+def test_resume_without_a_run(loaders, tmp_path):
+    with pytest.raises(UserError, match="nothing to resume"):
+        run(Toy(), loaders, tmp_path, resume="yes")
+    run(Toy(), loaders, tmp_path, resume="auto")
+
+
+@pytest.mark.parametrize("damage", ["optimizer", "schedule", "means", "random", "epoch"])
+def test_a_damaged_checkpoint_says_so(loaders, tmp_path, damage):
+    last = run(Toy(), loaders, tmp_path)
+    torch.save({**last, damage: ["nonsense"] if damage != "epoch" else "three"}, tmp_path / "last.pth")
+    with pytest.raises(UserError, match=r"last\.pth does not fit"):
+        run(Toy(), loaders, tmp_path, resume="yes")
+
+
+def test_a_collapsed_run_says_so_once(loaders, tmp_path, capsys):
+    phase = Toy()
+    phase.predicted = 0.0
+    run(phase, loaders, tmp_path / "a", epochs=14)
+    assert capsys.readouterr().out.count("predicted nothing, or everything") == 1
+    phase = Toy()
+    phase.predicted = 0.01
+    run(phase, loaders, tmp_path / "b", epochs=14)
+    assert "predicted nothing" not in capsys.readouterr().out
+
+
 def test_a_finished_run_resumed_changes_nothing(loaders, tmp_path):
     run(Toy(), loaders, tmp_path)
     before = (tmp_path / "last.pth").read_bytes()
-    run(Toy(), loaders, tmp_path, resume=True)
+    run(Toy(), loaders, tmp_path, resume="yes")
     assert (tmp_path / "last.pth").read_bytes() == before
 
 
@@ -166,13 +278,13 @@ def test_a_run_that_is_there_is_not_overwritten(loaders, tmp_path):
 def test_resuming_with_other_settings_names_them(loaders, tmp_path):
     run(Toy(), loaders, tmp_path)
     with pytest.raises(UserError, match=r"epochs was 3, now 5; img_size was 8, now 16"):
-        run(Toy(), loaders, tmp_path, resume=True, epochs=5, img_size=16)
-    run(Toy(), loaders, tmp_path, resume=True, device="auto")  # where it runs is not what it is
+        run(Toy(), loaders, tmp_path, resume="yes", epochs=5, img_size=16)
+    run(Toy(), loaders, tmp_path, resume="yes", device="auto")  # where it runs is not what it is
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images(loaders, tmp_path):
     phase = Toy()
-    phase.fail_at, phase.failure = 6, None
+    phase.at_step[6] = lambda batch: batch["image"].fill_(float("nan"))
     with pytest.raises(UserError, match=r"loss is nan at step 1 of epoch 2, on \d, \d") as caught:
         run(phase, loaders, tmp_path)
     assert "--base_lr" in str(caught.value)
@@ -180,12 +292,12 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(loaders, tmp_path)
     assert last["epoch"] == 1 and torch.isfinite(last["model"]["weight"]).all()
 
 
-def test_the_log_is_json_even_where_a_figure_is_not_a_number(loaders, tmp_path):
+def test_weights_that_break_in_the_last_step_are_not_saved(loaders, tmp_path):
     phase = Toy()
-    phase.validation_losses = [float("nan")] * 3
-    run(phase, loaders, tmp_path)
-    for line in (tmp_path / "log.jsonl").read_text().splitlines():
-        assert json.loads(line, parse_constant=pytest.fail)["val"]["loss"] is None
+    phase.validation_losses = [1, float("nan")]
+    with pytest.raises(UserError, match="nan in the validation of epoch 2"):
+        run(phase, loaders, tmp_path)
+    assert load_checkpoint(tmp_path / "last.pth", "toy")["epoch"] == 1
 
 
 def test_learning_rate_of_the_paper():

@@ -1,0 +1,173 @@
+"""A run at one moment: everything that `--resume` needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
+from utils.errors import UserError
+
+# Settings that a run may change when it goes on; all others are the experiment itself.
+FREE_SETTINGS = {"Dataset", "config", "base_dir", "device", "workers", "output_dir", "resume", "save_every"}
+
+
+class Means:
+    """Running means over images of the figures a phase returns; they stay on the device until asked for."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        for name, values in figures.items():
+            # Apple's MPS has no float64.
+            total = values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+        self.count += len(figures["loss"])
+
+    def read(self) -> dict[str, float]:
+        return {name: total.item() / self.count for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        self.sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self.count = state["count"]
+
+
+class Run:
+    """The model in training, its optimizer and schedule, and how far they are.
+
+    `epoch` whole epochs are done, and `step` steps of the next one, whose figures so far are in `means`. `best` is
+    {"epoch": number from 1, figure: value} of the best epoch, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        settings: argparse.Namespace,
+        folder: Path,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.settings = settings
+        self.folder = folder
+        self.epoch = 0
+        self.step = 0
+        self.means = Means()
+        self.best: dict[str, float] | None = None
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pth"
+
+    def finish_epoch(self, figures: dict[str, float], best: dict[str, float] | None, improved: bool) -> None:
+        """Counts the epoch as done and writes last.pth, best.pth if it `improved`, and the history."""
+        self.epoch, self.step, self.means, self.best = self.epoch + 1, 0, Means(), best
+        content = {**self._result(), "figures": figures}
+        if improved:
+            save_checkpoint(self.folder / "best.pth", content)
+        if self.settings.save_every and self.epoch % self.settings.save_every == 0:
+            save_checkpoint(self.folder / f"epoch{self.epoch:04d}.pth", content)
+        save_checkpoint(self.last, {**content, **self._progress()})
+
+    def save(self) -> None:
+        """Writes last.pth as it stands, in the middle of an epoch."""
+        save_checkpoint(self.last, {**self._result(), **self._progress()})
+
+    def resume(self, device: torch.device) -> bool:
+        """Goes on from last.pth if the settings ask for it; returns whether it did.
+
+        Raises:
+            UserError: if there is a run and --resume was not given, if there is none and it was (--resume auto takes
+                both), if the run had other settings, or if the file is damaged.
+        """
+        wanted = self.settings.resume
+        if not self.last.exists():
+            if wanted == "yes":
+                raise UserError(f"{self.last} is not there, nothing to resume; --resume auto starts in that case")
+            return False
+        if not wanted:
+            raise UserError(
+                f"{self.folder} holds a run already: --resume goes on with it, --output_dir starts elsewhere"
+            )
+        previous = load_checkpoint(self.last, self.name)
+        self._refuse_other_settings(previous["settings"])
+        fill(self.model, previous["model"], self.last)
+        explain(lambda: self._restore(previous, device), self.last)
+        return True
+
+    def _result(self) -> dict[str, Any]:
+        return {
+            "phase": self.name,
+            "settings": vars(self.settings),
+            "model": self.model.state_dict(),
+            "epoch": self.epoch,
+            "best": self.best,
+        }
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "step": self.step,
+            "means": self.means.state_dict(),
+            "random": _random_states(),
+        }
+
+    def _restore(self, previous: dict[str, Any], device: torch.device) -> None:
+        self.optimizer.load_state_dict(previous["optimizer"])
+        self.schedule.load_state_dict(previous["schedule"])
+        self.means.load_state_dict(previous["means"], device)
+        _set_random_states(previous["random"])
+        self.epoch, self.step, self.best = int(previous["epoch"]), int(previous["step"]), previous["best"]
+
+    def _refuse_other_settings(self, before: dict[str, Any]) -> None:
+        now = vars(self.settings)
+        differing = [
+            f"{name} was {before.get(name)}, now {now.get(name)}"
+            for name in sorted((before.keys() | now.keys()) - FREE_SETTINGS)
+            if before.get(name) != now.get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"{self.last} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
+            )
+
+
+def _random_states() -> dict[str, Any]:
+    """The states of all global generators, in types that weights_only loading takes."""
+    version, python, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the global one is meant
+    return {
+        "python": [version, list(python), gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    version, python, gauss = states["python"]
+    random.setstate((version, tuple(python), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    keys = keys.numpy().astype(np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

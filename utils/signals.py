@@ -1,0 +1,42 @@
+"""SIGTERM (a scheduler ends the job) and SIGINT (Ctrl-C) as a wish to be granted at the next safe moment."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):
+    """The run has stopped at a signal, with its state saved; scripts exit with 128 + the signal's number."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class StopRequest:
+    """Within this context the first SIGINT or SIGTERM is remembered in `number`; a second one acts at once."""
+
+    def __enter__(self) -> StopRequest:
+        self.number: int | None = None
+        self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def ignore_in_worker(worker: int) -> None:
+    """For loader processes: schedulers and terminals signal every process of a job, but only the script decides."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
