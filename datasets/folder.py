@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from datasets.decode import read_image, read_mask
 from datasets.pairing import Case
 from datasets.transforms import Transform
-from utils.signals import ignore_in_worker
 
 
 class SegmentationFolder(Dataset):
@@ -93,7 +92,6 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_in_worker,
         # A generator of its own: each pass over a loader draws a number, and a run that was interrupted makes one more.
         generator=torch.Generator().manual_seed(0),
     )

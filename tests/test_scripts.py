@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -147,17 +148,20 @@ def test_errors_are_one_message_and_exit_code_2(script, argv, message, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_says_how_to_go_on_and_resume_does(data, tmp_path):
-    flags = ["--base_dir", data, "--output_dir", tmp_path, *SMALL, "--epochs", 4]
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
+def test_a_signal_to_the_whole_job_stops_it_and_resume_goes_on(data, tmp_path, number, workers):
+    flags = ["--base_dir", data, "--output_dir", tmp_path, *SMALL, "--epochs", 4, "--workers", workers]
     command = [sys.executable, str(ROOT / "train_recon.py"), *map(str, flags)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "recon" / "last.pth").exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors and "--resume goes on from there" in errors
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors and "--resume goes on from there" in errors
     done = run_script("train_recon.py", *flags, "--resume")
     assert done.returncode == 0 and "going on after epoch" in done.stdout
     assert [entry["epoch"] for entry in read_log(tmp_path / "recon" / "log.jsonl")] == [1, 2, 3, 4]

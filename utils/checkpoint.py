@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Saves a dict of tensors, numbers, strings and containers of these."""
+    """Saves a dict of tensors, numbers, strings and containers of these.
+
+    Raises:
+        UserError: if it cannot be written; the file that was there stays.
+    """
+    # By way of memory: torch's own writer reports a full disk as a RuntimeError about zip files.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
     with replacing(path) as beside:
-        try:
-            torch.save({"format": FORMAT, **content}, beside)
-        except RuntimeError as error:  # torch's zip writer reports a full disk as one
-            raise OSError(str(error).splitlines()[0]) from error
+        beside.write_bytes(buffer.getbuffer())
 
 
 def load_state(path: Path, what: str) -> dict[str, Any]:

@@ -53,8 +53,8 @@ class Phase(Protocol):
 
 
 def fit(phase: Phase, train: DataLoader, val: DataLoader, settings: argparse.Namespace, folder: Path) -> None:
-    """Trains `phase` for settings.epochs epochs and leaves in `folder`: best.pth, last.pth, log.jsonl, tensorboard/,
-    validation.png; with settings.save_every, epochNNNN.pth of every N-th epoch, too.
+    """Trains `phase` for settings.epochs epochs and leaves in `folder`: best.pth, last.pth, settings.txt, log.jsonl,
+    tensorboard/, validation.png; with settings.save_every, epochNNNN.pth of every N-th epoch, too.
 
     At SIGINT or SIGTERM it finishes the step, saves last.pth and raises `Stopped`; with settings.resume it goes on from
     there, to the same result as if it had not been stopped.
@@ -109,9 +109,10 @@ def _one_epoch(
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "seconds": round(time.perf_counter() - started, 2),
     }
-    # The log comes first: the line of an epoch that is run again is dropped, one that is missing stays missing.
-    log.write(entry, picture)
+    # The line comes first: that of an epoch that is run again is dropped, one that is missing stays missing.
+    log.write_line(entry)
     run.finish_epoch(figures, best, improved)
+    log.write_board(entry, picture)
     save_png(run.folder / "validation.png", picture)
     tqdm.write(_line(phase, entry, epochs, best))
     if _has_collapsed(log.entries):
@@ -132,7 +133,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
         return
     images = {"total": len(loader.dataset), "initial": run.means.count}
     with tqdm(**images, desc=f"epoch {epoch}/{epochs}", unit="img", leave=False) as bar:
-        for batch in loader:
+        for batch in stop.batches(loader):
             loss, figures = phase.step(to_device(batch, device))
             if not torch.isfinite(loss):
                 where = f"at step {run.step} of epoch {epoch}, on {', '.join(batch['name'])}"
@@ -147,6 +148,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
             bar.update(len(batch["name"]))
             _stop_if_asked(run, stop)
+    _stop_if_asked(run, stop)
 
 
 @torch.inference_mode()
@@ -159,9 +161,10 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     """
     phase.model.eval()
     means = Means()
-    for batch in tqdm(loader, desc="validating", unit="batch", leave=False):
+    for batch in stop.batches(tqdm(loader, desc="validating", unit="batch", leave=False)):
         means.add(phase.step(to_device(batch, device))[1])
         _stop_if_asked(run, stop)
+    _stop_if_asked(run, stop)
     figures = means.read()
     if not math.isfinite(figures["loss"]):
         raise _not_finite(figures["loss"], f"in the validation of epoch {run.epoch + 1}")

@@ -11,14 +11,27 @@ from utils.errors import UserError
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says of a write (disk full, read-only, no such folder) into a UserError about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. What was there before is untouched"
+        ) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to, and moves it into place if all went well: never half a file.
 
+    The file is on the disk before it takes the old one's place, so that not even a power cut leaves half of it.
+
     Raises:
-        UserError: if it cannot be written (disk full, folder read-only); what was there stays.
+        UserError: if it cannot be written; what was there stays.
     """
     beside = path.with_name(f".{path.name}.writing")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield beside
@@ -27,6 +40,3 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; what was there before is untouched") from error

@@ -1,4 +1,4 @@
-"""What a run leaves for its reader: one JSON line an epoch, TensorBoard scalars and pictures."""
+"""What a run leaves for its reader: its settings, one JSON line an epoch, TensorBoard scalars and pictures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from utils.files import replacing
+from utils.files import replacing, writing
 
 
 class RunLog:
-    """Writes `log.jsonl` and TensorBoard events into a folder.
+    """Writes `settings.txt`, `log.jsonl` and TensorBoard events into a folder.
 
-    A run that goes on after `epoch` epochs drops the lines of later ones, which it is about to compute again.
+    A run that goes on after `epoch` epochs drops the lines of later ones, which it is about to compute again. `entries`
+    are the lines that stand, the oldest first.
+
+    Raises:
+        UserError: if the folder cannot be written to.
     """
 
     def __init__(self, folder: Path, epoch: int, settings: str) -> None:
@@ -23,26 +27,44 @@ class RunLog:
         self.entries = [entry for entry in read_log(self.path) if entry["epoch"] <= epoch] if epoch else []
         with replacing(self.path) as beside:
             beside.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries))
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=epoch + 1 if epoch else None)
-        self.board.add_text("settings", f"```\n{settings}\n```", epoch)
+        with replacing(folder / "settings.txt") as beside:
+            beside.write_text(settings + "\n")
+        self.board_folder = folder / "tensorboard"
+        with writing(self.board_folder):
+            self.board = SummaryWriter(self.board_folder, purge_step=epoch + 1 if epoch else None)
+            self.board.add_text("settings", f"```\n{settings}\n```", epoch)
 
-    def write(self, entry: dict[str, Any], picture: np.ndarray) -> None:
-        """One epoch: {"epoch": n, "train": {...}, "val": {...}, ...} and a picture (H, W, 3) uint8."""
+    def write_line(self, entry: dict[str, Any]) -> None:
+        """One epoch: {"epoch": n, "train": {...}, "val": {...}, ...}.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
         self.entries.append(entry)
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        for part, values in entry.items():
-            if isinstance(values, dict):
-                for name, value in values.items():
-                    self.board.add_scalar(f"{name}/{part}", value, entry["epoch"])
-        self.board.add_scalar("learning_rate", entry["learning_rate"], entry["epoch"])
-        self.board.add_image("validation", picture, entry["epoch"], dataformats="HWC")
-        self.board.flush()
+
+    def write_board(self, entry: dict[str, Any], picture: np.ndarray) -> None:
+        """The same epoch for TensorBoard, and a picture (H, W, 3) uint8.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        with writing(self.board_folder):
+            for part, values in entry.items():
+                if isinstance(values, dict):
+                    for name, value in values.items():
+                        self.board.add_scalar(f"{name}/{part}", value, entry["epoch"])
+            self.board.add_scalar("learning_rate", entry["learning_rate"], entry["epoch"])
+            self.board.add_image("validation", picture, entry["epoch"], dataformats="HWC")
+            self.board.flush()
 
     def close(self) -> None:
-        self.board.close()
+        with writing(self.board_folder):
+            self.board.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.jsonl; none if there is no such file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The entries of a log.jsonl; none if there is no such file. A last line that was cut off is left out."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ def seed_everything(seed: int) -> None:
 
 def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number."""
+    threading.excepthook = _leave_to_main_thread
     try:
         main(parse())
     except UserError as error:
@@ -62,6 +64,12 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
         sys.exit(_fail(str(stopped), 128 + stopped.number))
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 128 + signal.SIGINT))
+
+
+def _leave_to_main_thread(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread. On a full disk its error is raised again at the next flush: once is enough."""
+    if not isinstance(error.exc_value, OSError | UserError):
+        sys.__excepthook__(error.exc_type, error.exc_value, error.exc_traceback)
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable, Iterator
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -27,16 +29,21 @@ class StopRequest:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The loader's batches. A scheduler or terminal signals the loader's processes, too: that is no error then."""
+        try:
+            yield from loader
+        except RuntimeError:
+            if self.number is None:
+                raise
+
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.number = number
         self._restore()
+        # torch raises an error wherever the script happens to be, in the middle of a step, when a loader process ends.
+        if hasattr(signal, "SIGCHLD"):  # not on Windows
+            signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def ignore_in_worker(worker: int) -> None:
-    """For loader processes: schedulers and terminals signal every process of a job, but only the script decides."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import signal
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy import Toy, make_data, make_loaders, run, settings
 
-from datasets.folder import SegmentationFolder, make_loader
-from datasets.load import load_lists
-from datasets.transforms import Transform
 from utils.checkpoint import load_checkpoint
 from utils.engine import fit
 from utils.errors import UserError
@@ -24,73 +20,14 @@ from utils.schedule import sgd_with_poly_decay
 from utils.signals import Stopped
 
 
-class Toy:
-    """Predicts the mask from the image with one convolution."""
-
-    name = "toy"
-    watch, higher_is_better = "loss", False
-    watch_from = 0
-
-    def __init__(self):
-        torch.manual_seed(0)
-        self.model = nn.Conv2d(3, 1, 3, padding=1)
-        self.steps = 0
-        self.at_step = {}  # number of the step -> what happens in it
-        self.validation_losses = None
-        self.predicted = None
-
-    def step(self, batch):
-        if torch.is_grad_enabled():
-            self.steps += 1
-            self.at_step.get(self.steps, lambda batch: None)(batch)
-        losses = (self.model(batch["image"]) - batch["mask"]).square().mean((1, 2, 3))
-        if self.validation_losses is not None and not torch.is_grad_enabled():
-            losses = torch.full_like(losses, self.validation_losses[self.steps // 4 - 1])
-        figures = {} if self.predicted is None else {"predicted": torch.full_like(losses, self.predicted)}
-        return losses.mean(), {"loss": losses, **figures}
-
-    def draw(self, batch):
-        return [
-            [self.model(image[None])[0, 0].numpy(), mask[0].numpy()]
-            for image, mask in zip(batch["image"], batch["mask"], strict=True)
-        ]
-
-
 @pytest.fixture(scope="module")
-def loaders(tmp_path_factory):
-    base = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for folder in ("images", "masks"):
-        (base / folder).mkdir()
-    for i in range(9):
-        cv2.imwrite(str(base / "images" / f"{i}.png"), rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        cv2.imwrite(str(base / "masks" / f"{i}.png"), np.eye(8, dtype=np.uint8) * 255)
-    (base / "train.txt").write_text("0\n1\n2\n3\n4\n5\n6\n")
-    (base / "val.txt").write_text("7\n8\n")
-    cases = load_lists(base, {"train": "train.txt", "val": "val.txt"})
-
-    def make():
-        train = SegmentationFolder(cases["train"], Transform(8, augment=True))
-        val = SegmentationFolder(cases["val"], Transform(8))
-        return make_loader(train, 2, 0, shuffle_seed=1), make_loader(val, 2, 0)  # 4 steps an epoch
-
-    return make
+def base(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("toy") / "data")
 
 
-def settings(**changes):
-    values = {"epochs": 3, "base_lr": 0.05, "device": "cpu", "img_size": 8, "Dataset": "toy"}
-    values |= {"resume": None, "save_every": 0, "init_from": None}
-    return argparse.Namespace(**{**values, **changes})
-
-
-def run(phase, loaders, folder, **changes):
-    fit(phase, *loaders(), settings(**changes), folder)
-    return load_checkpoint(folder / "last.pth", phase.name)
-
-
-def test_what_a_run_leaves(loaders, tmp_path):
+def test_what_a_run_leaves(base, tmp_path):
     phase = Toy()
-    last = run(phase, loaders, tmp_path / "toy")
+    last = run(phase, base, tmp_path / "toy")
     log = read_log(tmp_path / "toy" / "log.jsonl")
     assert [entry["epoch"] for entry in log] == [1, 2, 3]
     assert all({"train", "val", "learning_rate", "seconds"} <= entry.keys() for entry in log)
@@ -101,11 +38,11 @@ def test_what_a_run_leaves(loaders, tmp_path):
     assert list((tmp_path / "toy" / "tensorboard").glob("events*"))
 
 
-def test_figures_are_means_over_images_not_batches(loaders, tmp_path):
+def test_figures_are_means_over_images_not_batches(base, tmp_path):
     phase = Toy()
     phase.model.requires_grad_(False).weight.zero_()
     phase.model.bias.requires_grad_(True)
-    train, val = loaders()
+    train, val = make_loaders(base)
     fit(phase, train, val, settings(epochs=1, base_lr=0.0), tmp_path)
     with torch.no_grad():
         single = [phase.step({**val.collate_fn([val.dataset[i]])})[0].item() for i in range(2)]
@@ -122,10 +59,10 @@ def test_figures_are_means_over_images_not_batches(loaders, tmp_path):
         ([2, 2, 2], False, 0, 1),
     ],
 )
-def test_best_epoch(loaders, tmp_path, losses, higher, watch_from, best):
+def test_best_epoch(base, tmp_path, losses, higher, watch_from, best):
     phase = Toy()
     phase.validation_losses, phase.higher_is_better, phase.watch_from = losses, higher, watch_from
-    last = run(phase, loaders, tmp_path)
+    last = run(phase, base, tmp_path)
     assert last["best"] == {"epoch": best, "loss": losses[best - 1]}
     assert load_checkpoint(tmp_path / "best.pth", "toy")["epoch"] == best
 
@@ -152,35 +89,35 @@ def assert_same_end(whole, other, folders):
 
 
 @pytest.mark.parametrize("step", [3, 6, 9])
-def test_a_crashed_run_goes_on_to_the_same_end(loaders, tmp_path, step):
-    whole = run(Toy(), loaders, tmp_path / "whole")
+def test_a_crashed_run_goes_on_to_the_same_end(base, tmp_path, step):
+    whole = run(Toy(), base, tmp_path / "whole")
     phase = Toy()
     phase.at_step[step] = crash
     with pytest.raises(MemoryError):
-        run(phase, loaders, tmp_path / "cut", resume="auto")
-    resumed = run(Toy(), loaders, tmp_path / "cut", resume="auto")
+        run(phase, base, tmp_path / "cut", resume="auto")
+    resumed = run(Toy(), base, tmp_path / "cut", resume="auto")
     assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", [1, 4, 6])  # the first; the last of an epoch; one in the middle
-def test_a_stopped_run_goes_on_inside_the_epoch_to_the_same_end(loaders, tmp_path, number, step):
-    whole = run(Toy(), loaders, tmp_path / "whole")
+@pytest.mark.parametrize(("step", "workers"), [(1, 0), (4, 0), (6, 0), (6, 2)])  # 4 is the last of its epoch
+def test_a_stopped_run_goes_on_inside_the_epoch_to_the_same_end(base, tmp_path, number, step, workers):
+    whole = run(Toy(), base, tmp_path / "whole")
     phase = Toy()
     phase.at_step[step] = signal_to_self(number)
     with pytest.raises(Stopped, match="--resume goes on") as caught:
-        run(phase, loaders, tmp_path / "cut")
+        run(phase, base, tmp_path / "cut", workers)
     assert caught.value.number == number
     saved = load_checkpoint(tmp_path / "cut" / "last.pth", "toy")
     assert (saved["epoch"], saved["step"]) == ((step - 1) // 4, (step - 1) % 4 + 1)
     phase = Toy()
-    resumed = run(phase, loaders, tmp_path / "cut", resume="yes")
+    resumed = run(phase, base, tmp_path / "cut", workers, resume="yes")
     assert phase.steps == 12 - step  # no step was done twice
     assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
 
 
-def test_a_run_stopped_in_its_validation_goes_on_there(loaders, tmp_path):
-    whole = run(Toy(), loaders, tmp_path / "whole")
+def test_a_run_stopped_in_its_validation_goes_on_there(base, tmp_path):
+    whole = run(Toy(), base, tmp_path / "whole")
 
     class StopsInValidation(Toy):
         def step(self, batch):
@@ -189,18 +126,18 @@ def test_a_run_stopped_in_its_validation_goes_on_there(loaders, tmp_path):
             return super().step(batch)
 
     with pytest.raises(Stopped):
-        run(StopsInValidation(), loaders, tmp_path / "cut")
-    resumed = run(Toy(), loaders, tmp_path / "cut", resume="yes")
+        run(StopsInValidation(), base, tmp_path / "cut")
+    resumed = run(Toy(), base, tmp_path / "cut", resume="yes")
     assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
 
 
-def test_signals_work_as_before_after_a_run(loaders, tmp_path):
+def test_signals_work_as_before_after_a_run(base, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    run(Toy(), loaders, tmp_path)
+    run(Toy(), base, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_random_states_go_on_as_well(loaders, tmp_path):
+def test_random_states_go_on_as_well(base, tmp_path):
     class Random(Toy):
         """A phase that draws from all global generators, as one of a user's might."""
 
@@ -213,7 +150,7 @@ def test_random_states_go_on_as_well(loaders, tmp_path):
     def seeded(phase, name, **changes):
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(1)
-        return run(phase, loaders, tmp_path / name, **changes)
+        return run(phase, base, tmp_path / name, **changes)
 
     whole = seeded(Random(), "whole")
     phase = Random()
@@ -224,79 +161,79 @@ def test_random_states_go_on_as_well(loaders, tmp_path):
     assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
 
 
-def test_history(loaders, tmp_path):
-    run(Toy(), loaders, tmp_path, epochs=5, save_every=2)
+def test_history(base, tmp_path):
+    run(Toy(), base, tmp_path, epochs=5, save_every=2)
     assert sorted(path.name for path in tmp_path.glob("epoch*")) == ["epoch0002.pth", "epoch0004.pth"]
     assert load_checkpoint(tmp_path / "epoch0004.pth", "toy")["epoch"] == 4
 
 
-def test_init_from_starts_a_new_run_from_weights(loaders, tmp_path):
-    first = run(Toy(), loaders, tmp_path / "first")
-    second = run(Toy(), loaders, tmp_path / "second", init_from=str(tmp_path / "first" / "last.pth"), base_lr=0.0)
+def test_init_from_starts_a_new_run_from_weights(base, tmp_path):
+    first = run(Toy(), base, tmp_path / "first")
+    second = run(Toy(), base, tmp_path / "second", init_from=str(tmp_path / "first" / "last.pth"), base_lr=0.0)
     assert torch.equal(second["model"]["weight"], first["model"]["weight"])
     assert second["epoch"] == 3 and len(read_log(tmp_path / "second" / "log.jsonl")) == 3
 
 
-def test_resume_without_a_run(loaders, tmp_path):
+def test_resume_without_a_run(base, tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
-        run(Toy(), loaders, tmp_path, resume="yes")
-    run(Toy(), loaders, tmp_path, resume="auto")
+        run(Toy(), base, tmp_path, resume="yes")
+    run(Toy(), base, tmp_path, resume="auto")
 
 
 @pytest.mark.parametrize("damage", ["optimizer", "schedule", "means", "random", "epoch"])
-def test_a_damaged_checkpoint_says_so(loaders, tmp_path, damage):
-    last = run(Toy(), loaders, tmp_path)
+def test_a_damaged_checkpoint_says_so(base, tmp_path, damage):
+    last = run(Toy(), base, tmp_path)
     torch.save({**last, damage: ["nonsense"] if damage != "epoch" else "three"}, tmp_path / "last.pth")
     with pytest.raises(UserError, match=r"last\.pth does not fit"):
-        run(Toy(), loaders, tmp_path, resume="yes")
+        run(Toy(), base, tmp_path, resume="yes")
 
 
-def test_a_collapsed_run_says_so_once(loaders, tmp_path, capsys):
+def test_a_collapsed_run_says_so_once(base, tmp_path, capsys):
     phase = Toy()
     phase.predicted = 0.0
-    run(phase, loaders, tmp_path / "a", epochs=14)
+    run(phase, base, tmp_path / "a", epochs=14)
     assert capsys.readouterr().out.count("predicted nothing, or everything") == 1
     phase = Toy()
     phase.predicted = 0.01
-    run(phase, loaders, tmp_path / "b", epochs=14)
+    run(phase, base, tmp_path / "b", epochs=14)
     assert "predicted nothing" not in capsys.readouterr().out
 
 
-def test_a_finished_run_resumed_changes_nothing(loaders, tmp_path):
-    run(Toy(), loaders, tmp_path)
+def test_a_finished_run_resumed_changes_nothing(base, tmp_path):
+    run(Toy(), base, tmp_path)
     before = (tmp_path / "last.pth").read_bytes()
-    run(Toy(), loaders, tmp_path, resume="yes")
+    run(Toy(), base, tmp_path, resume="yes")
     assert (tmp_path / "last.pth").read_bytes() == before
 
 
-def test_a_run_that_is_there_is_not_overwritten(loaders, tmp_path):
-    run(Toy(), loaders, tmp_path)
+def test_a_run_that_is_there_is_not_overwritten(base, tmp_path):
+    run(Toy(), base, tmp_path)
     with pytest.raises(UserError, match="--resume goes on"):
-        run(Toy(), loaders, tmp_path)
+        run(Toy(), base, tmp_path)
 
 
-def test_resuming_with_other_settings_names_them(loaders, tmp_path):
-    run(Toy(), loaders, tmp_path)
+def test_resuming_with_other_settings_names_them(base, tmp_path):
+    run(Toy(), base, tmp_path)
     with pytest.raises(UserError, match=r"epochs was 3, now 5; img_size was 8, now 16"):
-        run(Toy(), loaders, tmp_path, resume="yes", epochs=5, img_size=16)
-    run(Toy(), loaders, tmp_path, resume="yes", device="auto")  # where it runs is not what it is
+        run(Toy(), base, tmp_path, resume="yes", epochs=5, img_size=16)
+    run(Toy(), base, tmp_path, resume="yes", device="auto")  # where it runs is not what it is
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_images(loaders, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path):
     phase = Toy()
     phase.at_step[6] = lambda batch: batch["image"].fill_(float("nan"))
     with pytest.raises(UserError, match=r"loss is nan at step 1 of epoch 2, on \d, \d") as caught:
-        run(phase, loaders, tmp_path)
+        run(phase, base, tmp_path)
     assert "--base_lr" in str(caught.value)
     last = load_checkpoint(tmp_path / "last.pth", "toy")
     assert last["epoch"] == 1 and torch.isfinite(last["model"]["weight"]).all()
 
 
-def test_weights_that_break_in_the_last_step_are_not_saved(loaders, tmp_path):
+def test_weights_that_break_in_the_last_step_are_not_saved(base, tmp_path):
     phase = Toy()
     phase.validation_losses = [1, float("nan")]
     with pytest.raises(UserError, match="nan in the validation of epoch 2"):
-        run(phase, loaders, tmp_path)
+        run(phase, base, tmp_path)
     assert load_checkpoint(tmp_path / "last.pth", "toy")["epoch"] == 1
 
 
