@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datasets.folder import end_workers
 from utils.checkpoint import fill, load_checkpoint
 from utils.config import describe
 from utils.errors import UserError
@@ -86,6 +87,8 @@ def fit(phase: Phase, train: DataLoader, val: DataLoader, settings: argparse.Nam
                 _one_epoch(phase, run, train, val, device, stop, log)
     finally:
         log.close()
+        for loader in (train, val):
+            end_workers(loader)
     value, epoch = run.best[phase.watch], run.best["epoch"]
     print(f"{phase.name} done: best {phase.watch} {_show(value)} in epoch {epoch}; {folder / 'best.pth'}")
 
