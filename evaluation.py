@@ -26,6 +26,7 @@ from utils.data import checked_cases, evaluation_loader
 from utils.errors import UserError
 from utils.evaluation import draw_examples, evaluate, table, write_results
 from utils.pictures import save_png
+from utils.provenance import provenance
 from utils.runtime import pick_device, run_script
 from utils.weights import load_authors, load_segmenter
 
@@ -84,7 +85,7 @@ def main(args: argparse.Namespace) -> dict:
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     results = evaluate(model, loader, device)
-    summary = {**results.summary(), "settings": vars(args)}
+    summary = {**results.summary(), "settings": vars(args), "provenance": provenance(args, device)}
     print(table(summary))
 
     weights = Path(args.weights or args.seg_weights).stem

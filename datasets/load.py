@@ -35,7 +35,7 @@ def load_lists(
     found: dict[str, list[Case]] = {}
     problems: list[str] = []
     for purpose, name in lists.items():
-        cases, wrong = find_cases(base, read_list(_list_path(base, name)), mask_suffix, need_masks)
+        cases, wrong = find_cases(base, read_list(list_path(base, name)), mask_suffix, need_masks)
         for other, others in found.items():
             shared = {case.name for case in others} & {case.name for case in cases}
             wrong += [f'"{name}": in the {other} list and in the {purpose} list' for name in sorted(shared)]
@@ -61,7 +61,8 @@ def data_folder(base_dir: str | Path) -> Path:
     return base
 
 
-def _list_path(base: Path, name: str) -> Path:
+def list_path(base: Path, name: str) -> Path:
+    """A list given by `name`: the file in the data folder, or else the path of its own."""
     inside = base / name
     if inside.is_file() or not Path(name).is_file():
         return inside  # if neither is there, the error of reading it names this one

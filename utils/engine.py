@@ -69,8 +69,8 @@ def fit(phase: Phase, train: DataLoader, val: DataLoader, settings: argparse.Nam
     phase.model.to(device, memory_format=torch.channels_last)
     trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
-    run = Run(phase.name, phase.model, optimizer, schedule, settings, folder)
-    if run.resume(device):
+    run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device)
+    if run.resume():
         print(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
     elif settings.init_from:
         path = Path(settings.init_from)

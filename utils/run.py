@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
 from utils.errors import UserError
+from utils.provenance import provenance
 
 # Settings that a run may change when it goes on; all others are the experiment itself.
 FREE_SETTINGS = {"Dataset", "config", "base_dir", "device", "workers", "output_dir", "resume", "save_every"}
@@ -60,6 +61,7 @@ class Run:
         schedule: LRScheduler,
         settings: argparse.Namespace,
         folder: Path,
+        device: torch.device,
     ) -> None:
         self.name = name
         self.model = model
@@ -67,6 +69,8 @@ class Run:
         self.schedule = schedule
         self.settings = settings
         self.folder = folder
+        self.device = device
+        self.provenance = provenance(settings, device)
         self.epoch = 0
         self.step = 0
         self.means = Means()
@@ -90,7 +94,7 @@ class Run:
         """Writes last.pth as it stands, in the middle of an epoch."""
         save_checkpoint(self.last, {**self._result(), **self._progress()})
 
-    def resume(self, device: torch.device) -> bool:
+    def resume(self) -> bool:
         """Goes on from last.pth if the settings ask for it; returns whether it did.
 
         Raises:
@@ -108,14 +112,16 @@ class Run:
             )
         previous = load_checkpoint(self.last, self.name)
         self._refuse_other_settings(previous["settings"])
+        explain(lambda: self._refuse_other_lists(previous["provenance"]["lists"]), self.last)
         fill(self.model, previous["model"], self.last)
-        explain(lambda: self._restore(previous, device), self.last)
+        explain(lambda: self._restore(previous), self.last)
         return True
 
     def _result(self) -> dict[str, Any]:
         return {
             "phase": self.name,
             "settings": vars(self.settings),
+            "provenance": self.provenance,
             "model": self.model.state_dict(),
             "epoch": self.epoch,
             "best": self.best,
@@ -130,10 +136,10 @@ class Run:
             "random": _random_states(),
         }
 
-    def _restore(self, previous: dict[str, Any], device: torch.device) -> None:
+    def _restore(self, previous: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(previous["optimizer"])
         self.schedule.load_state_dict(previous["schedule"])
-        self.means.load_state_dict(previous["means"], device)
+        self.means.load_state_dict(previous["means"], self.device)
         _set_random_states(previous["random"])
         self.epoch, self.step, self.best = int(previous["epoch"]), int(previous["step"]), previous["best"]
 
@@ -147,6 +153,14 @@ class Run:
         if differing:
             raise UserError(
                 f"{self.last} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
+            )
+
+    def _refuse_other_lists(self, before: dict[str, str]) -> None:
+        now = self.provenance["lists"]
+        if differing := [name for name in now if now[name] != before.get(name)]:
+            files = ", ".join(f"{name} ({getattr(self.settings, name)})" for name in differing)
+            raise UserError(
+                f"the run in {self.last} had other lists: {files} was changed; --output_dir starts a new one"
             )
 
 

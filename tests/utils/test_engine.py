@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
+import re
 import signal
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -43,7 +46,7 @@ def test_figures_are_means_over_images_not_batches(base, tmp_path):
     phase.model.requires_grad_(False).weight.zero_()
     phase.model.bias.requires_grad_(True)
     train, val = make_loaders(base)
-    fit(phase, train, val, settings(epochs=1, base_lr=0.0), tmp_path)
+    fit(phase, train, val, settings(base_dir=base, epochs=1, base_lr=0.0), tmp_path)
     with torch.no_grad():
         single = [phase.step({**val.collate_fn([val.dataset[i]])})[0].item() for i in range(2)]
     assert read_log(tmp_path / "log.jsonl")[0]["val"]["loss"] == pytest.approx(np.mean(single), rel=1e-6)
@@ -217,6 +220,21 @@ def test_resuming_with_other_settings_names_them(base, tmp_path):
     with pytest.raises(UserError, match=r"epochs was 3, now 5; img_size was 8, now 16"):
         run(Toy(), base, tmp_path, resume="yes", epochs=5, img_size=16)
     run(Toy(), base, tmp_path, resume="yes", device="auto")  # where it runs is not what it is
+
+
+def test_resuming_with_another_list_says_so(tmp_path):
+    base = make_data(tmp_path / "data")
+    run(Toy(), base, tmp_path / "run")
+    (base / "train.txt").write_text("0\n1\n2\n3\n4\n5\n")
+    with pytest.raises(UserError, match=r"other lists: train_file_dir \(train\.txt\)"):
+        run(Toy(), base, tmp_path / "run", resume="yes")
+
+
+def test_a_checkpoint_says_where_it_comes_from(base, tmp_path):
+    content = run(Toy(), base, tmp_path)["provenance"]
+    assert content["versions"]["torch"] == version("torch") and content["device"] == "cpu"
+    assert content["lists"]["val_file_dir"] == hashlib.sha256((base / "val.txt").read_bytes()).hexdigest()
+    assert content["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", content["git_commit"])
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path):
