@@ -5,12 +5,14 @@ as 8-bit gray is black, a mask saved as JPEG has gray pixels along its edges, a 
 takes what has one meaning only and refuses the rest.
 """
 
+import io
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from utils.errors import UserError
 
@@ -26,7 +28,8 @@ def read_image(path: Path) -> np.ndarray:
     that a cut to 8 bits would lose. Gray becomes three equal channels, alpha is dropped, palettes and 1-bit files are
     decoded. EXIF orientation is not applied: masks do not carry it, so pixels would no longer lie on their mask.
 
-    Raises UserError if the file cannot be read or decoded, is truncated, or is neither 8-bit nor 16-bit.
+    Raises UserError if the file cannot be read or decoded, is truncated, animated, CMYK, larger than 179 megapixels,
+    or is neither 8-bit nor 16-bit.
     """
     pixels, _ = _decode(path)
     pixels = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., :3])
@@ -83,8 +86,9 @@ def _decode(path: Path) -> tuple[np.ndarray, bool]:
     if not data:
         raise UserError(f"{path}: the file is empty (0 bytes). Copy it again.")
     is_jpeg = data.startswith(b"\xff\xd8")
+    _check_header(data, path)
     _check_end(data, is_jpeg, path)
-    data = _upright_tiff(data, path)
+    data = _upright_tiff(data)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -102,6 +106,24 @@ def _decode(path: Path) -> tuple[np.ndarray, bool]:
     raise UserError(f"{path}: {pixels.shape[2]} channels; only gray, RGB and RGBA are read. Convert it.")
 
 
+def _check_header(data: bytes, path: Path) -> None:
+    """UserError for what a file says of itself before a pixel is decoded: too large, CMYK, animated."""
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            mode, frames = header.mode, getattr(header, "n_frames", 1)
+    except UnidentifiedImageError:
+        return  # a kind that OpenCV may know all the same; its own limit is set in datasets/__init__.py
+    except Image.DecompressionBombError as error:
+        most = f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels"
+        raise UserError(f"{path}: larger than {most}, which would not fit into memory. Cut it into tiles.") from error
+    except Exception as error:  # Pillow's parsers raise whatever a damaged header leads them to
+        raise UserError(f"{path}: its header is damaged. Copy it again, or save it as PNG.") from error
+    if frames > 1:
+        raise UserError(f"{path}: {frames} frames or pages in one file. Save each as a file of its own.")
+    if mode == "CMYK":
+        raise UserError(f"{path}: CMYK, the colours of print. Save it as RGB or gray.")
+
+
 def _check_end(data: bytes, is_jpeg: bool, path: Path) -> None:
     """UserError if a JPEG or PNG stops early: OpenCV 4 fills the missing part with gray and says nothing."""
     # A JPEG may hold a thumbnail with an end marker of its own, hence the end marker after the last start of scan.
@@ -111,11 +133,8 @@ def _check_end(data: bytes, is_jpeg: bool, path: Path) -> None:
         raise UserError(f"{path}: truncated, the file ends before the image does. Copy it again.")
 
 
-def _upright_tiff(data: bytes, path: Path) -> bytes:
-    """`data` with the orientation tag of a TIFF set to "as stored": OpenCV applies it even with IMREAD_UNCHANGED.
-
-    Raises UserError if the TIFF has several pages, of which OpenCV would read the first one and lose the rest.
-    """
+def _upright_tiff(data: bytes) -> bytes:
+    """`data` with the orientation tag of a TIFF set to "as stored": OpenCV applies it even with IMREAD_UNCHANGED."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None:
         return data
@@ -126,11 +145,8 @@ def _upright_tiff(data: bytes, path: Path) -> bytes:
         for entry in range(start + 2, start + 2 + 12 * count, 12):
             if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
                 struct.pack_into(order + "H", upright, entry + 8, 1)
-        (next_page,) = struct.unpack_from(order + "I", data, start + 2 + 12 * count)
     except struct.error:
         return data  # truncated: left for the decoder to refuse
-    if next_page:
-        raise UserError(f"{path}: a TIFF with several pages. Save each page as a file of its own.")
     return bytes(upright)
 
 
