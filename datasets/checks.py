@@ -10,7 +10,7 @@ from datasets.pairing import Case
 from utils.errors import UserError
 
 _SHOWN = 20
-_THREADS = 4  # decoding releases the interpreter lock; more threads than this wait for the disk
+THREADS = 4  # decoding releases the interpreter lock; more threads than this wait for the disk
 
 
 def check_cases(
@@ -32,10 +32,10 @@ def check_cases(
     """
 
     def check(case: Case) -> list[str]:
-        return _case_problems(case, fit_masks, mask_threshold)
+        return case_problems(case, fit_masks, mask_threshold)
 
     found = list(problems)
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         # map keeps the order of the list: two runs report the same problems in the same order.
         for of_case in tqdm(
             pool.map(check, cases), total=len(cases), desc="checking", unit="case", leave=False, disable=not progress
@@ -47,7 +47,7 @@ def check_cases(
         raise UserError(f"{count} in the data{first}\n" + "\n".join(f"  {problem}" for problem in found[:_SHOWN]))
 
 
-def _case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:
+def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:
     """What is wrong with one case; image and mask are both looked at, so that one repair round is enough."""
     problems: list[str] = []
     image = mask = None

@@ -108,6 +108,11 @@ def find_cases(
     return cases, problems
 
 
+def image_files(base_dir: Path) -> list[Path]:
+    """Every image file below `base_dir/images`, listed or not, sorted."""
+    return sorted(_Folder(base_dir, "images").by_key.values())
+
+
 class _Problem(Exception):
     """Why one entry has no case: one sentence for the user."""
 
