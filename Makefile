@@ -30,6 +30,7 @@ DataSet/sample: | $(VENV)/.demo
 
 $(VENV)/.demo: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: PYTHON=... make")'
+	@echo "installing the requirements into $(VENV): once, a minute or more"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@

@@ -11,6 +11,7 @@ A configuration's keys are flag names. A section named like a script holds what 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
     group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
     group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
-    group.add_argument("--img_size", type=positive, default=256, help="side the images are resized to, pixels")
+    group.add_argument("--img_size", type=_image_side, default=256, help="side the images are resized to, pixels")
     group.add_argument(
         "--normalization",
         choices=["imagenet", "authors"],
@@ -142,9 +143,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
     """How it is trained."""
     group = parser.add_argument_group("training")
-    group.add_argument("--base_lr", type=float, default=0.01, help="learning rate of the first step")
-    group.add_argument("--batch_size", type=positive, default=8)
-    group.add_argument("--epochs", type=positive, default=epochs)
+    group.add_argument("--base_lr", type=_rate, default=0.01, help="learning rate of the first step")
+    group.add_argument("--batch_size", type=positive, default=8, help="images in a step")
+    group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
     group.add_argument(
         "--resume",
         nargs="?",
@@ -160,7 +161,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Where and with what it runs."""
     group = parser.add_argument_group("run")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    group.add_argument("--seed", type=int, default=41)
+    group.add_argument("--seed", type=_natural, default=41, help="of the weights, the order and the augmentation")
     group.add_argument(
         "--workers", type=_natural, default=2, help="processes that load data; 0: the script itself does"
     )
@@ -228,6 +229,17 @@ def positive(text: str) -> int:
 
 def _natural(text: str) -> int:
     return _at_least(0, text)
+
+
+def _image_side(text: str) -> int:
+    return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
 
 
 def _at_least(minimum: int, text: str) -> int:
