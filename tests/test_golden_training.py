@@ -17,6 +17,7 @@ from train_seg import Segmentation
 from utils.schedule import sgd_with_poly_decay
 
 STEPS = 10
+pytestmark = pytest.mark.slow
 
 
 def losses_of(phase, batches):

@@ -18,6 +18,7 @@ from utils.checkpoint import load_checkpoint
 from utils.logs import read_log
 
 EPOCHS = 20
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
