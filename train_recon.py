@@ -48,10 +48,7 @@ class Reconstruction:
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_recon", "Phase 1 of SRS: pretrain the reconstruction autoencoder.")
-    config.add_data_arguments(parser)
-    config.add_model_arguments(parser)
-    config.add_training_arguments(parser, epochs=100)
-    config.add_run_arguments(parser)
+    config.add_shared_arguments(parser, epochs=100)
     return parser
 
 

@@ -60,10 +60,7 @@ class Segmentation:
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_seg", "Phase 2 of SRS: train the segmenter and its DPConv.")
-    config.add_data_arguments(parser)
-    config.add_model_arguments(parser)
-    config.add_training_arguments(parser, epochs=300)
-    config.add_run_arguments(parser)
+    config.add_shared_arguments(parser, epochs=300)
     parser.add_argument(
         "--recon_weights",
         metavar="FILE",

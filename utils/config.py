@@ -168,6 +168,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
 
 
+def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
+    """All four groups, as both phases take them."""
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    add_training_arguments(parser, epochs)
+    add_run_arguments(parser)
+
+
 def output_dir(settings: argparse.Namespace) -> Path:
     """The folder of the experiment; each script writes into a folder of its own in it (recon, seg, evaluation)."""
     return Path(settings.output_dir or Path("checkpoints") / settings.Dataset)
@@ -180,10 +188,7 @@ def describe(settings: argparse.Namespace) -> str:
 
 def _every_shared_argument() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
-    add_data_arguments(parser)
-    add_model_arguments(parser)
-    add_training_arguments(parser, epochs=1)
-    add_run_arguments(parser)
+    add_shared_arguments(parser, epochs=1)
     return parser
 
 
