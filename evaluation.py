@@ -23,11 +23,12 @@ from models import SRS
 from utils import config
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
+from utils.distributed import is_writer, say
 from utils.errors import UserError
 from utils.evaluation import draw_examples, evaluate, table, write_results
 from utils.pictures import save_png
 from utils.provenance import provenance
-from utils.runtime import pick_device, run_script
+from utils.runtime import run_script, set_up
 from utils.weights import load_authors, load_segmenter
 
 # What a checkpoint decides unless the command line says otherwise; the data only where no data is named.
@@ -79,15 +80,16 @@ def load_model(args: argparse.Namespace) -> SRS:
 
 def main(args: argparse.Namespace) -> dict:
     """Evaluates and returns the summary that it also writes."""
-    print(f"evaluation, with\n{config.describe(args)}")
-    device = pick_device(args.device)
+    say(f"evaluation, with\n{config.describe(args)}")
+    device = set_up(args)
     model = load_model(args).to(device, memory_format=torch.channels_last)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     results = evaluate(model, loader, device)
     summary = {**results.summary(), "settings": vars(args), "provenance": provenance(args, device)}
+    if not is_writer():
+        return summary
     print(table(summary))
-
     weights = Path(args.weights or args.seg_weights).stem
     folder = config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}"
     write_results(results, summary, folder)

@@ -19,8 +19,9 @@ import models
 from datasets.transforms import denormalize
 from utils import config
 from utils.data import training_loaders
+from utils.distributed import say
 from utils.engine import fit
-from utils.runtime import Batch, run_script, seed_everything
+from utils.runtime import Batch, run_script, set_up
 
 
 class Reconstruction:
@@ -53,11 +54,11 @@ def parser() -> config.ScriptParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    print(f"phase 1, reconstruction, with\n{config.describe(args)}")
-    seed_everything(args.seed)
+    say(f"phase 1, reconstruction, with\n{config.describe(args)}")
+    device = set_up(args)
     train, val = training_loaders(args, need_masks=False, val_batch_size=args.batch_size)
     phase = Reconstruction(models.build_reconstruction(args.variant), args.normalization)
-    fit(phase, train, val, args, config.output_dir(args) / "recon")
+    fit(phase, train, val, args, config.output_dir(args) / "recon", device)
 
 
 if __name__ == "__main__":

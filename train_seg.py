@@ -21,11 +21,12 @@ import models
 from datasets.transforms import denormalize
 from utils import config
 from utils.data import training_loaders
+from utils.distributed import say
 from utils.engine import fit
 from utils.errors import UserError
 from utils.losses import BCEDiceLoss
 from utils.metrics import confusion, figures, predicted_share
-from utils.runtime import Batch, run_script, seed_everything
+from utils.runtime import Batch, run_script, set_up
 from utils.weights import load_encoder
 
 
@@ -85,13 +86,13 @@ def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
 
 
 def main(args: argparse.Namespace) -> None:
-    print(f"phase 2, segmentation, with\n{config.describe(args)}")
-    seed_everything(args.seed)
+    say(f"phase 2, segmentation, with\n{config.describe(args)}")
+    device = set_up(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     encoder = None if args.init_from else pretrained_encoder(args)
     phase = Segmentation(models.build_srs(args.variant, args.encoder_bn, encoder), args.normalization)
-    fit(phase, train, val, args, config.output_dir(args) / "seg")
+    fit(phase, train, val, args, config.output_dir(args) / "seg", device)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -59,36 +60,70 @@ class SegmentationFolder(Dataset):
         return mask
 
 
-class EpochSampler(Sampler):
-    """Draws every case once an epoch, in an order and with augmentation seeds that depend on (seed, epoch) alone."""
+class EpochBatches(Sampler):
+    """The batches of an epoch, or one process's share of each, as lists of (case, augmentation seed).
 
-    def __init__(self, count: int, seed: int) -> None:
+    An epoch draws every case once. Order and seeds depend on (seed, epoch) alone: neither on how many processes share
+    the batches nor on where an interrupted epoch goes on.
+
+    Args:
+        count: how many cases there are.
+        batch_size: cases in a batch, over all processes; the last batch of an epoch may be smaller.
+        seed: of the order and of the augmentation.
+        share: (number of this process, number of processes).
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)) -> None:
         self.count = count
+        self.batch_size = batch_size
         self.seed = seed
+        self.rank, self.processes = share
         self.start(0)
 
-    def start(self, epoch: int, drawn: int = 0) -> None:
-        """Which epoch to draw, and how many of its cases were drawn before the run was interrupted."""
+    def start(self, epoch: int, step: int = 0) -> None:
+        """Which epoch to draw, and how many of its batches were drawn before the run was interrupted."""
         self.epoch = epoch
-        self.drawn = drawn
+        self.step = step
+
+    def size(self, step: int) -> int:
+        """The cases in the batch of that step, over all processes."""
+        return max(min(self.batch_size, self.count - step * self.batch_size), self.processes)
 
     def __len__(self) -> int:
-        return self.count
+        return -(-self.count // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order, seeds = rng.permutation(self.count), rng.integers(2**31, size=self.count)
-        return iter(list(zip(order.tolist(), seeds.tolist(), strict=True))[self.drawn :])
+        draws = list(zip(order.tolist(), seeds.tolist(), strict=True))
+        # No process may be without a case: a last batch smaller than their number is filled with the epoch's first.
+        missing = self.processes - (self.count - 1) % self.batch_size - 1
+        draws += itertools.islice(itertools.cycle(draws), max(0, missing))
+        for step in range(self.step, len(self)):
+            first = step * self.batch_size
+            yield draws[first : first + self.size(step)][self.rank :: self.processes]
 
 
 def make_loader(
-    dataset: SegmentationFolder, batch_size: int, workers: int, shuffle_seed: int | None = None
+    dataset: SegmentationFolder,
+    batch_size: int,
+    workers: int,
+    shuffle_seed: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader:
-    """A loader over all cases (the last batch may be smaller): shuffled and augmented by the seed, else in order."""
+    """A loader over all cases (the last batch may be smaller), or over this process's share of them.
+
+    With a seed: shuffled and augmented by it, `EpochBatches`; its batch_size counts the cases of all processes. Without
+    one: in order, this process's being every share[1]-th from number share[0] on, in batches of its own.
+    """
+    rank, processes = share
+    if shuffle_seed is None:
+        drawn = {"sampler": range(rank, len(dataset), processes), "batch_size": batch_size}
+    else:
+        drawn = {"batch_sampler": EpochBatches(len(dataset), batch_size, shuffle_seed, share)}
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=None if shuffle_seed is None else EpochSampler(len(dataset), shuffle_seed),
+        **drawn,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

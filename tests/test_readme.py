@@ -1,4 +1,4 @@
-"""The README's commands parse, and its Python runs."""
+"""The commands of README and docs parse, and the README's Python runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import train_recon
 import train_seg
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+README = PAGES[ROOT / "README.md"]
 
 PARSE = {
     "train_recon.py": train_recon.parser().settings,
@@ -22,11 +23,14 @@ PARSE = {
     "evaluation.py": evaluation.parser().given,
     "prepare_data.py": prepare_data.parser().parse_args,
 }
-TEXTS = [README, *(script.__doc__ for script in (train_recon, train_seg, evaluation, prepare_data))]
+TEXTS = [*PAGES.values(), *(script.__doc__ for script in (train_recon, train_seg, evaluation, prepare_data))]
 COMMANDS = [
     command
     for text in TEXTS
-    for command in re.findall(r"^ *python (\w+\.py .*)$", text.replace("\\\n", " "), re.MULTILINE)
+    for command in re.findall(
+        r"^ *(?:python|torchrun --nproc_per_node \d+) (\w+\.py .*)$", text.replace("\\\n", " "), re.MULTILINE
+    )
+    if "$" not in command  # a shell variable
 ]
 
 
@@ -51,5 +55,6 @@ def test_python():
 
 
 def test_links_lead_to_files():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (page.parent / target).exists(), f"{page}: {target}"

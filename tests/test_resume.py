@@ -52,7 +52,7 @@ def run(script, build, data, folder, workers, stop_at=None, resume=()):
         return step(batch)
 
     phase.step = counted
-    fit(phase, *loaders, args, folder)
+    fit(phase, *loaders, args, folder, torch.device("cpu"))
     return load_checkpoint(folder / "last.pth", phase.name), steps
 
 

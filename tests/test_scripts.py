@@ -184,3 +184,20 @@ def test_prepare_data_makes_both_looks(tmp_path, capsys):
         prepare_data.main(prepare_data.parser().parse_args(argv))
         assert len(list((tmp_path / look / "images").iterdir())) == 4
     assert "infrared-like" in capsys.readouterr().out
+
+
+@pytest.fixture
+def deterministic_mode():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic_mode")
+def test_both_phases_use_deterministic_algorithms_where_asked(data, tmp_path):
+    """On a CPU torch refuses what has no deterministic algorithm, as it does on CUDA."""
+    flags = ["--base_dir", str(data), "--output_dir", str(tmp_path), *SMALL, "--epochs", "1"]
+    train_recon.main(train_recon.parser().settings(flags))
+    assert not torch.are_deterministic_algorithms_enabled()
+    for script in (train_recon, train_seg):
+        script.main(script.parser().settings([*flags, "--deterministic", "--resume", "auto"]))
+        assert torch.are_deterministic_algorithms_enabled()

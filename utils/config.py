@@ -144,7 +144,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     """How it is trained."""
     group = parser.add_argument_group("training")
     group.add_argument("--base_lr", type=_rate, default=0.01, help="learning rate of the first step")
-    group.add_argument("--batch_size", type=positive, default=8, help="images in a step")
+    group.add_argument("--batch_size", type=positive, default=8, help="images in a step, of all processes together")
     group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
     group.add_argument(
         "--resume",
@@ -152,6 +152,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         const="yes",
         choices=["yes", "auto"],
         help="go on with the run in output_dir; auto: start one if there is none (for job scripts)",
+    )
+    group.add_argument(
+        "--sync_bn",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="under torchrun: batch norms over the batch of all processes, not of each",
     )
     group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
     group.add_argument("--save_every", type=_natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
@@ -164,6 +170,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=_natural, default=41, help="of the weights, the order and the augmentation")
     group.add_argument(
         "--workers", type=_natural, default=2, help="processes that load data; 0: the script itself does"
+    )
+    group.add_argument(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
     )
     group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
 

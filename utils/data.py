@@ -11,25 +11,39 @@ from datasets.folder import SegmentationFolder, make_loader
 from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
+from utils.distributed import rank, world_size
+from utils.errors import UserError
 
 
 def training_loaders(
     settings: argparse.Namespace, need_masks: bool, val_batch_size: int
 ) -> tuple[DataLoader, DataLoader]:
-    """The training loader (shuffled, augmented) and the validation loader, after both lists were checked."""
+    """The training loader (shuffled, augmented) and the validation loader, after both lists were checked.
+
+    In a job of several processes each loads its share; settings.batch_size counts the images of all of them.
+
+    Raises:
+        UserError: for a list that cannot be trained with, or fewer images in a batch than processes.
+    """
+    if settings.batch_size < world_size():
+        raise UserError(
+            f"--batch_size {settings.batch_size} counts the images of all {world_size()} processes: it must be at "
+            "least their number"
+        )
     cases = checked_cases(
         settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
     )
     train = _folder(settings, cases["training"], augment=True)
     return (
-        make_loader(train, settings.batch_size, settings.workers, shuffle_seed=settings.seed),
+        make_loader(train, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size())),
         evaluation_loader(settings, cases["validation"], val_batch_size),
     )
 
 
 def evaluation_loader(settings: argparse.Namespace, cases: Sequence[Case], batch_size: int) -> DataLoader:
-    """The cases in their order, resized and normalised, nothing else."""
-    return make_loader(_folder(settings, cases, augment=False), batch_size, settings.workers)
+    """The cases in their order, or this process's share of them, resized and normalised, nothing else."""
+    dataset = _folder(settings, cases, augment=False)
+    return make_loader(dataset, batch_size, settings.workers, share=(rank(), world_size()))
 
 
 def checked_cases(

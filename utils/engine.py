@@ -6,6 +6,7 @@ phase  ->  fit: epochs, progress, validation, best and last checkpoints, resumin
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from pathlib import Path
@@ -20,13 +21,15 @@ from tqdm import tqdm
 from datasets.folder import end_workers
 from utils.checkpoint import fill, load_checkpoint
 from utils.config import describe
+from utils.distributed import add_gradients, highest, is_writer, same_weights, say, wait_for_all, world_size
 from utils.errors import UserError
 from utils.logs import RunLog
 from utils.pictures import grid, save_png
 from utils.run import Means, Run
-from utils.runtime import Batch, pick_device, to_device
+from utils.runtime import Batch, to_device
 from utils.schedule import sgd_with_poly_decay
 from utils.signals import Stopped, StopRequest
+from utils.sync_batch_norm import synchronise_batch_norms
 
 PREVIEWS = 4  # validation images that are drawn after each epoch
 COLLAPSED = 10  # epochs of nothing, or everything, predicted after which the run says so
@@ -53,68 +56,92 @@ class Phase(Protocol):
         """A row of tiles for each image of the batch."""
 
 
-def fit(phase: Phase, train: DataLoader, val: DataLoader, settings: argparse.Namespace, folder: Path) -> None:
+def fit(
+    phase: Phase,
+    train: DataLoader,
+    val: DataLoader,
+    settings: argparse.Namespace,
+    folder: Path,
+    device: torch.device,
+) -> None:
     """Trains `phase` for settings.epochs epochs and leaves in `folder`: best.pth, last.pth, settings.txt, log.jsonl,
     tensorboard/, validation.png; with settings.save_every, epochNNNN.pth of every N-th epoch, too.
 
     At SIGINT or SIGTERM it finishes the step, saves last.pth and raises `Stopped`; with settings.resume it goes on from
-    there, to the same result as if it had not been stopped.
+    there, to the same result as if it had not been stopped. Several processes (`utils.distributed`) share each batch
+    and the validation list, and stop together.
 
     Raises:
         UserError: see `Run.resume` and `train_one_epoch`; or if a file cannot be written.
         Stopped: at a signal, after the state was saved.
     """
-    device = pick_device(settings.device)
     # Channels last is the layout in which convolutions run fastest, on CPUs as on GPUs; the numbers are the same.
     phase.model.to(device, memory_format=torch.channels_last)
+    if settings.sync_bn:
+        synchronise_batch_norms(phase.model)
     trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
     run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device)
     if run.resume():
-        print(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
+        say(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
     elif settings.init_from:
         path = Path(settings.init_from)
         fill(phase.model, load_checkpoint(path, phase.name)["model"], path)
-        print(f"a new run, from the weights of {path}")
-    print(
-        f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, "
-        f"{sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on {device}; writes to {folder}"
+        say(f"a new run, from the weights of {path}")
+    same_weights(phase.model)
+    processes = f" in {world_size()} processes" if world_size() > 1 else ""
+    say(
+        f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, batches of "
+        f"{settings.batch_size}{processes}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on "
+        f"{device.type}; writes to {folder}"
     )
-    log = RunLog(folder, run.epoch, describe(settings))
+    log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
     try:
-        with StopRequest() as stop:
+        with StopRequest(patient=world_size() > 1) as stop:
             while run.epoch < settings.epochs:
                 _one_epoch(phase, run, train, val, device, stop, log)
     finally:
-        log.close()
+        if log:
+            log.close()
         for loader in (train, val):
             end_workers(loader)
     value, epoch = run.best[phase.watch], run.best["epoch"]
-    print(f"{phase.name} done: best {phase.watch} {_show(value)} in epoch {epoch}; {folder / 'best.pth'}")
+    say(f"{phase.name} done: best {phase.watch} {_show(value)} in epoch {epoch}; {folder / 'best.pth'}")
 
 
 def _one_epoch(
-    phase: Phase, run: Run, train: DataLoader, val: DataLoader, device: torch.device, stop: StopRequest, log: RunLog
+    phase: Phase,
+    run: Run,
+    train: DataLoader,
+    val: DataLoader,
+    device: torch.device,
+    stop: StopRequest,
+    log: RunLog | None,
 ) -> None:
-    """Trains, validates, logs and saves one epoch."""
+    """Trains, validates, logs (if there is a log: in the writer) and saves one epoch."""
     started = time.perf_counter()
     train_one_epoch(phase, run, train, device, stop)
+    same_weights(phase.model)  # the running statistics of batch norms are each process's own
+    train_figures = run.means.total().read()
     figures = validate(phase, val, device, run, stop)
-    picture = _preview(phase, val, device)
     epoch, epochs = run.epoch + 1, run.settings.epochs
     # A run shorter than the phase's first watched epoch has a best epoch, too.
     improved = run.epoch >= min(phase.watch_from, epochs - 1) and _better(phase, figures, run.best)
     best = {"epoch": epoch, phase.watch: figures[phase.watch]} if improved else run.best
     entry = {
         "epoch": epoch,
-        "train": run.means.read(),
+        "train": train_figures,
         "val": figures,
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "seconds": round(time.perf_counter() - started, 2),
     }
+    if not log:
+        run.finish_epoch(figures, best, improved)
+        return
     # The line comes first: that of an epoch that is run again is dropped, one that is missing stays missing.
     log.write_line(entry)
     run.finish_epoch(figures, best, improved)
+    picture = _preview(phase, val, device)
     log.write_board(entry, picture)
     save_png(run.folder / "validation.png", picture)
     tqdm.write(_line(phase, entry, epochs, best))
@@ -131,26 +158,28 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
     """
     phase.model.train()
     epoch, epochs = run.epoch + 1, run.settings.epochs
-    loader.sampler.start(run.epoch, run.means.count)
-    if run.step == len(loader):
+    batches = loader.batch_sampler
+    batches.start(run.epoch, run.step)
+    if run.step == len(batches):
         return
-    images = {"total": len(loader.dataset), "initial": run.means.count}
-    with tqdm(**images, desc=f"epoch {epoch}/{epochs}", unit="img", leave=False) as bar:
+    images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
+    with tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer()) as bar:
         for batch in stop.batches(loader):
+            _stop_if_asked(run, stop)
             loss, figures = phase.step(to_device(batch, device))
             if not torch.isfinite(loss):
                 where = f"at step {run.step} of epoch {epoch}, on {', '.join(batch['name'])}"
                 raise _not_finite(loss.item(), where)
             run.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss * (len(batch["name"]) / batches.size(run.step))).backward()
+            add_gradients(run.trained)
             run.optimizer.step()
             run.schedule.step()
             run.means.add(figures)
+            bar.update(batches.size(run.step))
             run.step += 1
             shown = {name: _show(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
             bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
-            bar.update(len(batch["name"]))
-            _stop_if_asked(run, stop)
     _stop_if_asked(run, stop)
 
 
@@ -164,11 +193,15 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     """
     phase.model.eval()
     means = Means()
-    for batch in stop.batches(tqdm(loader, desc="validating", unit="batch", leave=False)):
-        means.add(phase.step(to_device(batch, device))[1])
+    bar = tqdm(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
+    # A process whose share is a batch shorter goes round once more, so that all agree on a stop as often.
+    rounds = highest(len(loader))
+    for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
         _stop_if_asked(run, stop)
+        if batch is not None:
+            means.add(phase.step(to_device(batch, device))[1])
     _stop_if_asked(run, stop)
-    figures = means.read()
+    figures = means.total().read()
     if not math.isfinite(figures["loss"]):
         raise _not_finite(figures["loss"], f"in the validation of epoch {run.epoch + 1}")
     return figures
@@ -182,10 +215,12 @@ def _not_finite(loss: float, where: str) -> UserError:
 
 
 def _stop_if_asked(run: Run, stop: StopRequest) -> None:
-    if stop.number is not None:
+    """Before each step, and after the last one: where a process whose loader the signal has ended stands, too."""
+    if number := highest(stop.number):
         run.save()
+        wait_for_all()  # torchrun ends the others when the first of them has gone
         done = f"epoch {run.epoch + 1} of {run.settings.epochs}, after step {run.step}"
-        raise Stopped(stop.number, f"stopped in {done}; saved as {run.last}, --resume goes on from there")
+        raise Stopped(number, f"stopped in {done}; saved as {run.last}, --resume goes on from there")
 
 
 @torch.inference_mode()

@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.transforms import denormalize
+from utils.distributed import gather, is_writer, world_size
 from utils.files import replacing
-from utils.metrics import PAPER_FIGURES, confusion, figures, pooled_iou
+from utils.metrics import COUNTS, PAPER_FIGURES, confusion, figures, pooled_iou
 from utils.pictures import errors, grid
 from utils.runtime import to_device
 
@@ -48,18 +49,23 @@ class Results:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> Results:
-    """Runs the network over the loader; the counts stay on the device until the end."""
+    """Runs the network over the loader; the counts stay on the device until the end (collective).
+
+    Several processes have a loader of their share each; all get the results of the whole list.
+    """
     model.eval()
-    names: list[str] = []
+    total = len(loader.dataset)
     parts: list[dict[str, Tensor]] = []
-    with tqdm(total=len(loader.dataset), desc="evaluating", unit="img", leave=False) as bar:
+    with tqdm(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar:
         for batch in loader:
             batch = to_device(batch, device)
             parts.append(confusion(model(batch["image"]), batch["mask"]))
-            names += batch["name"]
-            bar.update(len(batch["name"]))
-    counts = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-    return Results(names, counts, figures(counts))
+            bar.update(min(len(batch["name"]) * world_size(), total - bar.n))
+    counts = {name: torch.empty(total, dtype=torch.int64) for name in COUNTS}
+    for process, shares in enumerate(gather([{name: part[name].cpu() for name in COUNTS} for part in parts])):
+        for name in COUNTS:
+            counts[name][process :: world_size()] = torch.cat([counts[name][:0], *(share[name] for share in shares)])
+    return Results([case.name for case in loader.dataset.cases], counts, figures(counts))
 
 
 def table(summary: dict[str, Any]) -> str:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 PAPER_FIGURES = ("iou", "F1", "SE", "PC", "SP", "ACC", "dice")
 
+COUNTS = ("TP", "FP", "FN", "TN")
+
 _IOU_SMOOTH = 1e-5
 _RATE_SMOOTH = 1e-6
 

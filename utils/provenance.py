@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from datasets.load import list_path
+from utils.distributed import world_size
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn")
 LISTS = ("train_file_dir", "val_file_dir")
@@ -27,6 +28,7 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "versions": {package: _version(package) for package in PACKAGES},
         "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": world_size(),
         "threads": torch.get_num_threads(),
         "lists": {
             name: hashlib.sha256(list_path(Path(settings.base_dir), file).read_bytes()).hexdigest()

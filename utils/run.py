@@ -14,15 +14,26 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
+from utils.distributed import gather, is_writer
 from utils.errors import UserError
 from utils.provenance import provenance
 
 # Settings that a run may change when it goes on; all others are the experiment itself.
-FREE_SETTINGS = {"Dataset", "config", "base_dir", "device", "workers", "output_dir", "resume", "save_every"}
+FREE_SETTINGS = {
+    "Dataset",
+    "config",
+    "base_dir",
+    "device",
+    "deterministic",
+    "workers",
+    "output_dir",
+    "resume",
+    "save_every",
+}
 
 
 class Means:
-    """Running means over images of the figures a phase returns; they stay on the device until asked for."""
+    """Running means, over this process's images, of the figures a phase returns; on the device until asked for."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -34,6 +45,15 @@ class Means:
             total = values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
             self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.count += len(figures["loss"])
+
+    def total(self) -> Means:
+        """The means over the images of all processes (collective)."""
+        whole = Means()
+        for state in gather(self.state_dict()):
+            for name, value in state["sums"].items():
+                whole.sums[name] = whole.sums[name] + value if name in whole.sums else value
+            whole.count += state["count"]
+        return whole
 
     def read(self) -> dict[str, float]:
         return {name: total.item() / self.count for name, total in self.sums.items()}
@@ -77,22 +97,30 @@ class Run:
         self.best: dict[str, float] | None = None
 
     @property
+    def trained(self) -> list[nn.Parameter]:
+        return self.optimizer.param_groups[0]["params"]
+
+    @property
     def last(self) -> Path:
         return self.folder / "last.pth"
 
     def finish_epoch(self, figures: dict[str, float], best: dict[str, float] | None, improved: bool) -> None:
-        """Counts the epoch as done and writes last.pth, best.pth if it `improved`, and the history."""
+        """Counts the epoch as done; the writer saves last.pth, best.pth if it `improved`, and the history."""
         self.epoch, self.step, self.means, self.best = self.epoch + 1, 0, Means(), best
+        if not is_writer():
+            return
         content = {**self._result(), "figures": figures}
         if improved:
             save_checkpoint(self.folder / "best.pth", content)
         if self.settings.save_every and self.epoch % self.settings.save_every == 0:
             save_checkpoint(self.folder / f"epoch{self.epoch:04d}.pth", content)
-        save_checkpoint(self.last, {**content, **self._progress()})
+        save_checkpoint(self.last, {**content, **self._progress(self.means)})
 
     def save(self) -> None:
-        """Writes last.pth as it stands, in the middle of an epoch."""
-        save_checkpoint(self.last, {**self._result(), **self._progress()})
+        """Writes last.pth as it stands, in the middle of an epoch (collective)."""
+        means = self.means.total()
+        if is_writer():
+            save_checkpoint(self.last, {**self._result(), **self._progress(means)})
 
     def resume(self) -> bool:
         """Goes on from last.pth if the settings ask for it; returns whether it did.
@@ -127,19 +155,20 @@ class Run:
             "best": self.best,
         }
 
-    def _progress(self) -> dict[str, Any]:
+    def _progress(self, means: Means) -> dict[str, Any]:
         return {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "step": self.step,
-            "means": self.means.state_dict(),
+            "means": means.state_dict(),
             "random": _random_states(),
         }
 
     def _restore(self, previous: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(previous["optimizer"])
         self.schedule.load_state_dict(previous["schedule"])
-        self.means.load_state_dict(previous["means"], self.device)
+        if is_writer():  # it carries on what all had added up, the others begin at nothing
+            self.means.load_state_dict(previous["means"], self.device)
         _set_random_states(previous["random"])
         self.epoch, self.step, self.best = int(previous["epoch"]), int(previous["step"]), previous["best"]
 

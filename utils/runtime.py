@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import random
 import signal
 import sys
@@ -13,20 +15,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils import distributed
 from utils.errors import UserError
 from utils.signals import Stopped
 
 Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
 
 
+def set_up(settings: argparse.Namespace) -> torch.device:
+    """What a script does first: seeds, determinism, the device, and the other processes of the job.
+
+    Raises:
+        UserError: see `pick_device` and `utils.distributed.join`.
+    """
+    seed_everything(settings.seed)
+    if settings.deterministic:
+        # cuBLAS reads this when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    device = pick_device(settings.device)
+    distributed.join(device)
+    return device
+
+
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is CUDA where there is one, else Apple's MPS, else the CPU.
+
+    Each process of a job takes a GPU of its own: "cuda" is the one with the process's number on its machine.
 
     Raises:
         UserError: for a device that is unknown or not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -56,14 +80,20 @@ def seed_everything(seed: int) -> None:
 def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number."""
     threading.excepthook = _leave_to_main_thread
+    code = 0
     try:
         main(parse())
     except UserError as error:
-        sys.exit(_fail(f"error: {error}", 2))
+        code = _fail(f"error: {error}", 2)
     except Stopped as stopped:
-        sys.exit(_fail(str(stopped), 128 + stopped.number))
+        code = _fail(str(stopped), 128 + stopped.number)
     except KeyboardInterrupt:
-        sys.exit(_fail("interrupted", 128 + signal.SIGINT))
+        code = _fail("interrupted", 128 + signal.SIGINT)
+    if distributed.world_size() > 1:
+        # Not by way of Python's end: gloo's threads may still run then, and abort a process that was done.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _leave_to_main_thread(error: threading.ExceptHookArgs) -> None:
@@ -73,5 +103,6 @@ def _leave_to_main_thread(error: threading.ExceptHookArgs) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    if distributed.says_first(message):
+        print(message, file=sys.stderr, flush=True)
     return code

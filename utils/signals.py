@@ -19,10 +19,18 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Within this context the first SIGINT or SIGTERM is remembered in `number`; a second one acts at once."""
+    """Within this context the first SIGINT or SIGTERM is remembered in `number` (0 before); a second one acts at once.
+
+    Args:
+        patient: a second one is ignored, too. For a job of several processes: torchrun passes on what it receives, so
+            that each process may be told twice, and ends those that take over 30 seconds.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
+        self.patient = patient
 
     def __enter__(self) -> StopRequest:
-        self.number: int | None = None
+        self.number = 0
         self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
         return self
 
@@ -34,12 +42,13 @@ class StopRequest:
         try:
             yield from loader
         except RuntimeError:
-            if self.number is None:
+            if not self.number:
                 raise
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        self._restore()
+        if not self.patient:
+            self._restore()
         # torch raises an error wherever the script happens to be, in the middle of a step, when a loader process ends.
         if hasattr(signal, "SIGCHLD"):  # not on Windows
             signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.folder import EpochSampler, SegmentationFolder, make_loader
+from datasets.folder import EpochBatches, SegmentationFolder, make_loader
 from datasets.load import load_lists
 from datasets.transforms import Transform
 from utils.errors import UserError
@@ -49,7 +49,7 @@ def epochs(base, workers, count=2):
     loader = make_loader(dataset(base), 3, workers, shuffle_seed=5)
     drawn = []
     for epoch in range(count):
-        loader.sampler.start(epoch)
+        loader.batch_sampler.start(epoch)
         drawn.append(
             [(name, image) for batch in loader for name, image in zip(batch["name"], batch["image"], strict=True)]
         )
@@ -69,22 +69,49 @@ def test_the_number_of_workers_changes_nothing(base):
 
 
 def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
-    sampler = EpochSampler(50, seed=3)
-    sampler.start(4)
-    drawn = list(sampler)
-    assert drawn == list(sampler)
-    assert drawn != list(EpochSampler(50, seed=3))
-    other = EpochSampler(50, seed=4)
+    batches = EpochBatches(50, 8, seed=3)
+    batches.start(4)
+    drawn = list(batches)
+    assert drawn == list(batches)
+    assert drawn != list(EpochBatches(50, 8, seed=3))
+    other = EpochBatches(50, 8, seed=4)
     other.start(4)
     assert drawn != list(other)
 
 
 def test_an_interrupted_epoch_draws_the_rest():
-    sampler = EpochSampler(50, seed=3)
-    sampler.start(4)
-    drawn = list(sampler)
-    sampler.start(4, drawn=20)
-    assert list(sampler) == drawn[20:]
+    batches = EpochBatches(50, 8, seed=3)
+    batches.start(4)
+    drawn = list(batches)
+    batches.start(4, step=2)
+    assert list(batches) == drawn[2:]
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_processes_share_the_batches_of_one(processes):
+    whole = list(EpochBatches(50, 8, seed=3))
+    shares = [list(EpochBatches(50, 8, seed=3, share=(rank, processes))) for rank in range(processes)]
+    assert {len(share) for share in shares} == {7}
+    for step, batch in enumerate(whole[:-1]):
+        assert sorted(batch) == sorted(draw for share in shares for draw in share[step])
+        assert EpochBatches(50, 8, seed=3, share=(0, processes)).size(step) == 8
+    last = [draw for share in shares for draw in share[-1]]
+    # Two cases are left: a process that has none of them gets one of the epoch's first.
+    assert set(whole[-1]) <= set(last) and len(last) == max(2, processes) and all(share[-1] for share in shares)
+    assert set(last) - set(whole[-1]) == set(whole[0][: processes - 2])
+
+
+def test_more_processes_than_cases():
+    shares = [list(EpochBatches(1, 4, seed=3, share=(rank, 4))) for rank in range(4)]
+    assert all(share == shares[0] and len(share[0]) == 1 for share in shares)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 10])
+def test_evaluation_loaders_share_the_list(base, processes):
+    loaders = [make_loader(dataset(base), 2, 0, share=(rank, processes)) for rank in range(processes)]
+    names = [[name for batch in loader for name in batch["name"]] for loader in loaders]
+    assert [names[i % processes][i // processes] for i in range(7)] == [f"c{i}" for i in range(7)]
+    assert sum(map(len, names)) == 7
 
 
 def test_evaluation_loader_keeps_the_order(base):

@@ -46,7 +46,7 @@ def test_figures_are_means_over_images_not_batches(base, tmp_path):
     phase.model.requires_grad_(False).weight.zero_()
     phase.model.bias.requires_grad_(True)
     train, val = make_loaders(base)
-    fit(phase, train, val, settings(base_dir=base, epochs=1, base_lr=0.0), tmp_path)
+    fit(phase, train, val, settings(base_dir=base, epochs=1, base_lr=0.0), tmp_path, torch.device("cpu"))
     with torch.no_grad():
         single = [phase.step({**val.collate_fn([val.dataset[i]])})[0].item() for i in range(2)]
     assert read_log(tmp_path / "log.jsonl")[0]["val"]["loss"] == pytest.approx(np.mean(single), rel=1e-6)

@@ -77,13 +77,13 @@ def make_loaders(base, workers=0):
 def settings(**changes):
     values = {"epochs": 3, "base_lr": 0.05, "device": "cpu", "img_size": 8, "Dataset": "toy"}
     values |= {"base_dir": None, "train_file_dir": "train.txt", "val_file_dir": "val.txt"}
-    values |= {"resume": None, "save_every": 0, "init_from": None}
+    values |= {"resume": None, "save_every": 0, "init_from": None, "sync_bn": False, "batch_size": 2}
     return argparse.Namespace(**{**values, **changes})
 
 
 def run(phase, base, folder, workers=0, **changes):
     """A whole run; returns its last checkpoint."""
-    fit(phase, *make_loaders(base, workers), settings(base_dir=str(base), **changes), folder)
+    fit(phase, *make_loaders(base, workers), settings(base_dir=str(base), **changes), folder, torch.device("cpu"))
     return load_checkpoint(folder / "last.pth", phase.name)
 
 

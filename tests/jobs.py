@@ -1,0 +1,90 @@
+"""Work for the processes of a job, in a module that they can import, and the start of such a job without torchrun."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import evaluation
+import models
+import train_recon
+import train_seg
+from utils.distributed import add_gradients, is_writer, join, rank, same_weights, world_size
+from utils.sync_batch_norm import synchronise_batch_norms
+
+BATCH, STEPS = 5, 4
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def run_job(processes: int, work: Callable[..., None], *args: Any) -> None:
+    """Runs work(*args) in that many processes that have the imports behind them already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jobs"])
+    port = free_port()
+    ranks = [context.Process(target=_as_rank, args=(i, processes, port, work, args)) for i in range(processes)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in ranks] == [0] * processes
+
+
+def _as_rank(number: int, processes: int, port: int, work: Callable[..., None], args: tuple[Any, ...]) -> None:
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = str(port)
+    torch.set_num_threads(1)
+    work(*args)
+    os._exit(0)  # as utils.runtime.run_script does
+
+
+def train(script: str, argv: list[str]) -> None:
+    module = {"recon": train_recon, "seg": train_seg}[script]
+    module.main(module.parser().settings(argv))
+
+
+def evaluate(argv: list[str]) -> None:
+    evaluation.main(evaluation.settings(argv))
+
+
+def take_steps_in_float64(name: str, result: Path) -> None:
+    """Training steps of a phase, each process on its share of each batch.
+
+    In float32 two correct runs part within a few steps, since a rounding error decides ties of ReLUs and maxima; in
+    float64 what is left of a difference is an error.
+    """
+    join(torch.device("cpu"))
+    torch.manual_seed(rank())  # the processes begin with other weights: they must take the first one's
+    if name == "recon":
+        phase = train_recon.Reconstruction(models.build_reconstruction("srs_tiny"))
+    else:
+        phase = train_seg.Segmentation(models.build_srs("srs_tiny", encoder_bn="batch"))
+    phase.model.double().train()
+    if world_size() > 1:
+        synchronise_batch_norms(phase.model)
+    same_weights(phase.model)
+    trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.01, momentum=0.9)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        images = torch.randn(BATCH, 3, 24, 24, generator=generator, dtype=torch.float64)
+        batch = {"image": images, "mask": (images[:, :1] > 0.5).double()}
+        share = {key: value[rank() :: world_size()] for key, value in batch.items()}
+        loss, _ = phase.step(share)
+        optimizer.zero_grad()
+        (loss * len(share["image"]) / BATCH).backward()
+        add_gradients(trained)
+        optimizer.step()
+    if is_writer():
+        torch.save(phase.model.state_dict(), result)

@@ -1,0 +1,188 @@
+"""Jobs of several processes, started as users start them: by torchrun, over gloo, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from jobs import evaluate, free_port, run_job, take_steps_in_float64, train
+
+from datasets.sample import make_sample
+from utils.checkpoint import load_checkpoint
+from utils.logs import read_log
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS = ["--variant", "srs_tiny", "--img_size", "32", "--batch_size", "4", "--epochs", "2", "--workers", "0"]
+# Rounding errors decide ties of ReLUs and maxima, and two correct runs part; the smaller the steps, the later.
+SMALL_STEPS = ["--base_lr", "0.0001"]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    base = tmp_path_factory.mktemp("data") / "set"
+    make_sample(base, count=15, size=32)  # eleven to train on: two steps of four and one of three
+    return base
+
+
+def start(processes, script, *flags, restarts=0):
+    """A job under torchrun, in a group of its own."""
+    # Not as torchrun's console script: this is the interpreter of the tests.
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "--max_restarts", restarts]
+    launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
+    command = [sys.executable, *launcher, ROOT / script, *flags]
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(job, seconds=120):
+    """Its exit code and what it printed."""
+    try:
+        output, _ = job.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        for process in (*workers_of(job).values(), job.pid):
+            os.kill(process, signal.SIGKILL)
+        raise AssertionError(f"still running after {seconds} s: {job.communicate()[0]}") from None
+    return job.returncode, output
+
+
+def wait_for(condition, job, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert job.poll() is None and time.monotonic() < deadline, finish(job, 5)
+        time.sleep(0.05)
+
+
+def workers_of(job):
+    """The processes of the job's ranks, by rank: torchrun's children."""
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    ranks = {}
+    for child in children:
+        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        for variable in variables:
+            if variable.startswith(b"RANK="):
+                ranks[int(variable[5:])] = int(child)
+    return ranks
+
+
+@pytest.fixture(scope="module")
+def experiments(data, tmp_path_factory):
+    """Both phases in one process, and in two that synchronise their batch norms."""
+    folder = tmp_path_factory.mktemp("experiments")
+    recon = ["--recon_weights", f"{folder}/one/recon/best.pth"]
+    for phase, more in (("recon", []), ("seg", recon)):
+        flags = ["--base_dir", str(data), *FLAGS, *SMALL_STEPS, *more]
+        run_job(1, train, phase, [*flags, "--output_dir", f"{folder}/one"])
+        run_job(2, train, phase, [*flags, "--output_dir", f"{folder}/two", "--sync_bn"])
+    return folder
+
+
+@pytest.mark.parametrize(("phase", "processes"), [("recon", 2), ("seg", 3)])
+def test_the_gradients_are_those_of_the_whole_batch(phase, processes, tmp_path):
+    """In float64, with five images shared unevenly: four steps end in the same weights."""
+    run_job(1, take_steps_in_float64, phase, tmp_path / "one.pth")
+    run_job(processes, take_steps_in_float64, phase, tmp_path / "several.pth")
+    one, several = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pth", "several.pth"))
+    for name, value in one.items():
+        assert torch.allclose(value, several[name], rtol=1e-9, atol=1e-9), name
+
+
+@pytest.mark.parametrize("phase", ["recon", "seg"])
+def test_two_processes_with_synchronised_batch_norms_follow_one(experiments, phase):
+    for ours, theirs in zip(
+        *(read_log(experiments / name / phase / "log.jsonl") for name in ("one", "two")), strict=True
+    ):
+        assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-4)
+        assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-4)
+
+
+def test_evaluation_is_the_same_on_one_two_and_three_processes(experiments):
+    found = []
+    for processes in (1, 2, 3):
+        weights = experiments / "one" / "seg" / "last.pth"
+        run_job(processes, evaluate, ["--weights", str(weights), "--val_file_dir", "train.txt", "--workers", "0"])
+        folder = experiments / "one" / "evaluation" / "last-train"
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["provenance"]["processes"] == processes
+        figures = summary["images"], summary["mean_over_images"], summary["pooled_iou"]
+        found.append((*figures, (folder / "per_image.csv").read_text()))
+    assert found[0] == found[1] == found[2] and found[0][0] == 11
+
+
+def test_an_error_that_all_processes_meet_is_printed_once(tmp_path):
+    code, output = finish(start(2, "train_recon.py", "--base_dir", tmp_path / "nowhere"))
+    assert code != 0 and output.count("error: ") == 1 and "nowhere" in output
+
+
+def test_a_batch_smaller_than_the_job_is_refused(data):
+    code, output = finish(start(2, "train_recon.py", "--base_dir", data, *FLAGS, "--batch_size", "1"))
+    assert code != 0 and "--batch_size 1 counts the images of all 2 processes" in output
+
+
+def endless(data, folder, *more):
+    return ["--base_dir", data, *FLAGS, "--epochs", "10000", "--output_dir", folder, *more]
+
+
+def test_a_process_that_dies_ends_the_job_with_the_reason(data, tmp_path):
+    job = start(2, "train_recon.py", *endless(data, tmp_path))
+    last = tmp_path / "recon" / "last.pth"
+    wait_for(last.exists, job)
+    os.kill(workers_of(job)[1], signal.SIGKILL)
+    code, output = finish(job, 60)
+    assert code != 0 and "Signal 9 (SIGKILL)" in output
+    assert "train_recon.py FAILED" in output and output.count("Traceback") == 1, "only torchrun's own"
+    load_checkpoint(last, "recon")
+
+
+def test_torchruns_restart_goes_on(data, tmp_path):
+    job = start(2, "train_recon.py", *FLAGS, "--base_dir", data, "--epochs", "9", "--output_dir", tmp_path,
+                "--resume", "auto", restarts=1)  # fmt: skip
+    log = tmp_path / "recon" / "log.jsonl"
+    wait_for(lambda: len(read_log(log)) >= 3, job)
+    os.kill(workers_of(job)[1], signal.SIGKILL)
+    code, output = finish(job)
+    assert code == 0, output
+    assert [entry["epoch"] for entry in read_log(log)] == list(range(1, 10))
+    assert re.search(r"going on after epoch [3-8]", output)
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["to the terminal's group", "to torchrun"])
+def test_a_signal_stops_all_at_one_step_and_the_run_goes_on(data, tmp_path, to_all):
+    flags = endless(data, tmp_path, "--workers", "1")
+    job = start(2, "train_recon.py", *flags)
+    wait_for((tmp_path / "recon" / "last.pth").exists, job)
+    (os.killpg if to_all else os.kill)(job.pid, signal.SIGINT if to_all else signal.SIGTERM)
+    code, output = finish(job, 60)
+    assert code != 0 and output.count("--resume goes on from there") == 1
+    done = load_checkpoint(tmp_path / "recon" / "last.pth", "recon")
+    printed = re.search(r"stopped in epoch (\d+) of 10000, after step (\d+)", output)
+    assert [int(number) for number in printed.groups()] == [done["epoch"] + 1, done["step"]]
+    assert done["means"]["count"] == min(done["step"] * 4, 11)
+
+
+def test_a_stopped_job_ends_in_the_same_weights_as_a_whole_one(data, tmp_path):
+    flags = ["--base_dir", str(data), *FLAGS, "--epochs", "6", "--output_dir"]
+    run_job(2, train, "recon", [*flags, f"{tmp_path}/whole"])
+    job = start(2, "train_recon.py", *flags, f"{tmp_path}/cut")
+    wait_for((tmp_path / "cut" / "recon" / "last.pth").exists, job)
+    os.kill(job.pid, signal.SIGTERM)
+    assert "stopped in epoch" in finish(job, 60)[1]
+    run_job(2, train, "recon", [*flags, f"{tmp_path}/cut", "--resume"])
+    ends = [load_checkpoint(tmp_path / name / "recon" / "last.pth", "recon") for name in ("whole", "cut")]
+    assert all(torch.equal(value, ends[1]["model"][name]) for name, value in ends[0]["model"].items())
+    assert ends[0]["figures"] == ends[1]["figures"]
