@@ -1,8 +1,8 @@
 """Brings data into the images/masks/train.txt layout, and looks at it before training (exit code 1: it is wrong).
 
-python prepare_data.py sample DataSet/sample                       # synthetic, to try things on
-python prepare_data.py sample DataSet/sample_infrared --look infrared
-python prepare_data.py busi Dataset_BUSI_with_GT DataSet/BUSI      # BUSI as distributed; several masks are merged
+    python prepare_data.py sample DataSet/sample                       # synthetic, to try things on
+    python prepare_data.py sample DataSet/sample_infrared --look infrared
+    python prepare_data.py busi Dataset_BUSI_with_GT DataSet/BUSI      # BUSI as distributed; several masks are merged
     python prepare_data.py check DataSet/BUSI --img_size 256           # what is there, what is odd
 """
 

@@ -105,8 +105,11 @@ def table(result: Survey) -> str:
     rows += [(key, *(str(result.lists[name].get(key, "")) for name in names)) for key in keys]
     widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    for kind, findings in (("errors, training would be wrong", result.errors), ("warnings", result.warnings)):
-        lines.append(f"\n{len(findings)} {kind}" + (":" if findings else ""))
+    for kind, consequence, findings in (
+        ("errors", ", training would be wrong", result.errors),
+        ("warnings", "", result.warnings),
+    ):
+        lines.append(f"\n{len(findings)} {kind}" + (f"{consequence}:" if findings else ""))
         lines += [f"  {finding}" for finding in findings]
     return "\n".join(lines)
 
