@@ -27,6 +27,7 @@ from utils.distributed import is_writer, say
 from utils.errors import UserError
 from utils.evaluation import draw_examples, evaluate, table, write_results
 from utils.pictures import save_png
+from utils.precision import Precision
 from utils.provenance import provenance
 from utils.runtime import run_script, set_up
 from utils.weights import load_authors, load_segmenter
@@ -85,7 +86,7 @@ def main(args: argparse.Namespace) -> dict:
     model = load_model(args).to(device, memory_format=torch.channels_last)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    results = evaluate(model, loader, device)
+    results = evaluate(model, loader, device, Precision(args.amp, device))
     summary = {**results.summary(), "settings": vars(args), "provenance": provenance(args, device)}
     if not is_writer():
         return summary

@@ -4,6 +4,8 @@
     python prepare_data.py sample DataSet/sample_infrared --look infrared
     python prepare_data.py busi Dataset_BUSI_with_GT DataSet/BUSI      # BUSI as distributed; several masks are merged
     python prepare_data.py check DataSet/BUSI --img_size 256           # what is there, what is odd
+
+Each verb lists its flags: python prepare_data.py VERB --help
 """
 
 from __future__ import annotations

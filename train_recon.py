@@ -37,7 +37,7 @@ class Reconstruction:
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error to the (normalised) input image."""
-        losses = (self.model(batch["image"]) - batch["image"]).square().mean((1, 2, 3))
+        losses = (self.model(batch["image"]).float() - batch["image"]).square().mean((1, 2, 3))
         return losses.mean(), {"loss": losses}
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:

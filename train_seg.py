@@ -44,7 +44,7 @@ class Segmentation:
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the paper's figures of each image."""
-        logits = self.model(batch["image"])
+        logits = self.model(batch["image"]).float()
         losses = self.criterion(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
         return losses.mean(), {"loss": losses, **figures(counts), "predicted": predicted_share(counts)}

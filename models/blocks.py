@@ -10,6 +10,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.fused import norm_attend, norm_relu_conv
+from models.pooling import channel_maximum, channel_mean, spatial_maximum, spatial_mean
+
 
 class ChannelAttention(nn.Module):
     """CBAM's channel attention: which channels matter, from their global average and global maximum.
@@ -24,8 +27,10 @@ class ChannelAttention(nn.Module):
         self.expand = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        average = x.mean((2, 3), keepdim=True)
-        maximum = x.amax((2, 3), keepdim=True)
+        return self.weigh(spatial_mean(x), spatial_maximum(x)[0])
+
+    def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
+        """The weights, from each channel's average and maximum, (B, C, 1, 1) all."""
         return torch.sigmoid(self._bottleneck(average) + self._bottleneck(maximum))
 
     def _bottleneck(self, pooled: Tensor) -> Tensor:
@@ -43,8 +48,11 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)  # (B, 2, H, W)
-        return torch.sigmoid(self.conv(pooled))
+        return self.weigh(channel_mean(x), channel_maximum(x))
+
+    def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
+        """The weights, from each pixel's average and maximum over the channels, (B, 1, H, W) all."""
+        return torch.sigmoid(self.conv(torch.cat([average, maximum], dim=1)))
 
 
 class ResidualBlock(nn.Module):
@@ -67,11 +75,8 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y = self.channel_attention(y) * y
-        y = self.spatial_attention(y) * y
-        return torch.relu(y + self.shortcut(x))
+        y = norm_relu_conv(self.conv1(x), self.bn1, self.conv2)
+        return norm_attend(y, self.bn2, self.shortcut(x), self.channel_attention, self.spatial_attention)
 
 
 def residual_node(in_channels: int, out_channels: int, depth: int) -> nn.Sequential:

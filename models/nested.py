@@ -27,7 +27,8 @@ MIN_SIZE = STRIDE
 
 def up(x: Tensor, factor: int = 2) -> Tensor:
     """Bilinear upsampling with the corners aligned, as the released weights were trained with."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
+    with torch.autocast(x.device.type, enabled=False):  # it would go by way of float32, for the same result
+        return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
 
 
 def down(x: Tensor) -> Tensor:

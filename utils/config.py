@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from utils.errors import UserError
+from utils.precision import CHOICES
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -167,6 +168,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Where and with what it runs."""
     group = parser.add_argument_group("run")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument(
+        "--amp", choices=CHOICES, default="auto", help="mixed precision; auto: bf16 on GPUs that have it"
+    )
+    group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
     group.add_argument("--seed", type=_natural, default=41, help="of the weights, the order and the augmentation")
     group.add_argument(
         "--workers", type=_natural, default=2, help="processes that load data; 0: the script itself does"

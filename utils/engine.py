@@ -93,7 +93,7 @@ def fit(
     say(
         f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, batches of "
         f"{settings.batch_size}{processes}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on "
-        f"{device.type}; writes to {folder}"
+        f"{device.type} ({run.precision.name} mixed precision, {torch.get_num_threads()} threads); writes to {folder}"
     )
     log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
     try:
@@ -166,14 +166,17 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
     with tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer()) as bar:
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop)
-            loss, figures = phase.step(to_device(batch, device))
+            with run.precision.autocast():
+                loss, figures = phase.step(to_device(batch, device))
             if not torch.isfinite(loss):
                 where = f"at step {run.step} of epoch {epoch}, on {', '.join(batch['name'])}"
                 raise _not_finite(loss.item(), where)
             run.optimizer.zero_grad(set_to_none=True)
-            (loss * (len(batch["name"]) / batches.size(run.step))).backward()
+            scaler = run.precision.scaler
+            scaler.scale(loss * (len(batch["name"]) / batches.size(run.step))).backward()
             add_gradients(run.trained)
-            run.optimizer.step()
+            scaler.step(run.optimizer)
+            scaler.update()
             run.schedule.step()
             run.means.add(figures)
             bar.update(batches.size(run.step))
@@ -199,7 +202,8 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
         _stop_if_asked(run, stop)
         if batch is not None:
-            means.add(phase.step(to_device(batch, device))[1])
+            with run.precision.autocast():
+                means.add(phase.step(to_device(batch, device))[1])
     _stop_if_asked(run, stop)
     figures = means.total().read()
     if not math.isfinite(figures["loss"]):

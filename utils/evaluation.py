@@ -20,6 +20,7 @@ from utils.distributed import gather, is_writer, world_size
 from utils.files import replacing
 from utils.metrics import COUNTS, PAPER_FIGURES, confusion, figures, pooled_iou
 from utils.pictures import errors, grid
+from utils.precision import Precision
 from utils.runtime import to_device
 
 EXAMPLES = 6  # images that are drawn, from the worst to the best
@@ -48,7 +49,7 @@ class Results:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> Results:
+def evaluate(model: nn.Module, loader: DataLoader, device: torch.device, precision: Precision) -> Results:
     """Runs the network over the loader; the counts stay on the device until the end (collective).
 
     Several processes have a loader of their share each; all get the results of the whole list.
@@ -59,7 +60,9 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device) -> Resu
     with tqdm(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar:
         for batch in loader:
             batch = to_device(batch, device)
-            parts.append(confusion(model(batch["image"]), batch["mask"]))
+            with precision.autocast():
+                logits = model(batch["image"])
+            parts.append(confusion(logits, batch["mask"]))
             bar.update(min(len(batch["name"]) * world_size(), total - bar.n))
     counts = {name: torch.empty(total, dtype=torch.int64) for name in COUNTS}
     for process, shares in enumerate(gather([{name: part[name].cpu() for name in COUNTS} for part in parts])):

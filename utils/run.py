@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
 from utils.distributed import gather, is_writer
 from utils.errors import UserError
+from utils.precision import Precision
 from utils.provenance import provenance
 
 # Settings that a run may change when it goes on; all others are the experiment itself.
@@ -29,6 +30,7 @@ FREE_SETTINGS = {
     "output_dir",
     "resume",
     "save_every",
+    "threads",
 }
 
 
@@ -83,6 +85,7 @@ class Run:
         folder: Path,
         device: torch.device,
     ) -> None:
+        self.precision = Precision(settings.amp, device)
         self.name = name
         self.model = model
         self.optimizer = optimizer
@@ -159,6 +162,7 @@ class Run:
         return {
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
             "step": self.step,
             "means": means.state_dict(),
             "random": _random_states(),
@@ -167,6 +171,7 @@ class Run:
     def _restore(self, previous: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(previous["optimizer"])
         self.schedule.load_state_dict(previous["schedule"])
+        self.precision.scaler.load_state_dict(previous["scaler"])
         if is_writer():  # it carries on what all had added up, the others begin at nothing
             self.means.load_state_dict(previous["means"], self.device)
         _set_random_states(previous["random"])

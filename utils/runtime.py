@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import random
 import signal
@@ -29,6 +30,9 @@ def set_up(settings: argparse.Namespace) -> torch.device:
         UserError: see `pick_device` and `utils.distributed.join`.
     """
     seed_everything(settings.seed)
+    keep_freed_memory()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     if settings.deterministic:
         # cuBLAS reads this when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -68,6 +72,21 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         else value
         for name, value in batch.items()
     }
+
+
+def keep_freed_memory() -> None:
+    """Has glibc's allocator, where there is one, keep large blocks for the next use; other systems' are as they are.
+
+    By default it takes blocks over 32 MB from the system, zeroed page by page, and gives them back when they are freed:
+    at 256x256 in batches of 8 that costs more than the arithmetic (docs/performance.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def seed_everything(seed: int) -> None:

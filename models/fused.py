@@ -1,0 +1,162 @@
+"""The two halves of a residual block as one step of autograd each: less to keep, fewer passes over memory.
+
+Between its convolutions a block is a chain of cheap operations on whole maps: batch norm, ReLU, two attentions, sum.
+Written plainly, each reads and writes a map, keeps it for the backward pass, and adds one more gradient of that size to
+the others; together that is 40 % of a training step. The steps here keep the *outputs of the convolutions* alone and
+compute the rest again, which is cheap, and they go over a map as seldom as they can. What is small, the pooled vectors
+and the one-channel map, is left to autograd. The plain forms stand beside them: they are what the steps equal, what
+runs where there is nothing to train, and the way of batch norms that are not ordinary ones (synchronised, frozen).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models.pooling import channel_maximum, channel_mean, channel_sum, spatial_maximum, spatial_mean
+
+
+def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
+    """conv(relu(norm(x))): (B, C, H, W) to (B, C', H, W)."""
+    if not _has_steps(x, norm):
+        return conv(F.relu(norm(x), inplace=not torch.is_grad_enabled()))
+    weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
+    return _NormReLUConv.apply(x, norm.weight, norm.bias, weight, bias, norm, conv.padding)
+
+
+def norm_attend(
+    x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, channel_attention: nn.Module, spatial_attention: nn.Module
+) -> Tensor:
+    """relu(S(z) * z + shortcut) with z = C(y) * y and y = norm(x); C and S are the two attentions' weights.
+
+    All maps are (B, C, H, W). Where maxima are equal, the step's gradient may go to another of them than the plain one.
+    """
+    if not _has_steps(x, norm):
+        y = norm(x)
+        z = channel_attention(y) * y
+        return F.relu(spatial_attention(z) * z + shortcut, inplace=not torch.is_grad_enabled())
+    parameters = [*channel_attention.parameters(), *spatial_attention.parameters()]
+    return _NormAttend.apply(
+        x, norm.weight, norm.bias, shortcut, norm, channel_attention, spatial_attention, *parameters
+    )
+
+
+def _has_steps(x: Tensor, norm: nn.BatchNorm2d) -> bool:
+    ordinary = type(norm) is nn.BatchNorm2d and norm.training and norm.track_running_stats
+    return ordinary and torch.is_grad_enabled() and norm.weight.requires_grad and x.is_floating_point()
+
+
+class _Normed:
+    """A batch norm's forward and backward pass, which keep its input and two numbers a channel."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        norm.num_batches_tracked.add_(1)
+        running = norm.running_mean, norm.running_var
+        y, self.mean, self.rstd = torch.native_batch_norm(
+            x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps
+        )
+        return y
+
+    def again(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """What `forward` returned."""
+        variance = self.rstd.pow(-2) - self.eps
+        return F.batch_norm(x, self.mean, variance, weight, bias, training=False, eps=self.eps)
+
+    def backward(self, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of x, the weight and the bias."""
+        return torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, None, None, self.mean, self.rstd, True, self.eps, [True, True, True]
+        )
+
+
+class _NormReLUConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: nn.BatchNorm2d,
+        padding: tuple[int, int],
+    ) -> Tensor:
+        ctx.normed, ctx.padding = _Normed(norm), padding
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight)
+        return F.conv2d(ctx.normed.forward(x, norm).relu_(), weight, bias, padding=padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, norm_bias, weight = ctx.saved_tensors
+        y = ctx.normed.again(x, norm_weight, norm_bias).relu_()
+        to_y, to_weight, to_bias = torch.ops.aten.convolution_backward(
+            gradient, y, weight, [len(weight)], [1, 1], ctx.padding, [1, 1], False, [0, 0], 1, [True, True, True]
+        )
+        to_y = torch.ops.aten.threshold_backward(to_y, y, 0)
+        return *ctx.normed.backward(to_y, x, norm_weight), to_weight, to_bias, None, None
+
+
+class _NormAttend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        shortcut: Tensor,
+        norm: nn.BatchNorm2d,
+        channel_attention: nn.Module,
+        spatial_attention: nn.Module,
+        *parameters: nn.Parameter,
+    ) -> Tensor:
+        ctx.normed = _Normed(norm)
+        y = ctx.normed.forward(x, norm)
+        maximum, highest = spatial_maximum(y)
+        with torch.enable_grad():
+            pooled = [spatial_mean(y).requires_grad_(), maximum.requires_grad_()]
+            channels = channel_attention.weigh(*pooled).to(x.dtype)  # (B, C, 1, 1)
+        z = y.mul_(channels.detach())
+        with torch.enable_grad():
+            pooled += [channel_mean(z).requires_grad_(), channel_maximum(z).requires_grad_()]
+            pixels = spatial_attention.weigh(*pooled[2:]).to(x.dtype)  # (B, 1, H, W)
+        out = z.mul_(pixels.detach()).add_(shortcut).relu_()
+        ctx.save_for_backward(x, norm_weight, norm_bias, out, highest)
+        ctx.small = pooled, channels, pixels
+        ctx.parameters = list(channel_attention.parameters()), list(spatial_attention.parameters())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, norm_bias, out, highest = ctx.saved_tensors
+        (average, maximum, average_z, maximum_z), channels, pixels = ctx.small
+        of_channels, of_pixels = ctx.parameters
+        weights = channels.detach()
+        after = torch.ops.aten.threshold_backward(gradient, out, 0)  # through the ReLU: also the shortcut's
+
+        # z = weights * y has gone into the product with the pixels' weights and, for these, into two poolings.
+        y = ctx.normed.again(x, norm_weight, norm_bias)
+        z = y * weights
+        to_pixels = channel_sum(z * after)
+        to_average, to_maximum, *to_spatial = torch.autograd.grad(pixels, [average_z, maximum_z, *of_pixels], to_pixels)
+        is_highest = z.eq_(channel_maximum(z))  # in place: 1 where z is its pixel's maximum
+        to_z = (after * pixels.detach()).add_(to_average / z.shape[1])
+        to_z.addcmul_(is_highest, to_maximum / channel_sum(is_highest))
+
+        # y has gone into z and, for the channels' weights, into two poolings.
+        to_channels = torch.mul(to_z, y, out=z).sum((2, 3), keepdim=True)
+        to_average, to_maximum, *to_channel = torch.autograd.grad(
+            channels, [average, maximum, *of_channels], to_channels
+        )
+        to_y = to_z.mul_(weights).add_(to_average / (y.shape[2] * y.shape[3]))
+        to_y.flatten(2).scatter_add_(2, highest.flatten(2), to_maximum.flatten(2))
+        to_x = ctx.normed.backward(to_y, x, norm_weight)
+        return *to_x, after, None, None, None, *to_channel, *to_spatial

@@ -1,0 +1,38 @@
+"""Mixed precision: in which number format the network computes. Weights, loss and metrics stay float32.
+
+off   float32 throughout
+bf16  bfloat16 where autocast sees fit (CPUs with AVX512-BF16 or AMX, GPUs since Ampere)
+fp16  float16 likewise, with a gradient scaler (CUDA)
+auto  bf16 on a GPU that has it, else off
+"""
+
+from __future__ import annotations
+
+import torch
+
+from utils.errors import UserError
+
+CHOICES = ("auto", "off", "bf16", "fp16")
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """What `--amp` asks for, on a device: `name` ("off", "bf16" or "fp16"), `autocast()` and `scaler`.
+
+    Raises:
+        UserError: for fp16 on a device other than CUDA, where float16 has no gradient scaler or no speed.
+    """
+
+    def __init__(self, amp: str, device: torch.device) -> None:
+        if amp == "auto":
+            amp = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "off"
+        if amp == "fp16" and device.type != "cuda":
+            raise UserError(f"--amp fp16 needs CUDA, this run is on {device.type}; --amp bf16 runs there")
+        self.name = amp
+        self.device = device
+        # Multiplies the loss, so that small gradients do not vanish in float16; does nothing for the others.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """A context in which networks compute in this precision."""
+        return torch.autocast(self.device.type, _DTYPES.get(self.name), enabled=self.name != "off")
