@@ -33,7 +33,7 @@ from utils.runtime import run_script, set_up
 from utils.weights import load_authors, load_segmenter
 
 # What a checkpoint decides unless the command line says otherwise; the data only where no data is named.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "normalization")
+MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "normalization", "amp")
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
 
 
@@ -83,7 +83,7 @@ def main(args: argparse.Namespace) -> dict:
     """Evaluates and returns the summary that it also writes."""
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
-    model = load_model(args).to(device, memory_format=torch.channels_last)
+    model = load_model(args).fuse().to(device, memory_format=torch.channels_last)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     results = evaluate(model, loader, device, Precision(args.amp, device))

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.fused import norm_attend, norm_relu_conv
 from models.pooling import channel_maximum, channel_mean, spatial_maximum, spatial_mean
+from models.steps import norm_attend, norm_relu_conv
 
 
 class ChannelAttention(nn.Module):

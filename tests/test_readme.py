@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import benchmark
 import evaluation
 import prepare_data
 import train_recon
@@ -22,8 +23,9 @@ PARSE = {
     "train_seg.py": train_seg.parser().settings,
     "evaluation.py": evaluation.parser().given,
     "prepare_data.py": prepare_data.parser().parse_args,
+    "benchmark.py": benchmark.parser().parse_args,
 }
-TEXTS = [*PAGES.values(), *(script.__doc__ for script in (train_recon, train_seg, evaluation, prepare_data))]
+TEXTS = [*PAGES.values(), *(script.__doc__ for script in (train_recon, train_seg, evaluation, prepare_data, benchmark))]
 COMMANDS = [
     command
     for text in TEXTS

@@ -201,3 +201,19 @@ def test_both_phases_use_deterministic_algorithms_where_asked(data, tmp_path):
     for script in (train_recon, train_seg):
         script.main(script.parser().settings([*flags, "--deterministic", "--resume", "auto"]))
         assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_bfloat16_trains_float32_weights_and_evaluates(data, tmp_path):
+    losses = {}
+    for amp in ("off", "bf16"):
+        flags = ["--base_dir", str(data), "--output_dir", str(tmp_path / amp), *SMALL, "--amp", amp]
+        train_recon.main(train_recon.parser().settings(flags))
+        train_seg.main(train_seg.parser().settings(flags))
+        state = load_checkpoint(tmp_path / amp / "seg" / "last.pth", "seg")
+        assert all(value.dtype in (torch.float32, torch.int64) for value in state["model"].values())
+        summary = evaluation.main(evaluation.settings(["--weights", str(tmp_path / amp / "seg" / "last.pth")]))
+        assert summary["settings"]["amp"] == amp, "as it was trained"
+        assert summary["mean_over_images"]["ACC"] == pytest.approx(state["figures"]["ACC"])
+        log = [read_log(tmp_path / amp / phase / "log.jsonl") for phase in ("recon", "seg")]
+        losses[amp] = [entry["train"]["loss"] for entries in log for entry in entries]
+    assert losses["bf16"] == pytest.approx(losses["off"], rel=0.1) and losses["bf16"] != losses["off"]

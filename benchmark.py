@@ -1,0 +1,250 @@
+"""How fast, and in how much memory: prediction, a training step of both phases, the loader; beside the plain execution.
+
+    python benchmark.py                                              # the table of docs/performance.md
+    python benchmark.py --only seg_step --variant srs --img_size 256 --batch_size 8 --amp bf16 --json
+    python benchmark.py profile --only predict --img_size 256 --batch_size 1         # where the time goes
+
+The plain execution of the same weights is eager, NCHW, float32, with a grouped convolution of each sample's own kernel
+and the system's allocator as it comes. Ours and plain run by turns, each time in a process of their own; the ratio is
+that of the medians. `of_peak` is the share of what the machine's own 3x3 convolutions reach (float32, measured in the
+same run).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import models
+from datasets.folder import SegmentationFolder, make_loader
+from datasets.load import load_lists
+from datasets.sample import make_sample
+from datasets.transforms import Transform
+from models import steps
+from train_recon import Reconstruction
+from train_seg import Segmentation
+from utils.config import positive
+from utils.precision import Precision
+from utils.runtime import Batch, keep_freed_memory, pick_device, run_script, to_device
+from utils.schedule import sgd_with_poly_decay
+
+WORKS = ("predict", "seg_step", "recon_step", "loader")
+TABLE = [  # work, image size, batch size
+    ("predict", 256, 1),
+    ("predict", 256, 8),
+    ("seg_step", 128, 8),
+    ("seg_step", 256, 8),
+    ("recon_step", 256, 8),
+]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0])
+    parser.add_argument("verb", nargs="?", choices=["time", "profile"], default="time")
+    parser.add_argument("--only", choices=WORKS, help="one row; the whole table if not set")
+    parser.add_argument("--variant", choices=sorted(models.VARIANTS), default="srs")
+    parser.add_argument("--img_size", type=positive, default=256)
+    parser.add_argument("--batch_size", type=positive, default=8)
+    parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=positive)
+    parser.add_argument("--rounds", type=positive, default=2, help="turns of ours and plain")
+    parser.add_argument("--repeat", type=positive, default=3, help="timed runs in each turn, after two that are not")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    # What a process of its own measures: this script calls itself.
+    parser.add_argument("--measure", choices=["ours", "plain"], help=argparse.SUPPRESS)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.measure:
+        print(json.dumps(measure(args)))
+    elif args.verb == "profile":
+        profile(args)
+    else:
+        works = [(args.only, args.img_size, args.batch_size)] if args.only else TABLE
+        amps = [args.amp] if args.only else ["off", "bf16"]
+        rows = []
+        for work, size, batch in works:
+            for amp in amps:
+                changes = {"only": work, "img_size": size, "batch_size": batch, "amp": amp}
+                rows.append(compare(argparse.Namespace(**{**vars(args), **changes})))
+                if not args.json:
+                    print(line(rows[-1]), flush=True)
+        if args.json:
+            print(json.dumps(rows[0] if args.only else rows, indent=2))
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Ours and plain by turns; a row of the table."""
+    turns: dict[str, list[dict[str, Any]]] = {"ours": [], "plain": []}
+    for _ in range(args.rounds):
+        for side, results in turns.items():
+            results.append(measure_apart(args, side))
+    ours, plain = (statistics.median(r["seconds_per_image"] for r in turns[side]) for side in turns)
+    memory = {side: max(r["peak_rss_gb"] for r in results) for side, results in turns.items()}
+    row = {name: getattr(args, name) for name in ("only", "variant", "img_size", "batch_size", "amp")}
+    return row | {
+        "seconds_per_image": ours,
+        "spread": [r["seconds_per_image"] for r in turns["ours"]],
+        "plain_seconds_per_image": plain,
+        "ratio": plain / ours,
+        "peak_rss_gb": memory["ours"],
+        "plain_peak_rss_gb": memory["plain"],
+        "memory_ratio": memory["ours"] / memory["plain"],
+        "of_peak": statistics.median(r["of_peak"] for r in turns["ours"]),
+    }
+
+
+def measure_apart(args: argparse.Namespace, side: str) -> dict[str, Any]:
+    flags = ["only", "variant", "img_size", "batch_size", "amp", "device", "threads", "repeat"]
+    command = [sys.executable, __file__, "--measure", side]
+    for name in flags:
+        if getattr(args, name) is not None:
+            command += [f"--{name}", str(getattr(args, name))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['only']:<10} {row['variant']} {row['img_size']}x{row['img_size']} batch {row['batch_size']} "
+        f"amp {row['amp']:<4} | {row['seconds_per_image']:.4f} s an image, plain {row['plain_seconds_per_image']:.4f}: "
+        f"{row['ratio']:.2f} x faster | {row['peak_rss_gb']:.2f} GB, plain {row['plain_peak_rss_gb']:.2f}: "
+        f"{row['memory_ratio']:.2f} | {100 * row['of_peak']:.0f} % of the convolution peak"
+    )
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds an image (median), peak memory in GB, and the share of the convolution peak."""
+    device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.measure == "ours":
+        keep_freed_memory()
+    if args.only == "loader":
+        return {"seconds_per_image": loader_seconds(args), "peak_rss_gb": peak_memory(device), "of_peak": 0.0}
+    work = prepare(args, plain=args.measure == "plain", device=device)
+    ours, steps.USE_STEPS = steps.USE_STEPS, False  # the counter's hooks do not go with a step's own use of autograd
+    with FlopCounterMode(display=False) as counter:
+        work()
+    steps.USE_STEPS = ours
+    if args.only != "predict":
+        work()  # the steps allocate otherwise
+    seconds = timed(work, device, args.repeat) / args.batch_size
+    memory = peak_memory(device)
+    peak = convolution_peak(device)
+    share = counter.get_total_flops() / args.batch_size / seconds / peak
+    return {"seconds_per_image": seconds, "peak_rss_gb": memory, "of_peak": share}
+
+
+def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Callable[[], Any]:
+    """The work, as a function without arguments."""
+    torch.manual_seed(0)
+    steps.USE_STEPS = not plain
+    precision = Precision("off" if plain else args.amp, device)
+    layout = torch.contiguous_format if plain else torch.channels_last
+    batch: Batch = {
+        "image": torch.randn(args.batch_size, 3, args.img_size, args.img_size),
+        "mask": (torch.rand(args.batch_size, 1, args.img_size, args.img_size) > 0.9).float(),
+    }
+    batch = {name: value.to(device, memory_format=layout) for name, value in batch.items()}
+    if args.only == "recon_step":
+        network = models.build_reconstruction(args.variant)
+        phase = Reconstruction(network)
+    else:
+        network = models.build_srs(args.variant)
+        network.dpconv.form = "per_sample" if plain else network.dpconv.form
+        phase = Segmentation(network)
+    network.to(device, memory_format=layout)
+    if args.only == "predict":
+        network = network.eval() if plain else network.fuse().to(device, memory_format=layout)
+
+        def predict() -> None:
+            with torch.inference_mode(), precision.autocast():
+                network(batch["image"])
+
+        return predict
+    network.train()
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer, _ = sgd_with_poly_decay(trained, 1e-4, 1000)
+
+    def step() -> None:
+        with precision.autocast():
+            loss, _ = phase.step(batch)
+        optimizer.zero_grad(set_to_none=True)
+        precision.scaler.scale(loss).backward()
+        precision.scaler.step(optimizer)
+        precision.scaler.update()
+
+    return step
+
+
+def timed(work: Callable[[], Any], device: torch.device, repeat: int) -> float:
+    """The median of `repeat` runs in seconds, after one more that warms up (the first was the FLOP counter's)."""
+    times = []
+    for _ in range(repeat + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def convolution_peak(device: torch.device) -> float:
+    """FLOP/s of 3x3 convolutions of 64 to 64 channels, float32, channels last."""
+    conv = torch.nn.Conv2d(64, 64, 3, padding=1).to(device, memory_format=torch.channels_last)
+    image = to_device({"image": torch.randn(8, 64, 128, 128)}, device)["image"]
+    with torch.inference_mode():
+        conv(image)
+        return 2 * 64 * 64 * 9 * image[:, 0].numel() / timed(lambda: conv(image), device, 5)
+
+
+def loader_seconds(args: argparse.Namespace) -> float:
+    """Seconds an image of the augmenting loader, two processes, over sample images of this size."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "sample"
+        make_sample(base, count=64, size=args.img_size)
+        cases = load_lists(base, {"training": "train.txt"})["training"]
+        dataset = SegmentationFolder(cases, Transform(args.img_size, augment=True))
+        loader = make_loader(dataset, args.batch_size, workers=2 * (args.measure == "ours"), shuffle_seed=0)
+        return timed(lambda: [None for _ in loader], torch.device("cpu"), args.repeat) / len(cases)
+
+
+def peak_memory(device: torch.device) -> float:
+    """GB (1e9 bytes): of the GPU's memory, or of this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def profile(args: argparse.Namespace) -> None:
+    """Prints the operators that take the most time."""
+    keep_freed_memory()
+    device = pick_device(args.device)
+    work = prepare(argparse.Namespace(**{**vars(args), "only": args.only or "seg_step"}), plain=False, device=device)
+    for _ in range(2):
+        work()
+    with torch.profiler.profile() as profiler:
+        work()
+    print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45))
+
+
+if __name__ == "__main__":
+    run_script(main, parser().parse_args)

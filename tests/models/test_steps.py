@@ -1,0 +1,92 @@
+"""The steps of autograd equal the plain forms they stand for."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from models import steps
+from models.blocks import ResidualBlock
+from models.pooling import channel_maximum, channel_mean, channel_sum, spatial_maximum, spatial_mean
+
+
+@pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+def layout(request):
+    return request.param
+
+
+def run(block, x, gradient):
+    """Output, gradient of the input, gradients of the parameters, batch norms' statistics."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    out = block(x)
+    out.backward(gradient)
+    return [out, x.grad, *(parameter.grad for parameter in block.parameters()), *block.buffers()]
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (24, 16), (8, 64)])
+def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
+    torch.manual_seed(0)
+    block = ResidualBlock(inputs, outputs).double().to(memory_format=layout)
+    for norm in (block.bn1, block.bn2):
+        nn.init.uniform_(norm.weight, -1, 2)
+        nn.init.uniform_(norm.bias, -1, 1)
+    x = torch.randn(3, inputs, 10, 7, dtype=torch.float64).to(memory_format=layout)
+    gradient = torch.randn(3, outputs, 10, 7, dtype=torch.float64)
+    plain = copy.deepcopy(block)
+    ours = run(block, x, gradient)
+    monkeypatch.setattr(steps, "USE_STEPS", False)
+    theirs = run(plain, x, gradient)
+    assert len(ours) == len(theirs) >= 19
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_a_step_keeps_the_convolutions_outputs_alone(monkeypatch):
+    def kept():
+        sizes = {}
+        block = ResidualBlock(16, 16)
+        x = torch.randn(2, 16, 32, 32, requires_grad=True)
+
+        def pack(tensor):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            out = block(x)
+        return sum(size == out.numel() for size in sizes.values())
+
+    assert kept() == 4  # the input, both convolutions' outputs, the result
+    monkeypatch.setattr(steps, "USE_STEPS", False)
+    assert kept() >= 6
+
+
+@pytest.mark.parametrize("prepare", ["eval", "frozen norms", "no gradients"])
+def test_what_cannot_be_a_step_takes_the_plain_form(prepare):
+    block = ResidualBlock(8, 8)
+    if prepare == "eval":
+        block.eval()
+    elif prepare == "frozen norms":
+        block.requires_grad_(False)
+    before = copy.deepcopy(block.state_dict())
+    with torch.set_grad_enabled(prepare != "no gradients"):
+        out = block(torch.randn(2, 8, 8, 8))
+    assert "Norm" not in type(out.grad_fn).__name__
+    assert torch.equal(block.bn1.running_mean, before["bn1.running_mean"]) == (prepare == "eval")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6, 16, 64, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_poolings(layout, channels, dtype):
+    x = torch.randn(2, channels, 6, 5).to(dtype).to(memory_format=layout)
+    exact = x.double()
+    close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    maximum, where = spatial_maximum(x)
+    assert torch.equal(maximum.double(), exact.amax((2, 3), keepdim=True))
+    assert torch.equal(x.flatten(2).gather(2, where.flatten(2)), maximum.flatten(2))
+    assert torch.equal(channel_maximum(x).double(), exact.amax(1, keepdim=True))
+    assert torch.allclose(spatial_mean(x).double(), exact.mean((2, 3), keepdim=True), **close)
+    assert torch.allclose(channel_mean(x).double(), exact.mean(1, keepdim=True), **close)
+    assert torch.allclose(channel_sum(x).double(), exact.sum(1, keepdim=True), rtol=close["rtol"], atol=0.3)

@@ -1,0 +1,34 @@
+"""benchmark.py as a user calls it, on the smallest work there is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--variant", "srs_tiny", "--img_size", "16", "--batch_size", "2", "--repeat", "1", "--rounds", "1"]
+
+
+def benchmark(*flags):
+    command = [sys.executable, str(ROOT / "benchmark.py"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("work", "amp"), [("predict", "off"), ("seg_step", "bf16"), ("recon_step", "off")])
+def test_one_row_as_json(work, amp):
+    row = json.loads(benchmark("--only", work, "--amp", amp, *SMALL, "--json"))
+    assert row["only"] == work and row["amp"] == amp and row["variant"] == "srs_tiny"
+    assert row["ratio"] == pytest.approx(row["plain_seconds_per_image"] / row["seconds_per_image"])
+    assert 0 < row["seconds_per_image"] < 10 and 0.1 < row["peak_rss_gb"] < 5 and 0 < row["of_peak"] < 2
+
+
+@pytest.mark.slow
+def test_profile_names_the_operators():
+    assert "convolution_backward" in benchmark("profile", "--only", "seg_step", *SMALL)
