@@ -150,9 +150,10 @@ def _store(timeout: timedelta) -> dist.Store:
 
     torchrun's holds what the processes of an earlier attempt wrote, too, their addresses among it: hence the prefix.
     """
-    is_master = rank() == 0 and not _torchrun_holds_the_store()
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=is_master, timeout=timeout)
+    if not _torchrun_holds_the_store():
+        return dist.TCPStore(address, port, is_master=rank() == 0, timeout=timeout)
+    store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
     return dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
