@@ -178,6 +178,15 @@ def test_a_normalization_that_differs_between_the_phases_says_so(trained, data, 
     assert done.returncode == 2 and "--normalization imagenet" in done.stderr
 
 
+def test_a_checkpoint_of_another_variant_is_one_error_line(trained, data, tmp_path):
+    out, _ = trained
+    flags = ["--base_dir", data, *SMALL, "--variant", "srs", "--output_dir", tmp_path / "new"]
+    done = run_script("train_seg.py", *flags, "--init_from", out / "seg" / "best.pth")
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    assert done.returncode == 2 and "best.pth does not fit the network" in line and "Traceback" not in done.stderr
+    assert not (tmp_path / "new" / "seg" / "last.pth").exists()
+
+
 def test_prepare_data_makes_both_looks(tmp_path, capsys):
     for look in ("ultrasound", "infrared"):
         argv = ["sample", str(tmp_path / look), "--look", look, "--count", "4", "--size", "32"]

@@ -146,6 +146,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     group = parser.add_argument_group("training")
     group.add_argument("--base_lr", type=_rate, default=0.01, help="learning rate of the first step")
     group.add_argument("--batch_size", type=positive, default=8, help="images in a step, of all processes together")
+    group.add_argument(
+        "--accumulate",
+        type=positive,
+        default=1,
+        help="take each step's images in this many parts, one after the other: less memory (a batch norm sees a part)",
+    )
     group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
     group.add_argument(
         "--resume",

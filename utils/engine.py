@@ -9,6 +9,7 @@ import argparse
 import itertools
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -166,24 +167,34 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
     with tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer()) as bar:
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop)
-            with run.precision.autocast():
-                loss, figures = phase.step(to_device(batch, device))
-            if not torch.isfinite(loss):
-                where = f"at step {run.step} of epoch {epoch}, on {', '.join(batch['name'])}"
-                raise _not_finite(loss.item(), where)
             run.optimizer.zero_grad(set_to_none=True)
             scaler = run.precision.scaler
-            scaler.scale(loss * (len(batch["name"]) / batches.size(run.step))).backward()
+            for part in _parts(batch, run.settings.accumulate):
+                with run.precision.autocast():
+                    loss, figures = phase.step(to_device(part, device))
+                if not torch.isfinite(loss):
+                    where = f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}"
+                    raise _not_finite(loss.item(), where)
+                scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
+                run.means.add(figures)
             add_gradients(run.trained)
             scaler.step(run.optimizer)
             scaler.update()
             run.schedule.step()
-            run.means.add(figures)
             bar.update(batches.size(run.step))
             run.step += 1
             shown = {name: _show(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
             bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
     _stop_if_asked(run, stop)
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """The batch in at most `count` parts, whose sizes differ by one at most."""
+    images = len(batch["name"])
+    bounds = [images * i // count for i in range(count + 1)]
+    for first, last in itertools.pairwise(bounds):
+        if first < last:
+            yield {name: values[first:last] for name, values in batch.items()}
 
 
 @torch.inference_mode()

@@ -255,6 +255,18 @@ def test_weights_that_break_in_the_last_step_are_not_saved(base, tmp_path):
     assert load_checkpoint(tmp_path / "last.pth", "toy")["epoch"] == 1
 
 
+@pytest.mark.parametrize("parts", [2, 5])
+def test_accumulated_parts_make_the_same_step(base, tmp_path, parts):
+    """Batches of two, the last of one image: five parts are more than there are images."""
+    whole, split = Toy(), Toy()
+    ends = [run(whole, base, tmp_path / "whole"), run(split, base, tmp_path / "split", accumulate=parts)]
+    assert split.steps == 3 * 7 and whole.steps == 3 * 4
+    assert torch.allclose(ends[0]["model"]["weight"], ends[1]["model"]["weight"], atol=1e-6)
+    assert read_log(tmp_path / "whole" / "log.jsonl")[-1]["train"]["loss"] == pytest.approx(
+        read_log(tmp_path / "split" / "log.jsonl")[-1]["train"]["loss"], rel=1e-5
+    )
+
+
 def test_learning_rate_of_the_paper():
     parameter = nn.Parameter(torch.zeros(1))
     optimizer, schedule = sgd_with_poly_decay([parameter], base_lr=0.01, total_steps=10)

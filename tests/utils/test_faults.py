@@ -142,3 +142,15 @@ def test_a_full_disk_ends_the_run_and_every_checkpoint_loads(base, small_disk):
         load_checkpoint(path, "toy")
     filler.unlink()
     assert run_script_of_toy(base, small_disk / "run2", None, 1).returncode == 0
+
+
+def test_a_read_only_folder_ends_the_run_and_costs_nothing(base, small_disk):
+    assert run_script_of_toy(base, small_disk / "run", None, 1).returncode == 0
+    before = {path: path.read_bytes() for path in (small_disk / "run").glob("*.pth")}
+    assert len(before) == 2
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for folder in ("run", "new"):
+        done = run_script_of_toy(base, small_disk / folder, None, 1)
+        assert done.returncode == 2 and "error: cannot write" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in before} == before

@@ -77,7 +77,15 @@ def make_loaders(base, workers=0):
 def settings(**changes):
     values = {"epochs": 3, "base_lr": 0.05, "device": "cpu", "img_size": 8, "Dataset": "toy"}
     values |= {"base_dir": None, "train_file_dir": "train.txt", "val_file_dir": "val.txt"}
-    values |= {"resume": None, "save_every": 0, "init_from": None, "sync_bn": False, "batch_size": 2, "amp": "off"}
+    values |= {
+        "resume": None,
+        "save_every": 0,
+        "init_from": None,
+        "sync_bn": False,
+        "batch_size": 2,
+        "amp": "off",
+        "accumulate": 1,
+    }
     return argparse.Namespace(**{**values, **changes})
 
 
