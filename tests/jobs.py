@@ -18,7 +18,7 @@ import train_seg
 from utils.distributed import add_gradients, is_writer, join, rank, same_weights, world_size
 from utils.sync_batch_norm import synchronise_batch_norms
 
-BATCH, STEPS = 5, 4
+BATCH, STEPS = 5, 2
 
 
 def free_port() -> int:

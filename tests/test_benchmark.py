@@ -21,14 +21,13 @@ def benchmark(*flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("work", "amp"), [("predict", "off"), ("seg_step", "bf16"), ("recon_step", "off")])
-def test_one_row_as_json(work, amp):
-    row = json.loads(benchmark("--only", work, "--amp", amp, *SMALL, "--json"))
-    assert row["only"] == work and row["amp"] == amp and row["variant"] == "srs_tiny"
+def test_one_row_as_json():
+    row = json.loads(benchmark("--only", "seg_step", "--amp", "bf16", *SMALL, "--json"))
+    assert row["only"] == "seg_step" and row["amp"] == "bf16" and row["variant"] == "srs_tiny"
     assert row["ratio"] == pytest.approx(row["plain_seconds_per_image"] / row["seconds_per_image"])
     assert 0 < row["seconds_per_image"] < 10 and 0.1 < row["peak_rss_gb"] < 5 and 0 < row["of_peak"] < 2
 
 
 @pytest.mark.slow
 def test_profile_names_the_operators():
-    assert "convolution_backward" in benchmark("profile", "--only", "seg_step", *SMALL)
+    assert "mkldnn_convolution" in benchmark("profile", "--only", "predict", *SMALL)

@@ -220,7 +220,8 @@ def test_bfloat16_trains_float32_weights_and_evaluates(data, tmp_path):
         train_seg.main(train_seg.parser().settings(flags))
         state = load_checkpoint(tmp_path / amp / "seg" / "last.pth", "seg")
         assert all(value.dtype in (torch.float32, torch.int64) for value in state["model"].values())
-        summary = evaluation.main(evaluation.settings(["--weights", str(tmp_path / amp / "seg" / "last.pth")]))
+        weights = str(tmp_path / amp / "seg" / "last.pth")
+        summary = evaluation.main(evaluation.settings(["--weights", weights, "--workers", "0"]))
         assert summary["settings"]["amp"] == amp, "as it was trained"
         assert summary["mean_over_images"]["ACC"] == pytest.approx(state["figures"]["ACC"])
         log = [read_log(tmp_path / amp / phase / "log.jsonl") for phase in ("recon", "seg")]
