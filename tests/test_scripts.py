@@ -227,3 +227,13 @@ def test_bfloat16_trains_float32_weights_and_evaluates(data, tmp_path):
         log = [read_log(tmp_path / amp / phase / "log.jsonl") for phase in ("recon", "seg")]
         losses[amp] = [entry["train"]["loss"] for entries in log for entry in entries]
     assert losses["bf16"] == pytest.approx(losses["off"], rel=0.1) and losses["bf16"] != losses["off"]
+
+
+def test_one_process_has_nothing_to_synchronise(data, tmp_path):
+    """A job script may always pass --sync_bn: the whole batch is the process's own."""
+    ends = []
+    for name, more in (("plain", []), ("synchronised", ["--sync_bn"])):
+        flags = ["--base_dir", str(data), "--output_dir", str(tmp_path / name), *SMALL, "--epochs", "1", *more]
+        train_recon.main(train_recon.parser().settings(flags))
+        ends.append(load_checkpoint(tmp_path / name / "recon" / "last.pth", "recon")["model"])
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())

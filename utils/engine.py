@@ -78,7 +78,7 @@ def fit(
     """
     # Channels last is the layout in which convolutions run fastest, on CPUs as on GPUs; the numbers are the same.
     phase.model.to(device, memory_format=torch.channels_last)
-    if settings.sync_bn:
+    if settings.sync_bn and world_size() > 1:
         synchronise_batch_norms(phase.model)
     trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
@@ -136,12 +136,12 @@ def _one_epoch(
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "seconds": round(time.perf_counter() - started, 2),
     }
-    if not log:
-        run.finish_epoch(figures, best, improved)
-        return
-    # The line comes first: that of an epoch that is run again is dropped, one that is missing stays missing.
-    log.write_line(entry)
+    if log:
+        # The line comes first: that of an epoch that is run again is dropped, one that is missing stays missing.
+        log.write_line(entry)
     run.finish_epoch(figures, best, improved)
+    if not log:
+        return
     picture = _preview(phase, val, device)
     log.write_board(entry, picture)
     save_png(run.folder / "validation.png", picture)
