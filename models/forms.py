@@ -1,0 +1,28 @@
+"""The switch between the fast forms of the blocks and the plain ones, which read as their equations do.
+
+Both give the same numbers up to rounding: the tests compare them, benchmark.py times them, and export.py writes the
+plain ones, because an engine has fast forms of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_plain = False
+
+
+def plain() -> bool:
+    """Whether the plain forms are asked for."""
+    return _plain
+
+
+@contextmanager
+def plain_forms(wanted: bool = True) -> Iterator[None]:
+    """A context in which every block runs in its plain form (if `wanted`: else it changes nothing)."""
+    global _plain
+    before, _plain = _plain, _plain or wanted
+    try:
+        yield
+    finally:
+        _plain = before
