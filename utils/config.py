@@ -167,7 +167,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         help="under torchrun: batch norms over the batch of all processes, not of each",
     )
     group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
-    group.add_argument("--save_every", type=_natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
+    group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,9 +178,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--amp", choices=CHOICES, default="auto", help="mixed precision; auto: bf16 on GPUs that have it"
     )
     group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
-    group.add_argument("--seed", type=_natural, default=41, help="of the weights, the order and the augmentation")
+    group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
     group.add_argument(
-        "--workers", type=_natural, default=2, help="processes that load data; 0: the script itself does"
+        "--workers", type=natural, default=2, help="processes that load data; 0: the script itself does"
     )
     group.add_argument(
         "--deterministic",
@@ -255,7 +255,8 @@ def positive(text: str) -> int:
     return _at_least(1, text)
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """An argument type: an integer of at least 0."""
     return _at_least(0, text)
 
 
