@@ -37,7 +37,9 @@ def convert_busi(source: Path, out: Path, normals: bool = False, seed: int = 41,
     cases, classes = [], []
     for name in (*LESIONS, *([NORMAL] if normals else [])):
         if not (source / name).is_dir():
-            raise UserError(f"{source / name} is not there; {source} should hold BUSI's folders benign, malignant, normal")
+            raise UserError(
+                f"{source / name} is not there; {source} should hold BUSI's folders benign, malignant, normal"
+            )
         of_class = pairs(source, name, name, "_mask")
         cases += of_class
         classes += [name] * len(of_class)

@@ -1,8 +1,8 @@
 """The one way by which a data set from elsewhere becomes the images/masks/list folder.
 
-    cases with their files, wherever those are     OUT/images/NAME.*     (the file as it is)
-    lists of their names                           OUT/masks/NAME.png    (the union of its masks, 0 and 255)
-                                                   OUT/train.txt ...
+cases with their files, wherever those are     OUT/images/NAME.*     (the file as it is)
+lists of their names                           OUT/masks/NAME.png    (the union of its masks, 0 and 255)
+                                               OUT/train.txt ...
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, li
     return names
 
 
-def _write_case(
-    case: Case, out: Path, mask_threshold: float | None, fit_masks: bool
-) -> tuple[list[str], str | None]:
+def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: bool) -> tuple[list[str], str | None]:
     """Writes one case; returns what is wrong with it, or the sentence that its mask was resized."""
     image, mask, problems = decode_case(case, fit_masks, mask_threshold)
     if problems:

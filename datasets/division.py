@@ -44,8 +44,8 @@ def divide(
         rare = min(members, key=members.__getitem__)
         if members[rare] < 2 or min(count, len(names) - count) < len(members):
             raise UserError(
-                f"{len(names)} cases in {len(members)} strata, {members[rare]} of them in {rare!r}, are too few for lists "
-                f"of {len(names) - count} and {count} with cases of each: stratify by less"
+                f"{len(names)} cases in {len(members)} strata, {members[rare]} of them in {rare!r}, are too few for "
+                f"lists of {len(names) - count} and {count} with cases of each: stratify by less"
             )
     kept, out = train_test_split(list(names), test_size=count, random_state=seed, stratify=strata)
     return kept, out
@@ -79,6 +79,11 @@ def divisions(
     """
     if not 0 < val_share < 1 or not 0 <= test_share < 1 or val_share + test_share >= 1:
         raise UserError(f"a val_share of {val_share} and a test_share of {test_share} leave no training images")
+    parts = 3 if test_share else 2
+    if groups is not None and len(set(groups)) < parts:
+        raise UserError(
+            f"{len(set(groups))} groups are fewer than the {parts} lists of a division: {', '.join(set(groups))}"
+        )
     order = {name: i for i, name in enumerate(names)}
     lists = {}
     for division in range(1, number + 1):
@@ -87,7 +92,9 @@ def divisions(
         if test_share:
             rest, test = divide(names, float(test_share), seeds[1], strata, groups)
         val_count = math.ceil(round(val_share * len(names), 9))
-        of_rest = [[labels[order[name]] for name in rest] if labels is not None else None for labels in (strata, groups)]
+        of_rest = [
+            [labels[order[name]] for name in rest] if labels is not None else None for labels in (strata, groups)
+        ]
         train, val = divide(rest, val_count, seeds[0], *of_rest)
         for part, drawn in (("train", train), ("val", val), ("test", test)):
             if drawn:

@@ -194,7 +194,9 @@ class _MaskFinder:
         suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
         self._suffixes = tuple(s for s in suffixes if with_bare_stem or s not in ("", STEM))
         # A name that ends in the stem cannot be numbered, as a bare stem cannot.
-        self._numbered = _NUMBERED if mask_suffix is None else tuple(s for s in suffixes if not _pattern(s).endswith(STEM))
+        self._numbered = (
+            _NUMBERED if mask_suffix is None else tuple(s for s in suffixes if not _pattern(s).endswith(STEM))
+        )
         # (stem of the image, suffix) -> mask files
         self._masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
         for suffix in self._suffixes:

@@ -1,9 +1,9 @@
 """Any pair of image and mask folders, brought into the images/masks/train.txt layout.
 
-    SRC/images/a.jpg   SRC/labels/a_gt.png      python prepare_data.py folder SRC OUT --masks labels --mask_pattern '{stem}_gt'
+    SRC/jpg/a.jpg  SRC/labels/a_gt.png     folder SRC OUT --images jpg --masks labels --mask_pattern '{stem}_gt'
 
-Known without a flag are the layouts of the infrared sets (NUDT-SIRST, IRSTD-1k): images/ and masks/, or IRSTD1k_Img/ and
-IRSTD1k_Label/, with the lists img_idx/train_NAME.txt and test_NAME.txt, or trainval.txt and test.txt.
+Known without a flag are the layouts of the infrared sets (NUDT-SIRST, IRSTD-1k): images/ and masks/, or IRSTD1k_Img/
+and IRSTD1k_Label/, with the lists img_idx/train_NAME.txt and test_NAME.txt, or trainval.txt and test.txt.
 """
 
 from __future__ import annotations

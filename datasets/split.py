@@ -67,7 +67,9 @@ def split(
     lists = divisions(names, number, val_share, test_share, seed, strata, groups)
     _replace_lists(base, lists, before)
     by_name = [dict(zip(names, labels, strict=True)) if labels else None for labels in (strata, groups)]
-    return _table(lists, shares, *by_name)
+    twins = len(vals := [lists[name] for name in lists if name.startswith("val")]) - len(set(map(tuple, vals)))
+    note = f"\nwarning: {twins} of the divisions equal another one: there are too few cases or groups" if twins else ""
+    return _table(lists, shares, *by_name) + note
 
 
 def _found(pattern: re.Pattern[str], names: Sequence[str], flag: str) -> list[str]:
@@ -102,7 +104,7 @@ def _target_shares(cases: Sequence[Case], threshold: float | None) -> dict[str, 
 def _bins(shares: Sequence[float], count: int) -> list[str]:
     """The bin of each share, by its upper end in percent; equal shares are in one bin, so there may be fewer."""
     ends = np.unique(np.quantile(shares, np.linspace(0, 1, count + 1)[1:]))
-    return [f"to {100 * ends[i]:.3g} %" for i in np.searchsorted(ends, shares)]
+    return [f"to {100 * ends[i]:6.3f} %" for i in np.searchsorted(ends, shares)]
 
 
 def _replace_lists(base: Path, lists: Mapping[str, Sequence[str]], before: Sequence[Path]) -> None:

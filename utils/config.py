@@ -29,6 +29,15 @@ _UNSET = object()
 SCRIPTS = ("train_recon", "train_seg", "evaluation")
 
 
+class Repeated(argparse.Action):
+    """A flag that may be given several times, or a list in a configuration; its value is the list of all."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
+        # argparse's own "append" would add to the default of `ScriptParser.given`, which is no list.
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that say something."""
 
@@ -92,7 +101,13 @@ class ScriptParser(argparse.ArgumentParser):
                 raise UserError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
-        flags = [flag for name, value in values.items() for flag in _as_flags(name, value)]
+        repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
+        single = [
+            (name, item)
+            for name, value in values.items()
+            for item in (value if name in repeated and isinstance(value, list) else [value])
+        ]
+        flags = [flag for name, value in single for flag in _as_flags(name, value)]
         try:
             return self.given(flags)
         except UserError as error:
@@ -179,9 +194,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
     group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
-    group.add_argument(
-        "--workers", type=natural, default=2, help="processes that load data; 0: the script itself does"
-    )
+    group.add_argument("--workers", type=natural, default=2, help="processes that load data; 0: the script itself does")
     group.add_argument(
         "--deterministic",
         action=argparse.BooleanOptionalAction,
