@@ -61,11 +61,14 @@ def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Pat
             raise UserError(f"--unlabeled_dir {folder}: there is no such folder")
         files = image_files(folder)
         stems = {str(file.with_suffix("")) for file in files}
-        for file in files:
-            of = is_mask_of(file.with_suffix("").as_posix())
-            is_mask = (of and str(Path(of)) in stems) or _in_masks_folder(file, folder)
-            (masks if is_mask else images).setdefault(str(file.resolve()), file)
-        if not images:
+        of_images = [is_mask_of(file.with_suffix("").as_posix()) for file in files]
+        is_mask = [
+            of is not None and str(Path(of)) in stems or _in_masks_folder(file, folder)
+            for file, of in zip(files, of_images, strict=True)
+        ]
+        for file, one in zip(files, is_mask, strict=True):
+            (masks if one else images).setdefault(str(file.resolve()), file)
+        if all(is_mask):
             raise UserError(f"--unlabeled_dir {folder}: no images in it")
     return list(images.values()), list(masks.values())
 
