@@ -60,15 +60,11 @@ def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Pat
         if not folder.is_dir():
             raise UserError(f"--unlabeled_dir {folder}: there is no such folder")
         files = image_files(folder)
-        stems = {str(file.with_suffix("")) for file in files}
-        of_images = [is_mask_of(file.with_suffix("").as_posix()) for file in files]
-        is_mask = [
-            of is not None and str(Path(of)) in stems or _in_masks_folder(file, folder)
-            for file, of in zip(files, of_images, strict=True)
-        ]
-        for file, one in zip(files, is_mask, strict=True):
-            (masks if one else images).setdefault(str(file.resolve()), file)
-        if all(is_mask):
+        stems = {_stem(file) for file in files}
+        masks_here = {file for file in files if is_mask_of(_stem(file)) in stems or _in_masks_folder(file, folder)}
+        for file in files:
+            (masks if file in masks_here else images).setdefault(str(file.resolve()), file)
+        if len(masks_here) == len(files):
             raise UserError(f"--unlabeled_dir {folder}: no images in it")
     return list(images.values()), list(masks.values())
 
@@ -98,6 +94,10 @@ def _digests(cases: Sequence[Case], what: str) -> list[str]:
 def _below(file: Path, folders: Sequence[str | Path]) -> str:
     """The path below the folder it was found in, so that the data may be moved between two runs."""
     return next(file.relative_to(folder).as_posix() for folder in folders if file.is_relative_to(folder))
+
+
+def _stem(file: Path) -> str:
+    return file.with_suffix("").as_posix()
 
 
 def _in_masks_folder(file: Path, folder: Path) -> bool:
