@@ -30,7 +30,7 @@ from datasets.sample import LOOKS, make_sample
 from datasets.sirst import convert_sirst
 from datasets.split import split
 from datasets.survey import survey, table
-from utils.config import natural, positive
+from utils.config import HelpFormatter, natural, positive
 from utils.files import replacing
 from utils.runtime import run_script
 
@@ -39,22 +39,22 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prepare_data.py", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    sample = verbs.add_parser("sample", help="a small synthetic data set", formatter_class=_Defaults)
+    sample = verbs.add_parser("sample", help="a small synthetic data set", formatter_class=HelpFormatter)
     sample.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     sample.add_argument("--look", choices=LOOKS, default=LOOKS[0])
     sample.add_argument("--count", type=int, default=80, help="images, 70 %% of them for training")
     sample.add_argument("--size", type=int, default=128, help="side of the images, pixels")
     sample.add_argument("--seed", type=natural, default=0)
 
-    busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=_Defaults)
+    busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=HelpFormatter)
     _add_source(busi, "holds benign, malignant and normal")
     busi.add_argument("--normals", action="store_true", help="keep the images without a lesion")
     busi.add_argument("--fit_masks", action="store_true", help="resize a mask (nearest) to its image's size")
 
-    sirst = verbs.add_parser("sirst", help="SIRST v1 or v2 as distributed", formatter_class=_Defaults)
+    sirst = verbs.add_parser("sirst", help="SIRST v1 or v2 as distributed", formatter_class=HelpFormatter)
     _add_source(sirst, "holds images, masks and lists or idx_427; v2: mixed, annotations/masks and splits")
 
-    folder = verbs.add_parser("folder", help="any pair of image and mask folders", formatter_class=_Defaults)
+    folder = verbs.add_parser("folder", help="any pair of image and mask folders", formatter_class=HelpFormatter)
     _add_source(folder, "holds the folders")
     folder.add_argument("--images", metavar="DIR", help="below SRC; images or IRSTD1k_Img if not set")
     folder.add_argument("--masks", metavar="DIR", help="below SRC, or the same; masks or IRSTD1k_Label if not set")
@@ -64,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
     folder.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target")
     folder.add_argument("--fit_masks", action="store_true", help="resize a mask (nearest) to its image's size")
 
-    divide = verbs.add_parser("split", help="random divisions: train1.txt, val1.txt, ...", formatter_class=_Defaults)
+    divide = verbs.add_parser(
+        "split", help="random divisions: train1.txt, val1.txt, ...", formatter_class=HelpFormatter
+    )
     divide.add_argument("base", type=Path, metavar="BASE", help="holds images/ and masks/; the lists are written there")
     divide.add_argument("--divisions", type=positive, default=3, help="how many; the paper reports the mean of three")
     divide.add_argument("--val_share", type=float, default=SHARE, help="of all cases, for valN.txt")
@@ -78,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     divide.add_argument("--mask_threshold", type=float, help="as in training")
     divide.add_argument("--overwrite", action="store_true", help="replace all lists of an earlier draw")
 
-    check = verbs.add_parser("check", help="look at a data set before training", formatter_class=_Defaults)
+    check = verbs.add_parser("check", help="look at a data set before training", formatter_class=HelpFormatter)
     check.add_argument("base", type=Path, metavar="BASE", help="holds images/, masks/ and the lists")
     check.add_argument("--lists", nargs="+", default=["train.txt", "val.txt"], metavar="LIST", help="in BASE, or paths")
     check.add_argument("--img_size", type=positive, default=256, help="side the images will be resized to, pixels")
@@ -87,9 +89,6 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--fit_masks", action="store_true", help="as in training")
     check.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
     return parser
-
-
-_Defaults = argparse.ArgumentDefaultsHelpFormatter
 
 
 def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:

@@ -131,6 +131,10 @@ def _table(
         row = [name, len(cases)]
         row += [len({groups[case] for case in cases})] if groups else []
         row += [f"{100 * np.mean([shares[case] for case in cases]):.3g}"]
-        row += [", ".join(f"{n} {of}" for of, n in sorted(Counter(map(strata.get, cases)).items()))] if strata else []
+        row += (
+            [", ".join(f"{n} {' '.join(of.split())}" for of, n in sorted(Counter(map(strata.get, cases)).items()))]
+            if strata
+            else []
+        )
         rows.append(row)
     return aligned(rows)

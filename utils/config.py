@@ -38,7 +38,7 @@ class Repeated(argparse.Action):
         setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that say something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -52,7 +52,7 @@ class ScriptParser(argparse.ArgumentParser):
         super().__init__(
             prog=f"{script}.py",
             description=description,
-            formatter_class=_HelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         self.script = script

@@ -7,6 +7,7 @@ import pytest
 from raw_sets import make_pairs, picture, target, write
 
 import prepare_data
+from datasets import convert
 from datasets.busi import convert_busi
 from datasets.decode import read_mask
 from datasets.lists import read_list
@@ -204,3 +205,19 @@ def test_two_images_that_would_become_one_are_refused(tmp_path):
         make_pairs(tmp_path / "raw", images=name, masks=name, mask_name="{}_mask")
     with pytest.raises(UserError, match='"a1": 2 images of this name'):
         convert_busi(tmp_path / "raw", tmp_path / "out")
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
+    source, written = make_pairs(tmp_path / "raw"), []
+
+    def interrupted(case, *rest):
+        written.append(case)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        return write_case(case, *rest)
+
+    write_case = convert._write_case
+    monkeypatch.setattr(convert, "_write_case", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert_folders(source, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"raw"}

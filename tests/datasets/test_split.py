@@ -85,8 +85,15 @@ def test_groups_stay_together_and_shares_come_near(base, capsys):
             assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
             assert len(sides[0] | sides[1] | sides[2]) == 10
             assert len(lists[f"val{i}.txt"]) == 21
-    for i in "123":  # both halves are in every list
-        assert {strata[names.index(name)] for name in lists[f"test{i}.txt"]} == {"sea", "sky"}
+
+
+def test_groups_are_drawn_by_strata():
+    """Twelve videos, half of them at sea: two of each kind in every validation list."""
+    groups = [f"{'sea' if i < 36 else 'sky'}{i // 6}" for i in range(72)]
+    names = [f"{group}/frame{i}" for i, group in enumerate(groups)]
+    for seed in range(3):
+        lists = divisions(names, val_share=1 / 3, seed=seed, groups=groups, strata=[group[:3] for group in groups])
+        assert all(Counter(name[:3] for name in lists[f"val{i}.txt"]) == {"sea": 12, "sky": 12} for i in "123")
 
 
 def test_uneven_groups_come_near_the_share():
