@@ -29,7 +29,16 @@ _UNSET = object()
 SCRIPTS = ("train_recon", "train_seg", "evaluation")
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+class Repeated(argparse.Action):
+    """A flag that may be given several times, or a list in a configuration; its value is the list of all."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
+        # argparse's own "append" would add to the default of `ScriptParser.given`, which is no list.
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that say something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -43,7 +52,7 @@ class ScriptParser(argparse.ArgumentParser):
         super().__init__(
             prog=f"{script}.py",
             description=description,
-            formatter_class=_HelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         self.script = script
@@ -92,7 +101,13 @@ class ScriptParser(argparse.ArgumentParser):
                 raise UserError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
-        flags = [flag for name, value in values.items() for flag in _as_flags(name, value)]
+        repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
+        single = [
+            (name, item)
+            for name, value in values.items()
+            for item in (value if name in repeated and isinstance(value, list) else [value])
+        ]
+        flags = [flag for name, value in single for flag in _as_flags(name, value)]
         try:
             return self.given(flags)
         except UserError as error:
@@ -167,7 +182,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         help="under torchrun: batch norms over the batch of all processes, not of each",
     )
     group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
-    group.add_argument("--save_every", type=_natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
+    group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,10 +193,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--amp", choices=CHOICES, default="auto", help="mixed precision; auto: bf16 on GPUs that have it"
     )
     group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
-    group.add_argument("--seed", type=_natural, default=41, help="of the weights, the order and the augmentation")
-    group.add_argument(
-        "--workers", type=_natural, default=2, help="processes that load data; 0: the script itself does"
-    )
+    group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
+    group.add_argument("--workers", type=natural, default=2, help="processes that load data; 0: the script itself does")
     group.add_argument(
         "--deterministic",
         action=argparse.BooleanOptionalAction,
@@ -255,7 +268,8 @@ def positive(text: str) -> int:
     return _at_least(1, text)
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """An argument type: an integer of at least 0."""
     return _at_least(0, text)
 
 

@@ -11,19 +11,21 @@ from datasets.folder import SegmentationFolder, make_loader
 from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
-from utils.distributed import rank, world_size
+from datasets.unlabeled import unlabeled_cases
+from utils.distributed import rank, say, world_size
 from utils.errors import UserError
 
 
 def training_loaders(
-    settings: argparse.Namespace, need_masks: bool, val_batch_size: int
+    settings: argparse.Namespace, need_masks: bool, val_batch_size: int, unlabeled_dirs: Sequence[str] = ()
 ) -> tuple[DataLoader, DataLoader]:
     """The training loader (shuffled, augmented) and the validation loader, after both lists were checked.
 
     In a job of several processes each loads its share; settings.batch_size counts the images of all of them.
+    The images below `unlabeled_dirs` are trained on, too, where no masks are needed.
 
     Raises:
-        UserError: for a list that cannot be trained with, or fewer images in a batch than processes.
+        UserError: for a list or folder that cannot be trained with, or fewer images in a batch than processes.
     """
     if settings.batch_size < world_size():
         raise UserError(
@@ -33,7 +35,14 @@ def training_loaders(
     cases = checked_cases(
         settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
     )
-    train = _folder(settings, cases["training"], augment=True)
+    train_cases = cases["training"]
+    if unlabeled_dirs:
+        unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"])
+        say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
+        for note in left_out:
+            say(f"  left out: {note}")
+        train_cases = [*train_cases, *unlabeled]
+    train = _folder(settings, train_cases, augment=True)
     return (
         make_loader(train, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size())),
         evaluation_loader(settings, cases["validation"], val_batch_size),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from datasets.load import list_path
+from datasets.unlabeled import fingerprint
 from utils.distributed import world_size
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn")
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Versions, the git commit (None outside a checkout), the device, and the list files with their SHA-256."""
+    """Versions, the git commit (None outside a checkout), the device, and the SHA-256 of the lists."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -30,12 +31,17 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": world_size(),
         "threads": torch.get_num_threads(),
-        "lists": {
-            name: hashlib.sha256(list_path(Path(settings.base_dir), file).read_bytes()).hexdigest()
-            for name in LISTS
-            if (file := getattr(settings, name, None)) and list_path(Path(settings.base_dir), file).is_file()
-        },
+        "lists": _lists(settings),
     }
+
+
+def _lists(settings: argparse.Namespace) -> dict[str, str]:
+    """The SHA-256 of each list file; of the unlabeled images, that of their names and sizes."""
+    base = Path(settings.base_dir)
+    files = {name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))}
+    hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+    folders = getattr(settings, "unlabeled_dir", None)
+    return {**hashes, "unlabeled_dir": fingerprint(folders)} if folders else hashes
 
 
 def _version(package: str) -> str | None:

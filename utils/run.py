@@ -31,6 +31,7 @@ FREE_SETTINGS = {
     "resume",
     "save_every",
     "threads",
+    "unlabeled_dir",  # which images there are is recorded with the lists
 }
 
 
@@ -191,8 +192,8 @@ class Run:
 
     def _refuse_other_lists(self, before: dict[str, str]) -> None:
         now = self.provenance["lists"]
-        if differing := [name for name in now if now[name] != before.get(name)]:
-            files = ", ".join(f"{name} ({getattr(self.settings, name)})" for name in differing)
+        if differing := [name for name in {**before, **now} if now.get(name) != before.get(name)]:
+            files = ", ".join(f"{name} ({getattr(self.settings, name, None)})" for name in differing)
             raise UserError(
                 f"the run in {self.last} had other lists: {files} was changed; --output_dir starts a new one"
             )
