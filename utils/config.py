@@ -181,6 +181,18 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         default=False,
         help="under torchrun: batch norms over the batch of all processes, not of each",
     )
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="torch.compile the network: minutes at the start, worth them on GPUs (docs/performance.md)",
+    )
+    group.add_argument(
+        "--channels_last",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="memory layout of weights and maps, the fastest nearly everywhere; --no-channels_last: NCHW",
+    )
     group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
     group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 

@@ -22,6 +22,8 @@ from utils.provenance import provenance
 # Settings that a run may change when it goes on; all others are the experiment itself.
 FREE_SETTINGS = {
     "Dataset",
+    "channels_last",
+    "compile",
     "config",
     "base_dir",
     "device",
