@@ -9,7 +9,7 @@
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
-OUTPUT_DIR/evaluation/WEIGHTS-LIST. docs/metrics.md defines every figure.
+OUTPUT_DIR/evaluation/WEIGHTS-LIST (WEIGHTS-LIST-keep or -back with that --resize). docs/metrics.md defines all figures.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def main(args: argparse.Namespace) -> dict:
         return summary
     print(table(summary, args.field))
     weights = Path(args.weights or args.seg_weights).stem
-    folder = config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}"
+    size = "" if args.resize == "img_size" else f"-{args.resize}"
+    folder = config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}"
     write_results(results, summary, folder)
     save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization))
     print(

@@ -147,17 +147,17 @@ def _medical_lines(summary: dict[str, Any]) -> list[str]:
     return [
         "as in medical segmentation, of each image, then averaged:",
         f"  Dice  {100 * figures['Dice']:6.2f} %",
-        f"  HD95  {_shown(figures['HD95'], '6.2f')} pixels, {over}",
+        f"  HD95  {_shown(figures['HD95'], '6.2f', ' pixels')}, {over}",
     ]
 
 
 def _infrared_lines(figures: dict[str, Any]) -> list[str]:
-    percent = None if figures["Pd"] is None else 100 * figures["Pd"]
+    pd = _shown(figures["Pd"] and 100 * figures["Pd"], "6.2f", " %").ljust(13)
     return [
         "as in infrared small target detection:",
         f"  mIoU  {100 * figures['mIoU']:6.2f} %      IoU over the data set",
         f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of each image's IoU",
-        f"  Pd    {_shown(percent, '6.2f')} %      {figures['found']} of {figures['targets']} targets found",
+        f"  Pd    {pd} {figures['found']} of {figures['targets']} targets found",
         f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} pixels of false alarms",
     ]
 
@@ -173,8 +173,8 @@ def _sweep_lines(figures: dict[str, Any]) -> list[str]:
     ]
 
 
-def _shown(value: float | None, form: str) -> str:
-    return "undefined" if value is None else format(value, form)
+def _shown(value: float | None, form: str, unit: str = "") -> str:
+    return "undefined" if value is None else format(value, form) + unit
 
 
 def write_results(results: Results, summary: dict[str, Any], folder: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+import evaluation
 import train_recon
 import train_seg
 from utils import config
@@ -116,3 +117,12 @@ def test_help_shows_defaults(capsys):
         train_seg.parser().settings(["--help"])
     shown = capsys.readouterr().out
     assert caught.value.code == 0 and "default: 256" in shown and "None" not in shown
+
+
+def test_crop_and_resize(tmp_path, configuration):
+    configuration("base_dir: somewhere\ncrop: 64\nevaluation: {field: infrared, resize: back}\n")
+    assert train_seg.parser().settings(["--Dataset", "mine"]).crop == 64
+    settings = evaluation.parser().settings(["--Dataset", "mine"])
+    assert (settings.field, settings.resize) == ("infrared", "back")
+    assert config.trained_resize({"crop": 64}) == "keep"
+    assert config.trained_resize({"crop": None}) == config.trained_resize({}) == "img_size"
