@@ -11,6 +11,7 @@ from datasets.pairing import Case
 from utils.errors import UserError
 
 _SHOWN = 20
+MIN_SIDE = 8  # pixels: what the networks take at the least, where images keep their size
 THREADS = 4  # decoding releases the interpreter lock; more threads than this wait for the disk
 
 
@@ -73,6 +74,11 @@ def decode_case(
             mask = read_mask(case.masks, mask_threshold)
         except UserError as error:
             problems.append(str(error))
+    if image is not None and min(image.shape[:2]) < MIN_SIDE:
+        problems.append(
+            f"{case.image}: {image.shape[1]}x{image.shape[0]} pixels, too small for the networks "
+            f"(under {MIN_SIDE}x{MIN_SIDE}). Take it off the list."
+        )
     if image is not None and mask is not None and image.shape[:2] != mask.shape and not fit_masks:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
         problems.append(

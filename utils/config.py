@@ -27,6 +27,7 @@ _UNSET = object()
 
 
 SCRIPTS = ("train_recon", "train_seg", "evaluation")
+RESIZE = ("img_size", "keep", "back")
 
 
 class Repeated(argparse.Action):
@@ -144,6 +145,22 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_resize_argument(parser: argparse.ArgumentParser) -> None:
+    """At which size images are predicted and compared; `trained_resize` says what a checkpoint was trained at."""
+    parser.add_argument(
+        "--resize",
+        choices=RESIZE,
+        default="img_size",
+        help="img_size: images and masks are resized to --img_size; keep: nothing is resized, images go one by one; "
+        "back: images are resized, and their predictions back to the masks' size",
+    )
+
+
+def trained_resize(settings: Mapping[str, Any]) -> str:
+    """The --resize that fits a checkpoint of these settings: crops were taken from images that kept their size."""
+    return "keep" if settings.get("crop") else "img_size"
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     group = parser.add_argument_group("model")
@@ -168,6 +185,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         help="take each step's images in this many parts, one after the other: less memory (a batch norm sees a part)",
     )
     group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
+    group.add_argument(
+        "--crop",
+        type=_image_side,
+        metavar="N",
+        help="train on NxN crops of the images as they are, half of them around a target; validate on whole images; "
+        "--img_size is not used then",
+    )
     group.add_argument(
         "--resume",
         nargs="?",

@@ -16,7 +16,7 @@ from datasets.load import list_path
 from datasets.unlabeled import fingerprint
 from utils.distributed import world_size
 
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn")
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
 LISTS = ("train_file_dir", "val_file_dir")
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+import evaluation
 import train_recon
 import train_seg
 from utils import config
@@ -134,3 +135,12 @@ def test_a_list_for_a_flag_that_is_none_is_refused(configuration):
     configuration("base_dir: x\nimg_size: [64, 128]\n")
     with pytest.raises(UserError, match=r"img_size.*\[64, 128\]"):
         train_recon.parser().settings(["--Dataset", "mine"])
+
+
+def test_crop_and_resize(tmp_path, configuration):
+    configuration("base_dir: somewhere\ncrop: 64\nevaluation: {field: infrared, resize: back}\n")
+    assert train_seg.parser().settings(["--Dataset", "mine"]).crop == 64
+    settings = evaluation.parser().settings(["--Dataset", "mine"])
+    assert (settings.field, settings.resize) == ("infrared", "back")
+    assert config.trained_resize({"crop": 64}) == "keep"
+    assert config.trained_resize({"crop": None}) == config.trained_resize({}) == "img_size"
