@@ -5,6 +5,8 @@
     python evaluation.py --weights checkpoints/BUS/seg/best.pth --Dataset BUSI    # on other data
     python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
         --encoder_bn batch --normalization authors                       # the authors' released weights
+    python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
+    python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, summary.json and examples.png into OUTPUT_DIR/evaluation/WEIGHTS-LIST.
@@ -20,7 +22,8 @@ import torch
 
 from datasets.load import data_folder
 from models import SRS
-from utils import config
+from utils import compare, config
+from utils.cases import look_at_cases
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
 from utils.distributed import is_writer, say
@@ -29,6 +32,7 @@ from utils.evaluation import draw_examples, evaluate, table, write_results
 from utils.pictures import save_png
 from utils.precision import Precision
 from utils.provenance import provenance
+from utils.report import write_report
 from utils.runtime import run_script, set_up
 from utils.weights import load_authors, load_segmenter
 
@@ -47,6 +51,17 @@ def parser() -> config.ScriptParser:
     weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
     weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
+    parser.add_argument(
+        "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="RUN",
+        default=argparse.SUPPRESS,
+        help="compare evaluations that are there, image by image, with the first; takes --report alone",
+    )
     return parser
 
 
@@ -54,6 +69,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The settings of this run: the command line, then the checkpoint, then the configuration."""
     script = parser()
     given = script.given(argv)
+    if "compare" in given:
+        return compare.settings(given)
     if "seg_weights" in given or "recon_weights" in given:
         if "weights" in given or not {"seg_weights", "recon_weights"} <= given.keys():
             raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
@@ -68,7 +85,9 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
     trained_with = load_checkpoint(Path(path), "seg")["settings"]
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
-    recorded = {name: trained_with[name] for name in MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)}
+    wanted = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
+    # A checkpoint is older than some settings: it was trained with what is their default now.
+    recorded = {name: trained_with[name] for name in wanted if name in trained_with}
     return script.settings(argv, {**recorded, "weights": str(path)})
 
 
@@ -79,14 +98,17 @@ def load_model(args: argparse.Namespace) -> SRS:
     return load_segmenter(load_checkpoint(path, "seg"), args.encoder_bn, path)
 
 
-def main(args: argparse.Namespace) -> dict:
-    """Evaluates and returns the summary that it also writes."""
+def main(args: argparse.Namespace) -> dict | None:
+    """Evaluates and returns the summary that it also writes; with --compare, compares and returns nothing."""
+    if "compare" in args:
+        return compare.main(args)
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
     model = load_model(args).fuse().to(device, memory_format=torch.channels_last)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    results = evaluate(model, loader, device, Precision(args.amp, device))
+    precision = Precision(args.amp, device)
+    results = evaluate(model, loader, device, precision)
     summary = {**results.summary(), "settings": vars(args), "provenance": provenance(args, device)}
     if not is_writer():
         return summary
@@ -96,6 +118,10 @@ def main(args: argparse.Namespace) -> dict:
     write_results(results, summary, folder)
     save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization))
     print(f"wrote per_image.csv, summary.json and examples.png (image | target | prediction | errors) into {folder}")
+    if "report" in args:
+        cases = look_at_cases(model, loader, results, device, precision, args.normalization)
+        page = write_report(Path(args.report), folder, cases, Path(args.weights) if args.weights else None)
+        print(f"wrote {page}")
     return summary
 
 

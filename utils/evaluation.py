@@ -101,6 +101,16 @@ def write_results(results: Results, summary: dict[str, Any], folder: Path) -> No
 
 
 @torch.inference_mode()
+def predict_case(
+    model: nn.Module, loader: DataLoader, index: int, device: torch.device, normalization: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One image of the loader's data set: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
+    batch = to_device(loader.collate_fn([loader.dataset[index]]), device)
+    prediction = model(batch["image"])[0, 0] > 0
+    image = denormalize(batch["image"][0], normalization)
+    return image, (batch["mask"][0, 0] > 0.5).cpu().numpy(), prediction.cpu().numpy()
+
+
 def draw_examples(
     model: nn.Module, loader: DataLoader, results: Results, device: torch.device, normalization: str
 ) -> np.ndarray:
@@ -109,10 +119,7 @@ def draw_examples(
     chosen: Sequence[int] = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).astype(int))]
     rows, captions = [], []
     for i in chosen:
-        batch = to_device(loader.collate_fn([loader.dataset[i]]), device)
-        image = denormalize(batch["image"][0], normalization)
-        target = batch["mask"][0, 0].cpu().numpy() > 0.5
-        prediction = model(batch["image"])[0, 0].cpu().numpy() > 0
+        image, target, prediction = predict_case(model, loader, i, device, normalization)
         rows.append([image, target.astype(float), prediction.astype(float), errors(image, target, prediction)])
         captions.append(f"{results.names[i]}: IoU {100 * results.figures['iou'][i].item():.1f}")
     return grid(rows, captions)
