@@ -14,18 +14,22 @@ from itertools import groupby
 import numpy as np
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 448, 12, 256  # the frame inside the picture
+LEFT, RIGHT, TOP, BOTTOM = 56, 440, 12, 256  # the frame inside the picture
 MAX_DOTS = 5000  # a page of 100 000 images must open, too
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from `low` to `high` along one side of the frame; a logarithmic axis is for positive values only."""
+    """Values from `low` to `high` along one side of the frame.
+
+    A logarithmic axis is for positive values only; one of `whole` numbers has no ticks between them.
+    """
 
     label: str
     low: float
     high: float
     log: bool = False
+    whole: bool = False
 
     def share(self, value: float) -> float:
         """Where a value lies between the ends: 0 at `low`, 1 at `high`."""
@@ -34,12 +38,16 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """About five round values."""
-        if not self.log:
-            step = _round_step((self.high - self.low) / 5)
-            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            return [i * step for i in range(first, last + 1)]
+        if self.log and len(ticks := self._log_ticks()) > 1:
+            return ticks
+        step = _round_step((self.high - self.low) / 5)
+        step = max(1.0, step) if self.whole else step
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [i * step for i in range(first, last + 1)]
+
+    def _log_ticks(self) -> list[float]:
+        digits = (1,) if self.high > 1e4 * self.low else (1, 3) if self.high > 30 * self.low else (1, 2, 3, 5)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        digits = (1,) if len(decades) > 4 else (1, 3) if len(decades) > 2 else (1, 2, 5)
         return [value for n in decades for digit in digits if self.low <= (value := digit * 10.0**n) <= self.high]
 
     def _scale(self, value: float) -> float:
@@ -107,11 +115,11 @@ def line_chart(
     lines: Mapping[str, Sequence[float]],
     log: bool = False,
 ) -> Chart:
-    """Lines over the same x; y begins at 0 or the lowest value under it, or is logarithmic if all are above 0."""
+    """Lines over whole x; y begins at 0 or the lowest value under it, or is logarithmic if all are above 0."""
     values = [value for line in lines.values() for value in line if math.isfinite(value)] or [1.0]
     low, high, log = min(values), max(values), log and min(values) > 0
     y = Axis(y_label, low / 1.1, high * 1.1, log=True) if log else Axis(y_label, *_apart(min(0.0, low), high))
-    chart = Chart(title, text, Axis(x_label, *_apart(min(x), max(x))), y)
+    chart = Chart(title, text, Axis(x_label, *_apart(min(x), max(x)), whole=True), y)
     for label, line in lines.items():
         chart.line(label, x, line)
     return chart
@@ -128,7 +136,7 @@ def histogram(title: str, x_label: str, values: Sequence[float], low: float, hig
     counts, edges = np.histogram(finite, bins, (low, high))
     mean, median = (finite.mean(), np.median(finite)) if len(finite) else (math.nan, math.nan)
     text = f"{len(finite)} images; mean {mean:.4g}, median {median:.4g}"
-    chart = Chart(title, text, Axis(x_label, low, high), Axis("images", 0, max(1, int(counts.max()))))
+    chart = Chart(title, text, Axis(x_label, low, high), Axis("images", 0, max(1, int(counts.max())), whole=True))
     for count, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         chart.bar(start, end, count, f"{start:.4g} to {end:.4g}: {count} images")
     if len(finite):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,9 @@ def holm_note(runs: Sequence[Run]) -> str:
 
 
 def change(value: float, column: str) -> str:
-    """A difference in the unit of its figure, always with its sign."""
+    """A difference in the unit of its figure, always with its sign; a dash for one that is not there."""
+    if math.isnan(value):
+        return "–"
     return f"{100 * value:+.2f}" if column in PERCENT else f"{value:+.4g}"
 
 

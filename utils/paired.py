@@ -6,6 +6,7 @@ more from one another than two runs do on one image: only the differences image 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,7 +39,7 @@ class Paired:
         n: images on which both have the figure.
         means: of the first run and of the other, over these images.
         difference: the mean of other minus first.
-        low, high: its 95 % interval, by a BCa bootstrap over the images.
+        low, high: its 95 % interval, by a BCa bootstrap over the images; NaN for a single image.
         p: of Wilcoxon's signed-rank test, two-sided, after Holm's correction for the number of runs compared.
         higher, lower: images with a positive and with a negative difference.
     """
@@ -143,6 +144,8 @@ def _paired(column: str, name: str, first: Sequence[float], other: Sequence[floa
 
 
 def _interval(differences: np.ndarray) -> tuple[float, float]:
+    if len(differences) == 1:
+        return math.nan, math.nan
     if np.ptp(differences) == 0:
         return float(differences[0]), float(differences[0])
     found = stats.bootstrap(

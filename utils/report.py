@@ -17,13 +17,18 @@ from utils.cases import CaseView
 from utils.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
 from utils.logs import read_log
 from utils.page import write_page
-from utils.tables import Evaluation, flat, read_evaluation, shown, title
+from utils.tables import PARTS, Evaluation, flat, read_evaluation, shown, title
 
+# The settings that stand at the top of the page; all others at its end.
+ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "img_size")
 CURVES = ("loss", "iou")  # of the log; its other figures move with these
 
 
 class SweepCurves(Protocol):
-    """Figures over thresholds of the probability, arrays of equal length, and areas under the curves by name."""
+    """Figures at rising thresholds of the probability, arrays of equal length, and the areas under two curves.
+
+    precision, recall, fpr, tpr: over all pixels; iou, f1: of each image, then averaged.
+    """
 
     thresholds: Sequence[float]
     precision: Sequence[float]
@@ -32,7 +37,8 @@ class SweepCurves(Protocol):
     tpr: Sequence[float]
     iou: Sequence[float]
     f1: Sequence[float]
-    areas: Mapping[str, float]
+    average_precision: float
+    roc_auc: float
 
 
 def write_report(
@@ -59,18 +65,17 @@ def write_report(
     return write_page(
         folder / "report.html",
         "report.html",
-        settings=settings,
         data_set=settings.get("Dataset") or evaluation.name,
+        about={name: settings[name] for name in ABOUT if settings.get(name) is not None},
         figures=_figures(table.summary),
         training=[] if weights is None else training_charts(weights),
         thresholds=[] if sweep is None else sweep_charts(sweep),
-        areas={} if sweep is None else dict(sweep.areas),
         distributions=[_distribution(table, name) for name in ("iou", "F1") if name in table.columns],
         sizes=_sizes(table),
         table=table,
         cases=cases,
         case_of={case.name: number for number, case in enumerate(cases)},
-        details={name: flat(table.summary[name]) for name in ("settings", "provenance") if name in table.summary},
+        details={name: flat(table.summary[name]) for name in PARTS if name in table.summary},
     )
 
 
@@ -91,15 +96,20 @@ def training_charts(weights: Path) -> list[Chart]:
 def sweep_charts(sweep: SweepCurves) -> list[Chart]:
     """Precision over recall, ROC, and IoU and F1 over the threshold."""
     half = int(np.argmin(np.abs(np.asarray(sweep.thresholds, float) - 0.5)))
-    precision = unit_chart("Precision over recall", "the dot: threshold 0.5", "recall", "precision")
+    text = f"all pixels; average precision {sweep.average_precision:.4f}; the dot: threshold 0.5"
+    precision = unit_chart("Precision over recall", text, "recall", "precision")
     precision.line("", sweep.recall, sweep.precision)
-    precision.dot(sweep.recall[half], sweep.precision[half], "threshold 0.5")
-    roc = unit_chart("ROC", "the dot: threshold 0.5", "false positive rate", "true positive rate")
+    text = f"all pixels; area {sweep.roc_auc:.4f}; the dot: threshold 0.5"
+    roc = unit_chart("ROC", text, "false positive rate", "true positive rate")
     roc.diagonal()
     roc.line("", sweep.fpr, sweep.tpr)
-    roc.dot(sweep.fpr[half], sweep.tpr[half], "threshold 0.5")
+    for chart, x, y in ((precision, sweep.recall, sweep.precision), (roc, sweep.fpr, sweep.tpr)):
+        if math.isfinite(x[half]) and math.isfinite(y[half]):  # not so on a list without a target
+            chart.dot(x[half], y[half], "threshold 0.5")
     best = int(np.nanargmax(sweep.iou))
-    text = f"IoU is highest at {sweep.thresholds[best]:.3g}: {100 * sweep.iou[best]:.2f} %"
+    text = (
+        f"of each image, then averaged; IoU is highest at {sweep.thresholds[best]:.3g}: {100 * sweep.iou[best]:.2f} %"
+    )
     figures = unit_chart("IoU and F1 over the threshold", text, "threshold of the probability", "IoU, F1")
     figures.line("IoU", sweep.thresholds, sweep.iou)
     figures.line("F1", sweep.thresholds, sweep.f1)
@@ -112,7 +122,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     groups: dict[str, dict[str, str]] = {}
     alone: dict[str, str] = {}
     for name, value in summary.items():
-        if name in ("settings", "provenance"):
+        if name in PARTS:
             continue
         if isinstance(value, Mapping):
             groups[name.replace("_", " ")] = {title(key): _as_text(key, one) for key, one in flat(value).items()}
@@ -165,5 +175,5 @@ def _sizes(table: Evaluation) -> Chart | None:
     empty = len(sizes) - len(points)
     text = f"{len(points)} images" + (f"; {empty} without a target are left out" if empty else "")
     low, high = min(size for size, *_ in points), max(size for size, *_ in points)
-    across = Axis("size of the target, pixels at the network's input size", low / 1.2, high * 1.2, log=True)
+    across = Axis("size of the target, pixels", low / 1.2, high * 1.2, log=True)
     return scatter("Size of the target against IoU", text, across, Axis("IoU (%)", 0, 100), points)

@@ -15,6 +15,7 @@ from utils.metrics import PAPER_FIGURES
 
 TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU"}
 PERCENT = {*PAPER_FIGURES, "pooled_iou"}  # in 0..1 as they are, and shown times 100
+PARTS = ("settings", "provenance")  # of a summary; all else in it is figures
 FILES = ("per_image.csv", "summary.json")
 
 
@@ -51,7 +52,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise UserError(f"{table} is not a table of evaluation.py (a row an image, with its name first, and iou)")
     if len(set(header)) < len(header) or len(set(names)) < len(names):
         raise UserError(f"{table} names a column or an image twice")
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(content.get(part, {}), dict) for part in PARTS):
         raise UserError(f"{summary} is not a summary of evaluation.py")
     columns, texts = {}, {}
     for title, *values in zip(*([header, *rows]), strict=True):
