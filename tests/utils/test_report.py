@@ -99,14 +99,22 @@ def test_the_page_is_one_file_and_its_pictures_have_texts(page):
 
 
 def test_pictures_are_what_was_predicted(experiment, page):
-    """The target of a case is the mask of that name."""
+    """The target of a case is the mask of that name, its image the image."""
     folder, _ = experiment
     found = re.findall(r'src="data:image/png;base64,([^"]+)" alt="(\w+), the target: (\d+) pixels"', page)
-    assert len(found) == 6
+    photos = re.findall(r'src="data:image/jpeg;base64,([^"]+)" alt="(\w+), the image"', page)
+    photos = {name: data for data, name in photos}
+    assert len(found) == len(photos) == 6
     for data, name, pixels in found:
-        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_GRAYSCALE)
-        mask = cv2.imread(str(folder / "set" / "masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
+        picture, photo = (
+            cv2.imdecode(np.frombuffer(base64.b64decode(uri), np.uint8), cv2.IMREAD_GRAYSCALE)
+            for uri in (data, photos[name])
+        )
+        image, mask = (
+            cv2.imread(str(folder / "set" / part / f"{name}.png"), cv2.IMREAD_GRAYSCALE) for part in ("images", "masks")
+        )
         assert np.array_equal(picture > 127, mask > 127) and int(pixels) == (mask > 127).sum()
+        assert np.abs(photo.astype(float) - image).mean() < 5, "JPEG"
 
 
 @dataclass
@@ -126,7 +134,16 @@ def test_any_column_and_any_summary_and_a_sweep(tmp_path):
     summary = {"images": 2, "pd": {"found": 3, "of": {"all": 4}}, "nothing": None, "curve": list(range(99))}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     page = write_report(tmp_path / "page", tmp_path, [], sweep=Curves()).read_text(encoding="utf-8")
-    for text in ("HD95", ">3.25<", ">–<", ">x<", "of / all", "0.8123", "0.9456", "IoU is highest at 0.5: 60.00 %"):
+    for text in (
+        "HD95",
+        ">3.25<",
+        'data-value="">–<',
+        ">x<",
+        "of / all",
+        "0.8123",
+        "0.9456",
+        "IoU is highest at 0.5: 60.00 %",
+    ):
         assert text in page, text
     assert "What DPConv does" not in page and "training" not in Elements(page).found
 
