@@ -98,8 +98,8 @@ def load_model(args: argparse.Namespace) -> SRS:
     return load_segmenter(load_checkpoint(path, "seg"), args.encoder_bn, path)
 
 
-def main(args: argparse.Namespace) -> dict | None:
-    """Evaluates and returns the summary that it also writes; with --compare, compares and returns nothing."""
+def main(args: argparse.Namespace) -> dict | list:
+    """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
     if "compare" in args:
         return compare.main(args)
     say(f"evaluation, with\n{config.describe(args)}")
