@@ -12,7 +12,7 @@ from utils.charts import Axis, Chart, histogram, scatter
 from utils.errors import UserError
 from utils.page import write_page
 from utils.paired import Paired, Run, align, compare_figures, remarks
-from utils.tables import PERCENT, flat, read_evaluation, shown, title
+from utils.tables import flat, is_percent, read_evaluation, shown, title
 
 LARGEST = 5  # gains and losses that the page lists
 # What says nothing of how two runs differ: where things lie, and how fast they are read.
@@ -114,7 +114,7 @@ def change(value: float, column: str) -> str:
     """A difference in the unit of its figure, always with its sign; a dash for one that is not there."""
     if math.isnan(value):
         return "–"
-    return f"{100 * value:+.2f}" if column in PERCENT else f"{value:+.4g}"
+    return f"{100 * value:+.2f}" if is_percent(column) else f"{value:+.4g}"
 
 
 def p_value(p: float) -> str:

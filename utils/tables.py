@@ -14,7 +14,8 @@ from utils.errors import UserError
 from utils.metrics import PAPER_FIGURES
 
 TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU"}
-PERCENT = {*PAPER_FIGURES, "pooled_iou"}  # in 0..1 as they are, and shown times 100
+# In 0..1 as they are, and shown times 100: the paper's, and the other fields' names for such figures.
+PERCENT = {*PAPER_FIGURES, "pooled_iou", "Dice", "mIoU", "nIoU", "Pd"}
 PARTS = ("settings", "provenance")  # of a summary; all else in it is figures
 FILES = ("per_image.csv", "summary.json")
 
@@ -69,15 +70,21 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def title(column: str) -> str:
     """A figure's name as readers know it, with its unit where that is percent."""
-    name = TITLES.get(column, column.replace("_", " "))
-    return f"{name} (%)" if column in PERCENT else name
+    *within, last = column.split(" / ")
+    name = " / ".join([*within, TITLES.get(last, last)]).replace("_", " ")
+    return f"{name} (%)" if is_percent(column) else name
+
+
+def is_percent(column: str) -> bool:
+    """Whether a figure, which may be a nested one of `flat`, is shown in percent."""
+    return column.split(" / ")[-1] in PERCENT
 
 
 def shown(value: float, column: str) -> str:
     """A figure's value in the unit of its `title`; a dash for one that is not there."""
     if math.isnan(value):
         return "–"
-    if column in PERCENT:
+    if is_percent(column):
         return f"{100 * value:.2f}"
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
 

@@ -83,7 +83,6 @@ def test_the_page_shows_the_figures_and_every_image(experiment, page):
         assert f"<bdi>{row['name']}</bdi>" in page and f'data-value="{float(row["iou"])!r}"' in page
     for heading in ("Training", "Distribution over the images", "Worst, median and best", "What DPConv does"):
         assert heading in page
-    assert "Precision over recall" not in page, "there was no sweep"
 
 
 def test_the_page_is_one_file_and_its_pictures_have_texts(page):
@@ -131,7 +130,13 @@ class Curves:
 
 def test_any_column_and_any_summary_and_a_sweep(tmp_path):
     (tmp_path / "per_image.csv").write_text("name,iou,HD95,kind\na,0.2,,x\nb,0.9,3.25,y\n")
-    summary = {"images": 2, "pd": {"found": 3, "of": {"all": 4}}, "nothing": None, "curve": list(range(99))}
+    summary = {
+        "images": 2,
+        "pd": {"found": 3, "of": {"all": 4}},
+        "nothing": None,
+        "sweep": {"best_threshold": {"iou": 0.6}},
+        "curve": list(range(99)),
+    }
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     page = write_report(tmp_path / "page", tmp_path, [], sweep=Curves()).read_text(encoding="utf-8")
     for text in (
@@ -145,7 +150,10 @@ def test_any_column_and_any_summary_and_a_sweep(tmp_path):
         "IoU is highest at 0.5: 60.00 %",
     ):
         assert text in page, text
-    assert "What DPConv does" not in page and "training" not in Elements(page).found
+    assert "best threshold / IoU (%)" in page and ">60.00<" in page
+    assert "What DPConv does" not in page and 'id="training"' not in page
+    write_report(tmp_path / "page", tmp_path, [])
+    assert 'id="thresholds"' not in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_name_of_a_stranger_stays_a_text(tmp_path):
