@@ -14,7 +14,7 @@ from itertools import groupby
 import numpy as np
 
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 440, 12, 256  # the frame inside the picture
+LEFT, RIGHT, TOP, BOTTOM = 64, 440, 12, 256  # the frame inside the picture
 MAX_DOTS = 5000  # a page of 100 000 images must open, too
 
 

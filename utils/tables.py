@@ -86,7 +86,7 @@ def shown(value: float, column: str) -> str:
         return "–"
     if is_percent(column):
         return f"{100 * value:.2f}"
-    return f"{value:.0f}" if float(value).is_integer() else f"{value:.4g}"
+    return f"{value:.0f}" if float(value).is_integer() or 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def sort_key(value: float) -> str:
