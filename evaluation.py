@@ -6,6 +6,8 @@
     python evaluation.py --weights checkpoints/SIRST/seg/best.pth --resize keep   # at the images' own size
     python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
         --encoder_bn batch --normalization authors                       # the authors' released weights
+    python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
+    python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
@@ -23,7 +25,8 @@ import torch
 
 from datasets.load import data_folder
 from models import SRS
-from utils import config
+from utils import compare, config
+from utils.cases import look_at_cases
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
 from utils.distributed import is_writer, say
@@ -32,6 +35,7 @@ from utils.evaluation import draw_examples, evaluate
 from utils.pictures import save_png
 from utils.precision import Precision
 from utils.provenance import provenance
+from utils.report import write_report
 from utils.results import FIELDS, table, write_results
 from utils.runtime import run_script, set_up
 from utils.weights import load_authors, load_segmenter
@@ -55,6 +59,17 @@ def parser() -> config.ScriptParser:
     weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
     weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
+    parser.add_argument(
+        "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="RUN",
+        default=argparse.SUPPRESS,
+        help="compare evaluations that are there, image by image, with the first; takes --report alone",
+    )
     return parser
 
 
@@ -62,6 +77,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The settings of this run: the command line, then the checkpoint, then the configuration."""
     script = parser()
     given = script.given(argv)
+    if "compare" in given:
+        return compare.settings(given)
     if "seg_weights" in given or "recon_weights" in given:
         if "weights" in given or not {"seg_weights", "recon_weights"} <= given.keys():
             raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
@@ -103,14 +120,17 @@ def compared_at(args: argparse.Namespace) -> str:
     }[args.resize]
 
 
-def main(args: argparse.Namespace) -> dict:
-    """Evaluates and returns the summary that it also writes."""
+def main(args: argparse.Namespace) -> dict | list:
+    """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
+    if "compare" in args:
+        return compare.main(args)
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
     model = load_model(args).fuse().to(device, memory_format=torch.channels_last)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
-    results = evaluate(model, loader, device, Precision(args.amp, device))
+    precision = Precision(args.amp, device)
+    results = evaluate(model, loader, device, precision)
     summary = {"compared_at": compared_at(args), **results.summary()}
     summary |= {"settings": vars(args), "provenance": provenance(args, device)}
     if not is_writer():
@@ -124,6 +144,11 @@ def main(args: argparse.Namespace) -> dict:
     print(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
+    if "report" in args:
+        cases = look_at_cases(model, loader, results, device, precision, args.normalization)
+        weights = Path(args.weights) if args.weights else None
+        page = write_report(Path(args.report), folder, cases, weights, results.sweep)
+        print(f"wrote {page}")
     return summary
 
 

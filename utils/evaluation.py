@@ -116,6 +116,19 @@ def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np
 
 
 @torch.inference_mode()
+def predict_case(
+    model: nn.Module, loader: DataLoader, index: int, device: torch.device, normalization: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One image of the loader's data set: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
+    batch = to_device(loader.collate_fn([loader.dataset[index]]), device)
+    target = batch["mask"][0, 0].cpu().numpy() > 0.5
+    prediction = (predict(model, batch)[0, 0] > 0).cpu().numpy()
+    image = denormalize(batch["image"][0], normalization)
+    if image.shape[:2] != target.shape:
+        image = cv2.resize(image, target.shape[::-1])
+    return image, target, prediction
+
+
 def draw_examples(
     model: nn.Module, loader: DataLoader, results: Results, device: torch.device, normalization: str
 ) -> np.ndarray:
@@ -124,12 +137,7 @@ def draw_examples(
     chosen: Sequence[int] = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).astype(int))]
     rows, captions = [], []
     for i in chosen:
-        batch = to_device(loader.collate_fn([loader.dataset[i]]), device)
-        target = batch["mask"][0, 0].cpu().numpy() > 0.5
-        prediction = predict(model, batch)[0, 0].cpu().numpy() > 0
-        image = denormalize(batch["image"][0], normalization)
-        if image.shape[:2] != target.shape:
-            image = cv2.resize(image, target.shape[::-1])
+        image, target, prediction = predict_case(model, loader, i, device, normalization)
         rows.append([image, target.astype(float), prediction.astype(float), errors(image, target, prediction)])
         captions.append(f"{results.names[i]}: IoU {100 * results.figures['iou'][i].item():.1f}")
     return grid(rows, captions)
