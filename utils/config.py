@@ -147,13 +147,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_resize_argument(parser: argparse.ArgumentParser) -> None:
     """At which size images are predicted and compared; `trained_resize` says what a checkpoint was trained at."""
-    parser.add_argument(
-        "--resize",
-        choices=RESIZE,
-        default="img_size",
-        help="img_size: images and masks are resized to --img_size; keep: nothing is resized, images go one by one; "
-        "back: images are resized, and their predictions back to the masks' size",
-    )
+    meaning = "images and masks are resized to --img_size; keep: nothing is resized, images go one by one; "
+    meaning += "back: images are resized, and their predictions back to the masks' size"
+    parser.add_argument("--resize", choices=RESIZE, default="img_size", help=f"img_size: {meaning}")
 
 
 def trained_resize(settings: Mapping[str, Any]) -> str:
