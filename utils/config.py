@@ -6,6 +6,8 @@ A configuration's keys are flag names. A section named like a script holds what 
     img_size: 256
     train_recon: {epochs: 100}
     train_seg: {epochs: 300}
+
+One key is no flag: `published`, the figures of a paper that reproduce.py shows beside the measured ones.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import yaml
 
 from utils.errors import UserError
+from utils.metrics import PAPER_FIGURES
 from utils.precision import CHOICES
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -85,6 +88,7 @@ class ScriptParser(argparse.ArgumentParser):
         if path is None:
             return {}
         values = _read_yaml(path)
+        values.pop("published", None)
         sections = {name: values.pop(name) or {} for name in SCRIPTS if name in values}
         known = {action.dest for action in _every_shared_argument()._actions}
         for name in values:
@@ -92,7 +96,7 @@ class ScriptParser(argparse.ArgumentParser):
                 raise UserError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
-        flags = [flag for name, value in values.items() for flag in _as_flags(name, value)]
+        flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
         try:
             return self.given(flags)
         except UserError as error:
@@ -209,6 +213,32 @@ def describe(settings: argparse.Namespace) -> str:
     return "\n".join(f"  {name:<15} {value}" for name, value in sorted(vars(settings).items()) if value is not None)
 
 
+def as_flags(name: str, value: object) -> list[str]:
+    """A setting as the flag it stands for, so that both are checked by the same rules; none for None."""
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}={value}"]
+
+
+def published(dataset: str | None, config: str | None) -> dict[str, float]:
+    """The figures of a paper that the configuration quotes, in percent, such as {"iou": 88.29, "F1": 93.44}.
+
+    Empty where there is no configuration, or none in it.
+
+    Raises:
+        UserError: for anything but figures of `utils.metrics.PAPER_FIGURES` and numbers, naming the file.
+    """
+    path = _find_configuration(dataset, config)
+    quoted = (_read_yaml(path).get("published") or {}) if path else {}
+    if not isinstance(quoted, dict) or not all(
+        name in PAPER_FIGURES and isinstance(value, int | float) for name, value in quoted.items()
+    ):
+        raise UserError(f"{path}: published takes numbers in percent, of {', '.join(PAPER_FIGURES)}; it has {quoted}")
+    return quoted
+
+
 def _every_shared_argument() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     add_shared_arguments(parser, epochs=1)
@@ -239,15 +269,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"{path}: expected lines of the form 'flag: value'")
     return values
-
-
-def _as_flags(name: str, value: object) -> list[str]:
-    """A key of a configuration as the flag it stands for, so that both are checked by the same rules."""
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}={value}"]
 
 
 def positive(text: str) -> int:

@@ -17,11 +17,12 @@ from utils.distributed import world_size
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn")
 LISTS = ("train_file_dir", "val_file_dir")
+WEIGHTS = ("weights", "recon_weights", "seg_weights")
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Versions, the git commit (None outside a checkout), the device, and the list files with their SHA-256."""
+    """Versions, the git commit (None outside a checkout), the device; list files and weights by their SHA-256."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -30,12 +31,24 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": world_size(),
         "threads": torch.get_num_threads(),
-        "lists": {
-            name: hashlib.sha256(list_path(Path(settings.base_dir), file).read_bytes()).hexdigest()
-            for name in LISTS
-            if (file := getattr(settings, name, None)) and list_path(Path(settings.base_dir), file).is_file()
-        },
+        "lists": list_hashes(settings),
+        "weights": weight_hashes(settings),
     }
+
+
+def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
+    """The SHA-256 of each list file that is there, by its setting's name."""
+    base = Path(settings.base_dir)
+    return _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
+
+
+def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
+    """The SHA-256 of each file of weights that the settings name, by the setting's name."""
+    return _hashes({name: Path(file) for name in WEIGHTS if (file := getattr(settings, name, None))})
+
+
+def _hashes(files: dict[str, Path]) -> dict[str, str]:
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
 
 
 def _version(package: str) -> str | None:
