@@ -31,6 +31,7 @@ from utils.data import checked_cases
 from utils.division_table import Result
 from utils.errors import UserError
 from utils.protocol import Evaluation, Step, Training, check_lists, find_test_lists, numbered, run_division, shown
+from utils.published import published
 from utils.run import FREE_SETTINGS
 from utils.runtime import run_script
 
@@ -68,7 +69,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         UserError: for a flag that neither knows, or that the protocol decides.
     """
     args, rest = parser().parse_known_args(argv)
-    handed_on = train_seg.parser().given(rest)
+    handed_on = _training_flags().given(rest)
     for name, why in NOT_HERE.items():
         if name in handed_on:
             raise UserError(f"reproduce.py does not take --{name}: {why}")
@@ -76,7 +77,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     configured = train_seg.parser().settings(_flags(args.handed_on))
     args.base_dir = configured.base_dir
     args.output_dir = args.output_dir or str(config.output_dir(configured))
-    args.published = config.published(args.Dataset, args.config)
+    args.published = published(args.Dataset, args.config)
     if args.only and max(args.only) > args.divisions:
         raise UserError(f"--only {max(args.only)}: there are {args.divisions} divisions")
     return args
@@ -88,7 +89,7 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
     lists = {"train_file_dir": numbered(args.train_file, division), "val_file_dir": numbered(args.val_file, division)}
 
     def training(title: str, script: ModuleType, epochs: int | None, encoder_from: Path | None = None) -> Training:
-        argv = _flags({**args.handed_on, **lists, "epochs": epochs, "output_dir": folder})
+        argv = _flags({**_known_to(script, args), **lists, "epochs": epochs, "output_dir": folder})
         resolved = script.parser().settings(argv)
         phase = script.__name__.removeprefix("train_")
         return Training(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
@@ -97,12 +98,11 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
         training("phase 1", train_recon, args.recon_epochs),
         training("phase 2", train_seg, args.seg_epochs, folder / "recon"),
     ]
-    known = vars(evaluation.parser().parse_args([]))
-    shared = {name: value for name, value in args.handed_on.items() if name in known}
     for on, pattern in (("val", args.val_file), ("test", args.test_file)):
         for weights in ("best", "last") if pattern else ():
             name, checkpoint = numbered(pattern, division), folder / "seg" / f"{weights}.pth"
-            argv = _flags({**shared, "val_file_dir": name, "weights": checkpoint, "output_dir": folder})
+            given = {**_known_to(evaluation, args), "val_file_dir": name, "weights": checkpoint, "output_dir": folder}
+            argv = _flags(given)
             results = folder / "evaluation" / f"{weights}-{Path(name).stem}"
             resolved = functools.partial(evaluation.settings, argv)
             title = f"{weights} epoch on {name}"
@@ -152,9 +152,7 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
         if isinstance(step, Evaluation)
     ]
     phases = {step.phase: step.settings for step in plans[1] if isinstance(step, Training)}
-    notes = [
-        f"{len(done)} of {args.divisions} divisions ({', '.join(map(str, sorted(done)))}); each with its own encoder."
-    ]
+    notes = [f"Divisions done: {', '.join(map(str, sorted(done)))}; each trained an encoder of its own."]
     if other := _other_settings(args, phases):
         notes.append(f"Not as in configs/{args.Dataset}.yaml: {', '.join(other)}.")
     if not args.test_file:
@@ -168,17 +166,30 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
 
 def _other_settings(args: argparse.Namespace, phases: dict[str, argparse.Namespace]) -> list[str]:
     """Where the settings are not those of the Dataset's configuration alone: "seg epochs 2 (300)"."""
-    if not args.Dataset:
-        return []
-    other = []
-    for phase, script in (("recon", train_recon), ("seg", train_seg)):
-        configured = vars(script.parser().settings(["--Dataset", args.Dataset]))
-        other += [
-            f"{phase} {name} {value} ({configured[name]})"
-            for name, value in vars(phases[phase]).items()
-            if value != configured[name] and name not in {*FREE_SETTINGS, "train_file_dir", "val_file_dir"}
-        ]
-    return other
+    scripts = {"recon": train_recon, "seg": train_seg} if args.Dataset else {}
+    return [
+        f"{phase} {name} {value} ({configured[name]})"
+        for phase, script in scripts.items()
+        if (configured := vars(script.parser().settings(["--Dataset", args.Dataset])))
+        for name, value in vars(phases[phase]).items()
+        if value != configured[name] and name not in {*FREE_SETTINGS, "train_file_dir", "val_file_dir"}
+    ]
+
+
+def _training_flags() -> config.ScriptParser:
+    """A parser of the flags of both training scripts."""
+    both = train_seg.parser()
+    known = {action.dest for action in both._actions}
+    for action in train_recon.parser()._actions:
+        if action.dest not in known:
+            both._add_action(action)
+    return both
+
+
+def _known_to(script: ModuleType, args: argparse.Namespace) -> dict[str, object]:
+    """The flags that were given and that this script takes."""
+    known = vars(script.parser().parse_args([]))
+    return {name: value for name, value in args.handed_on.items() if name in known}
 
 
 def _flags(values: dict[str, object]) -> list[str]:

@@ -5,6 +5,7 @@ reproduce.py -> CommandRunner.run -> python train_seg.py ...
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -12,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -59,7 +59,12 @@ class CommandRunner:
         ) as self._process:
             if self.number:  # it came before there was a process to pass it on to
                 self._process.send_signal(_for_scripts(self.number))
-            code = self._process.wait()
+            code = None
+            while code is None:
+                # Not one wait without end: a signal that comes just before it, or that the system hands to another
+                # thread, would not be seen until the command has ended.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = self._process.wait(timeout=1)
         return code if code >= 0 else 128 - code
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
@@ -68,7 +73,7 @@ class CommandRunner:
             self._process.send_signal(_for_scripts(number))
 
 
-@contextmanager
+@contextlib.contextmanager
 def hold(folder: Path) -> Iterator[int | None]:
     """Holds a folder for this process and the commands that it starts: a second holder is refused.
 

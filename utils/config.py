@@ -7,7 +7,7 @@ A configuration's keys are flag names. A section named like a script holds what 
     train_recon: {epochs: 100}
     train_seg: {epochs: 300}
 
-One key is no flag: `published`, the figures of a paper that reproduce.py shows beside the measured ones.
+One key is no flag: `published`, see `utils.published`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 import yaml
 
 from utils.errors import UserError
-from utils.metrics import PAPER_FIGURES
 from utils.precision import CHOICES
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -84,10 +83,10 @@ class ScriptParser(argparse.ArgumentParser):
         return {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not _UNSET}
 
     def _configuration(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        path = _find_configuration(given.get("Dataset"), given.get("config"))
+        path = find_configuration(given.get("Dataset"), given.get("config"))
         if path is None:
             return {}
-        values = _read_yaml(path)
+        values = read_yaml(path)
         values.pop("published", None)
         sections = {name: values.pop(name) or {} for name in SCRIPTS if name in values}
         known = {action.dest for action in _every_shared_argument()._actions}
@@ -214,29 +213,14 @@ def describe(settings: argparse.Namespace) -> str:
 
 
 def as_flags(name: str, value: object) -> list[str]:
-    """A setting as the flag it stands for, so that both are checked by the same rules; none for None."""
+    """A setting as its flag, so that both are checked by the same rules: none for None, one for each item of a list."""
     if value is None:
         return []
+    if isinstance(value, list):
+        return [flag for item in value for flag in as_flags(name, item)]
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     return [f"--{name}={value}"]
-
-
-def published(dataset: str | None, config: str | None) -> dict[str, float]:
-    """The figures of a paper that the configuration quotes, in percent, such as {"iou": 88.29, "F1": 93.44}.
-
-    Empty where there is no configuration, or none in it.
-
-    Raises:
-        UserError: for anything but figures of `utils.metrics.PAPER_FIGURES` and numbers, naming the file.
-    """
-    path = _find_configuration(dataset, config)
-    quoted = (_read_yaml(path).get("published") or {}) if path else {}
-    if not isinstance(quoted, dict) or not all(
-        name in PAPER_FIGURES and isinstance(value, int | float) for name, value in quoted.items()
-    ):
-        raise UserError(f"{path}: published takes numbers in percent, of {', '.join(PAPER_FIGURES)}; it has {quoted}")
-    return quoted
 
 
 def _every_shared_argument() -> argparse.ArgumentParser:
@@ -245,7 +229,12 @@ def _every_shared_argument() -> argparse.ArgumentParser:
     return parser
 
 
-def _find_configuration(dataset: str | None, config: str | None) -> Path | None:
+def find_configuration(dataset: str | None, config: str | None) -> Path | None:
+    """The file that --Dataset or --config names; None if neither is given.
+
+    Raises:
+        UserError: for an unknown Dataset.
+    """
     if config is not None:
         return Path(config)
     if dataset is None:
@@ -259,7 +248,12 @@ def _find_configuration(dataset: str | None, config: str | None) -> Path | None:
     return path
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file, unchecked.
+
+    Raises:
+        UserError: if it cannot be read or is none.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

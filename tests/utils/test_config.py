@@ -116,3 +116,9 @@ def test_help_shows_defaults(capsys):
         train_seg.parser().settings(["--help"])
     shown = capsys.readouterr().out
     assert caught.value.code == 0 and "default: 256" in shown and "None" not in shown
+
+
+def test_settings_as_flags():
+    values = {"img_size": 64, "fit_masks": False, "sync_bn": True, "mask_suffix": None, "folder": ["a", "b c"]}
+    flags = [flag for name, value in values.items() for flag in config.as_flags(name, value)]
+    assert flags == ["--img_size=64", "--no-fit_masks", "--sync_bn", "--folder=a", "--folder=b c"]
