@@ -58,6 +58,10 @@ class Segmentation:
             for image, mask, probability in columns
         ]
 
+    def distributions(self, batch: Batch) -> dict[str, Tensor]:
+        """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
+        return {"dpconv/g": self.model.dpconv.code(self.model.deep_features(batch["image"]))}
+
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_seg", "Phase 2 of SRS: train the segmenter and its DPConv.")

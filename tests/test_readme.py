@@ -11,6 +11,7 @@ import pytest
 import benchmark
 import evaluation
 import prepare_data
+import reproduce
 import train_recon
 import train_seg
 
@@ -24,8 +25,10 @@ PARSE = {
     "evaluation.py": evaluation.parser().given,
     "prepare_data.py": prepare_data.parser().parse_args,
     "benchmark.py": benchmark.parser().parse_args,
+    "reproduce.py": reproduce.settings,
 }
-TEXTS = [*PAGES.values(), *(script.__doc__ for script in (train_recon, train_seg, evaluation, prepare_data, benchmark))]
+SCRIPTS = (train_recon, train_seg, evaluation, prepare_data, reproduce, benchmark)
+TEXTS = [*PAGES.values(), *(script.__doc__ for script in SCRIPTS)]
 COMMANDS = [
     command
     for text in TEXTS

@@ -6,6 +6,8 @@ A configuration's keys are flag names. A section named like a script holds what 
     img_size: 256
     train_recon: {epochs: 100}
     train_seg: {epochs: 300}
+
+One key is no flag: `published`, see `utils.published`.
 """
 
 from __future__ import annotations
@@ -91,10 +93,11 @@ class ScriptParser(argparse.ArgumentParser):
         return {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not _UNSET}
 
     def _configuration(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        path = _find_configuration(given.get("Dataset"), given.get("config"))
+        path = find_configuration(given.get("Dataset"), given.get("config"))
         if path is None:
             return {}
-        values = _read_yaml(path)
+        values = read_yaml(path)
+        values.pop("published", None)
         sections = {name: values.pop(name) or {} for name in SCRIPTS if name in values}
         known = {action.dest for action in _every_shared_argument()._actions}
         for name in values:
@@ -103,12 +106,12 @@ class ScriptParser(argparse.ArgumentParser):
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
         repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
-        single = [
-            (name, item)
+        # A list for a flag that takes one value is refused as such, not its last item taken.
+        values = {
+            name: value if name in repeated or not isinstance(value, list) else str(value)
             for name, value in values.items()
-            for item in (value if name in repeated and isinstance(value, list) else [value])
-        ]
-        flags = [flag for name, value in single for flag in _as_flags(name, value)]
+        }
+        flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
         try:
             return self.given(flags)
         except UserError as error:
@@ -254,13 +257,29 @@ def describe(settings: argparse.Namespace) -> str:
     return "\n".join(f"  {name:<15} {value}" for name, value in sorted(vars(settings).items()) if value is not None)
 
 
+def as_flags(name: str, value: object) -> list[str]:
+    """A setting as its flag, so that both are checked by the same rules: none for None, one for each item of a list."""
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return [flag for item in value for flag in as_flags(name, item)]
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}={value}"]
+
+
 def _every_shared_argument() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     add_shared_arguments(parser, epochs=1)
     return parser
 
 
-def _find_configuration(dataset: str | None, config: str | None) -> Path | None:
+def find_configuration(dataset: str | None, config: str | None) -> Path | None:
+    """The file that --Dataset or --config names; None if neither is given.
+
+    Raises:
+        UserError: for an unknown Dataset.
+    """
     if config is not None:
         return Path(config)
     if dataset is None:
@@ -274,7 +293,12 @@ def _find_configuration(dataset: str | None, config: str | None) -> Path | None:
     return path
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file, unchecked.
+
+    Raises:
+        UserError: if it cannot be read or is none.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -284,15 +308,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"{path}: expected lines of the form 'flag: value'")
     return values
-
-
-def _as_flags(name: str, value: object) -> list[str]:
-    """A key of a configuration as the flag it stands for, so that both are checked by the same rules."""
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}={value}"]
 
 
 def positive(text: str) -> int:

@@ -25,14 +25,14 @@ from utils.config import describe
 from utils.distributed import add_gradients, highest, is_writer, same_weights, say, wait_for_all, world_size
 from utils.logs import RunLog
 from utils.loss_watch import LossWatch, not_finite
-from utils.pictures import grid, save_png
+from utils.pictures import save_png
 from utils.run import Means, Run
 from utils.runtime import Batch, compile_model, in_force, layout, to_device
+from utils.samples import distributions, preview
 from utils.schedule import sgd_with_poly_decay
 from utils.signals import Stopped, StopRequest
 from utils.sync_batch_norm import synchronise_batch_norms
 
-PREVIEWS = 4  # validation images that are drawn after each epoch
 COLLAPSED = 10  # epochs of nothing, or everything, predicted after which the run says so
 COLLAPSE_ADVICE = (
     f"warning: for {COLLAPSED} epochs the network has predicted nothing, or everything, on every validation image. "
@@ -55,6 +55,9 @@ class Phase(Protocol):
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """A row of tiles for each image of the batch."""
+
+    # Optional: def distributions(self, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the distribution of,
+    # (B, K) by name.
 
 
 def fit(
@@ -122,7 +125,9 @@ def _one_epoch(
 ) -> None:
     """Trains, validates, logs (if there is a log: in the writer) and saves one epoch."""
     started = time.perf_counter()
+    images = len(train.dataset) - run.step * run.settings.batch_size
     train_one_epoch(phase, run, train, device, stop)
+    seconds_of_training = time.perf_counter() - started
     same_weights(phase.model)  # the running statistics of batch norms are each process's own
     train_figures = run.means.total().read()
     figures = validate(phase, val, device, run, stop)
@@ -137,14 +142,18 @@ def _one_epoch(
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "seconds": round(time.perf_counter() - started, 2),
     }
+    if images > 0:  # none are left of an epoch that was stopped in its validation
+        entry["images_per_second"] = round(images / seconds_of_training, 3)
     if log:
         # The line comes first: that of an epoch that is run again is dropped, one that is missing stays missing.
         log.write_line(entry)
     run.finish_epoch(figures, best, improved)
     if not log:
         return
-    picture = _preview(phase, val, device)
-    log.write_board(entry, picture)
+    phase.model.eval()
+    picture = preview(phase.draw, val, device)
+    histograms = distributions(phase.distributions, val, device) if hasattr(phase, "distributions") else {}
+    log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
     tqdm.write(_line(phase, entry, epochs, best))
     if _has_collapsed(log.entries):
@@ -233,16 +242,6 @@ def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None)
         wait_for_all()  # torchrun ends the others when the first of them has gone
         done = f"epoch {run.epoch + 1} of {run.settings.epochs}, after step {run.step}"
         raise Stopped(number, f"stopped in {done}; saved as {run.last}, --resume goes on from there")
-
-
-@torch.inference_mode()
-def _preview(phase: Phase, loader: DataLoader, device: torch.device) -> np.ndarray:
-    """A few validation images, spread over the list, as the phase draws them."""
-    phase.model.eval()
-    dataset = loader.dataset
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, PREVIEWS).astype(int))
-    batches = (to_device(loader.collate_fn([dataset[int(i)]]), device) for i in chosen)
-    return grid([row for batch in batches for row in phase.draw(batch)])
 
 
 def _has_collapsed(entries: list[dict[str, Any]]) -> bool:

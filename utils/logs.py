@@ -1,4 +1,4 @@
-"""What a run leaves for its reader: its settings, one JSON line an epoch, TensorBoard scalars and pictures."""
+"""What a run leaves for its reader: its settings, one JSON line an epoch, TensorBoard events (docs/tensorboard.md)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.files import replacing, writing
@@ -44,18 +45,21 @@ class RunLog:
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def write_board(self, entry: dict[str, Any], picture: np.ndarray) -> None:
-        """The same epoch for TensorBoard, and a picture (H, W, 3) uint8.
+    def write_board(self, entry: dict[str, Any], picture: np.ndarray, histograms: dict[str, Tensor]) -> None:
+        """The same epoch for TensorBoard, a picture (H, W, 3) uint8, and what to show the distribution of.
 
         Raises:
             UserError: if it cannot be written.
         """
         with writing(self.board_folder):
-            for part, values in entry.items():
-                if isinstance(values, dict):
-                    for name, value in values.items():
-                        self.board.add_scalar(f"{name}/{part}", value, entry["epoch"])
-            self.board.add_scalar("learning_rate", entry["learning_rate"], entry["epoch"])
+            for part, value in entry.items():
+                if isinstance(value, dict):
+                    for name, figure in value.items():
+                        self.board.add_scalar(f"{name}/{part}", figure, entry["epoch"])
+                elif part != "epoch":  # learning_rate, seconds, images_per_second
+                    self.board.add_scalar(f"run/{part}", value, entry["epoch"])
+            for name, values in histograms.items():
+                self.board.add_histogram(name, values.float().cpu(), entry["epoch"])
             self.board.add_image("validation", picture, entry["epoch"], dataformats="HWC")
             self.board.flush()
 

@@ -18,11 +18,12 @@ from utils.distributed import world_size
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
 LISTS = ("train_file_dir", "val_file_dir")
+WEIGHTS = ("weights", "recon_weights", "seg_weights")
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Versions, the git commit (None outside a checkout), the device, and the SHA-256 of the lists."""
+    """Versions, the git commit (None outside a checkout), the device; list files and weights by their SHA-256."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -31,17 +32,26 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": world_size(),
         "threads": torch.get_num_threads(),
-        "lists": _lists(settings),
+        "lists": list_hashes(settings),
+        "weights": weight_hashes(settings),
     }
 
 
-def _lists(settings: argparse.Namespace) -> dict[str, str]:
-    """The SHA-256 of each list file; of the unlabeled images, that of their names and sizes."""
+def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
+    """The SHA-256 of each list file that is there, by its setting's name; of unlabeled images, of names and sizes."""
     base = Path(settings.base_dir)
-    files = {name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))}
-    hashes = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file.is_file()}
+    hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
     folders = getattr(settings, "unlabeled_dir", None)
     return {**hashes, "unlabeled_dir": fingerprint(folders)} if folders else hashes
+
+
+def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
+    """The SHA-256 of each file of weights that the settings name, by the setting's name."""
+    return _hashes({name: Path(file) for name in WEIGHTS if (file := getattr(settings, name, None))})
+
+
+def _hashes(files: dict[str, Path]) -> dict[str, str]:
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
 
 
 def _version(package: str) -> str | None:

@@ -17,7 +17,7 @@ from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
 from utils.distributed import gather, is_writer
 from utils.errors import UserError
 from utils.precision import Precision
-from utils.provenance import provenance
+from utils.provenance import list_hashes, provenance
 
 # Settings that a run may change when it goes on; all others are the experiment itself.
 FREE_SETTINGS = {
@@ -145,8 +145,7 @@ class Run:
                 f"{self.folder} holds a run already: --resume goes on with it, --output_dir starts elsewhere"
             )
         previous = load_checkpoint(self.last, self.name)
-        self._refuse_other_settings(previous["settings"])
-        explain(lambda: self._refuse_other_lists(previous["provenance"]["lists"]), self.last)
+        refuse_another_run(previous, self.settings, self.last)
         fill(self.model, previous["model"], self.last)
         explain(lambda: self._restore(previous), self.last)
         return True
@@ -180,25 +179,28 @@ class Run:
         _set_random_states(previous["random"])
         self.epoch, self.step, self.best = int(previous["epoch"]), int(previous["step"]), previous["best"]
 
-    def _refuse_other_settings(self, before: dict[str, Any]) -> None:
-        now = vars(self.settings)
-        differing = [
-            f"{name} was {before.get(name)}, now {now.get(name)}"
-            for name in sorted((before.keys() | now.keys()) - FREE_SETTINGS)
-            if before.get(name) != now.get(name)
-        ]
-        if differing:
-            raise UserError(
-                f"{self.last} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
-            )
 
-    def _refuse_other_lists(self, before: dict[str, str]) -> None:
-        now = self.provenance["lists"]
-        if differing := [name for name in {**before, **now} if now.get(name) != before.get(name)]:
-            files = ", ".join(f"{name} ({getattr(self.settings, name, None)})" for name in differing)
-            raise UserError(
-                f"the run in {self.last} had other lists: {files} was changed; --output_dir starts a new one"
-            )
+def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, path: Path) -> None:
+    """Whether the checkpoint `previous`, read from `path`, is of the experiment that the settings describe.
+
+    Raises:
+        UserError: names the settings and lists that differ; or if the file is damaged.
+    """
+    before, now = previous["settings"], vars(settings)
+    differing = [
+        f"{name} was {before.get(name)}, now {now.get(name)}"
+        for name in sorted((before.keys() | now.keys()) - FREE_SETTINGS)
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"{path} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
+        )
+    lists_before: dict[str, str] = explain(lambda: dict(previous["provenance"]["lists"]), path)
+    lists = list_hashes(settings)
+    if differing := [name for name in {**lists_before, **lists} if lists.get(name) != lists_before.get(name)]:
+        files = ", ".join(f"{name} ({getattr(settings, name, None)})" for name in differing)
+        raise UserError(f"the run in {path} had other lists: {files} was changed; --output_dir starts a new one")
 
 
 def _random_states() -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONE_WISH = 1.0  # seconds in which a second signal is the first one, delivered twice
 
 
 class Stopped(Exception):
@@ -20,6 +22,9 @@ class Stopped(Exception):
 
 class StopRequest:
     """Within this context the first SIGINT or SIGTERM is remembered in `number` (0 before); a second one acts at once.
+
+    A scheduler that signals every process of a job, and a script that passes on what it receives (reproduce.py), make
+    two of one wish: what comes within `ONE_WISH` of the first is taken as the same.
 
     Args:
         patient: a second one is ignored, too. For a job of several processes: torchrun passes on what it receives, so
@@ -46,9 +51,12 @@ class StopRequest:
                 raise
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        if not self.patient:
-            self._restore()
+        if self.number:
+            if not self.patient and time.monotonic() - self._since > ONE_WISH:
+                self._restore()
+                signal.raise_signal(number)
+            return
+        self.number, self._since = number, time.monotonic()
         # torch raises an error wherever the script happens to be, in the middle of a step, when a loader process ends.
         if hasattr(signal, "SIGCHLD"):  # not on Windows
             signal.signal(signal.SIGCHLD, lambda *_: None)

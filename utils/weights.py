@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models import SRS, build_reconstruction, build_srs
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
@@ -38,6 +40,19 @@ def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -
     network = explain(lambda: build_srs(checkpoint["settings"]["variant"], encoder_bn), path)
     fill(network, checkpoint["model"], path)
     return network.eval()
+
+
+def same_encoder(segmentation: Mapping[str, Any], reconstruction: Mapping[str, Any]) -> bool:
+    """Whether the SRS of a phase 2 checkpoint holds the encoder of that phase 1 checkpoint, bit for bit."""
+    frozen = _below("encoder.", segmentation["model"])
+    pretrained = _below("encode.", reconstruction["model"])
+    return frozen.keys() == pretrained.keys() and all(
+        torch.equal(value, pretrained[name]) for name, value in frozen.items()
+    )
+
+
+def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def load_authors(recon_path: Path, seg_path: Path, encoder_bn: str) -> SRS:

@@ -144,3 +144,9 @@ def test_crop_and_resize(tmp_path, configuration):
     assert (settings.field, settings.resize) == ("infrared", "back")
     assert config.trained_resize({"crop": 64}) == "keep"
     assert config.trained_resize({"crop": None}) == config.trained_resize({}) == "img_size"
+
+
+def test_settings_as_flags():
+    values = {"img_size": 64, "fit_masks": False, "sync_bn": True, "mask_suffix": None, "folder": ["a", "b c"]}
+    flags = [flag for name, value in values.items() for flag in config.as_flags(name, value)]
+    assert flags == ["--img_size=64", "--no-fit_masks", "--sync_bn", "--folder=a", "--folder=b c"]

@@ -1,0 +1,360 @@
+"""The whole protocol on a dozen sample images; the scripts run inside this process, but for where signals matter."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import evaluation
+import models
+import reproduce
+import train_recon
+import train_seg
+from datasets.sample import make_sample
+from utils import protocol
+from utils.checkpoint import load_checkpoint
+from utils.commands import CommandRunner, hold
+from utils.errors import UserError
+from utils.signals import Stopped
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS = ["--variant", "srs_tiny", "--img_size", "16", "--workers", "0", "--batch_size", "4", "--divisions", "2"]
+FLAGS += ["--recon_epochs", "1", "--seg_epochs", "2"]
+DIVISIONS = {  # of eight cases; case 1 is in both test lists
+    1: {"train": "23456", "val": "78", "test": "1"},
+    2: {"train": "45678", "val": "23", "test": "1"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_networks():
+    """Most of the time here would go into reading checkpoints of a thousand tensors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "RECONSTRUCTION_DEPTHS", (1, 1, 1, 1))
+        patch.setitem(models.VARIANTS, "srs_tiny", models.Variant((8, 16, 32, 64), (1, 1, 1, 1)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    base = tmp_path_factory.mktemp("data") / "set"
+    make_sample(base, count=8, size=32)
+    names = sorted(path.stem for path in (base / "images").iterdir())
+    for division, lists in DIVISIONS.items():
+        for name, numbers in lists.items():
+            chosen = "".join(f"{names[int(number) - 1]}\n" for number in numbers)
+            (base / f"{name}{division}.txt").write_text(chosen)
+    return base
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Has the scripts run inside this process; returns what ran: (script, folder of its division)."""
+    calls = []
+
+    def run(runner, command, held):
+        script, *argv = command[1:]
+        name = Path(script).stem
+        (output,) = [flag.partition("=")[2] for flag in argv if flag.startswith("--output_dir")]
+        calls.append((name, Path(output).name))
+        module = {"train_recon": train_recon, "train_seg": train_seg, "evaluation": evaluation}[name]
+        parse = evaluation.settings if name == "evaluation" else module.parser().settings
+        try:
+            module.main(parse(argv))
+        except Stopped as stopped:
+            runner.number = stopped.number
+            return 128 + stopped.number
+        return 0
+
+    monkeypatch.setattr(CommandRunner, "run", run)
+    return calls
+
+
+def call(base, out, *more):
+    reproduce.main(reproduce.settings(["--base_dir", str(base), "--output_dir", str(out), *FLAGS, *more]))
+
+
+WHOLE = [
+    (script, f"division{i}")
+    for i in (1, 2)
+    for script in ("train_recon", "train_seg", "evaluation", "evaluation", "evaluation", "evaluation")
+]
+
+
+def results(out):
+    """The table's figures, without what tells where and when it was made."""
+    record = json.loads((out / "reproduce.json").read_text())
+    return record["divisions"], record["over_divisions"]
+
+
+@pytest.fixture(scope="module")
+def whole(base, tmp_path_factory):
+    """One whole run, left as it is by the tests."""
+    out = tmp_path_factory.mktemp("whole") / "experiment"
+    with pytest.MonkeyPatch.context() as patch:
+        calls = ran.__wrapped__(patch)
+        call(base, out)
+    return out, calls
+
+
+def test_the_whole_protocol(whole):
+    out, calls = whole
+    assert calls == WHOLE
+    divisions, spreads = results(out)
+    lists = [("val", "best", 2), ("val", "last", 2), ("test", "best", 1), ("test", "last", 1)]
+    rows = [(row["division"], row["on"], row["weights"], row["images"]) for row in divisions]
+    assert rows == [(i, *row) for i in (1, 2) for row in lists]
+    for row in divisions:
+        last = load_checkpoint(out / f"division{row['division']}" / "seg" / f"{row['weights']}.pth", "seg")
+        assert last["epoch"] == row["epoch"]
+        if row["on"] == "val":
+            assert row["figures"]["iou"] == pytest.approx(100 * last["figures"]["iou"], rel=1e-4, abs=1e-6)
+    (last_on_val,) = [row for row in spreads if (row["list"], row["weights"]) == ("val", "last")]
+    values = [row["figures"]["ACC"] for row in divisions if (row["on"], row["weights"]) == ("val", "last")]
+    assert last_on_val["mean"]["ACC"] == pytest.approx(sum(values) / 2)
+    assert last_on_val["standard_deviation"]["ACC"] == pytest.approx(statistics.stdev(values))
+
+
+def test_csv_and_markdown_hold_the_same_figures(whole):
+    out, _ = whole
+    divisions, spreads = results(out)
+    rows = list(csv.DictReader((out / "reproduce.csv").open()))
+    assert [float(row["iou"]) for row in rows[:8]] == pytest.approx([row["figures"]["iou"] for row in divisions])
+    means = {(row["list"], row["weights"]): float(row["ACC"]) for row in rows[8:] if row["division"] == "mean"}
+    page = (out / "reproduce.md").read_text()
+    for row in spreads:
+        assert means[row["list"], row["weights"]] == pytest.approx(row["mean"]["ACC"])
+        assert f"{row['mean']['ACC']:.2f} ± {row['standard_deviation']['ACC']:.2f}" in page
+    assert "2 of 2 divisions" in page and "published" not in page
+
+
+def test_a_second_call_runs_nothing(whole, base, ran):
+    out, _ = whole
+    before = (out / "reproduce.json").read_bytes()
+    call(base, out)
+    assert ran == [] and (out / "reproduce.json").read_bytes() == before
+
+
+def test_each_division_has_an_encoder_of_its_own(whole):
+    states = [load_checkpoint(whole[0] / f"division{i}" / "seg" / "last.pth", "seg")["model"] for i in (1, 2)]
+    name = "encoder.stem.0.weight"
+    assert not torch.equal(states[0][name], states[1][name])
+
+
+def test_stopped_in_phase_2_it_goes_on_inside_the_epoch_to_the_same_table(whole, base, ran, tmp_path, monkeypatch):
+    step, steps = train_seg.Segmentation.step, []
+
+    def counted(self, batch):
+        steps.append(torch.is_grad_enabled())
+        if sum(steps) == 3 and steps[-1]:  # the first of the second epoch's two
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch)
+
+    monkeypatch.setattr(train_seg.Segmentation, "step", counted)
+    with pytest.raises(Stopped, match=r"division 1, phase 2; the same command goes on there"):
+        call(base, tmp_path, "--only", "1")
+    assert ran == WHOLE[:2]
+    last = load_checkpoint(tmp_path / "division1" / "seg" / "last.pth", "seg")
+    assert (last["epoch"], last["step"]) == (1, 1)
+    ran.clear()
+    call(base, tmp_path, "--only", "1")
+    assert ran == WHOLE[1:6]
+    divisions, spreads = results(tmp_path)
+    assert divisions == results(whole[0])[0][:4]
+    assert spreads[0]["standard_deviation"]["iou"] is None
+    page = (tmp_path / "reproduce.md").read_text()
+    assert "1 of 2 divisions" in page and "Divisions done: 1;" in page
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A whole run that a test may change."""
+    return shutil.copytree(whole[0], tmp_path / "copy")
+
+
+def test_results_of_other_weights_are_made_again(whole, base, ran, copy):
+    summary = copy / "division1" / "evaluation" / "last-val1" / "summary.json"
+    content = json.loads(summary.read_text())
+    content["provenance"]["weights"]["weights"] = "0" * 64
+    summary.write_text(json.dumps(content))
+    call(base, copy)
+    assert ran == [("evaluation", "division1")]
+    assert results(copy) == results(whole[0])
+
+
+def test_an_encoder_trained_again_is_not_mixed_with_the_old_phase_2(base, ran, copy):
+    shutil.copy(copy / "division2" / "recon" / "best.pth", copy / "division1" / "recon" / "best.pth")
+    with pytest.raises(UserError, match=r"trained on another encoder than .*division1/recon/best\.pth"):
+        call(base, copy)
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--seg_epochs", "3"], r"division1/seg/last\.pth.*epochs was 2, now 3.*--output_dir"),
+        (["--base_lr", "0.02"], r"division1/recon/last\.pth.*base_lr was 0\.01, now 0\.02"),
+        (["--train_file", "val{}.txt", "--val_file", "train{}.txt"], "train_file_dir was train1.txt, now val1.txt"),
+    ],
+)
+def test_other_settings_are_refused_before_anything_runs(whole, base, ran, more, message):
+    with pytest.raises(UserError, match=message):
+        call(base, whole[0], *more)
+    assert ran == []
+
+
+def test_dry_run_says_what_is_done_and_runs_nothing(whole, base, ran, tmp_path, capsys):
+    call(base, whole[0], "--dry_run")
+    shown = capsys.readouterr().out
+    assert shown.count(": done") == 12 and "to do" not in shown
+    call(base, tmp_path / "new", "--dry_run", "--nproc", "2")
+    shown = capsys.readouterr().out
+    assert shown.count(": to do") == 12 and "torchrun --standalone --nproc_per_node=2 train_seg.py" in shown
+    assert ran == [] and not (tmp_path / "new").exists()
+
+
+def test_missing_lists_name_the_command_that_makes_them(base, tmp_path):
+    with pytest.raises(UserError, match=r"(?s)no train3\.txt, val3\.txt.*prepare_data\.py split .*set --divisions 3"):
+        call(base, tmp_path, "--divisions", "3", "--dry_run")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--epochs", "3"], "--recon_epochs and --seg_epochs"),
+        (["--resume"], "always goes on"),
+        (["--only", "3"], "there are 2 divisions"),
+        (["--img_sise", "3"], "unrecognized arguments: --img_sise"),
+        (["--train_file", "train.txt"], r"--train_file train\.txt: with 2 divisions it needs \{\}"),
+        (["--test_file", "sub/val{}.txt"], "no sub/val1.txt"),
+    ],
+)
+def test_faults_on_the_command_line(base, tmp_path, ran, more, message):
+    with pytest.raises(UserError, match=message):
+        call(base, tmp_path / "new", *more)
+    assert ran == [] and not (tmp_path / "new").exists()
+
+
+def test_a_faulty_mask_of_the_last_division_is_found_before_the_first_is_trained(base, ran, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(base, data)
+    name = (data / "val2.txt").read_text().split()[0]
+    (data / "train1.txt").write_text((data / "train1.txt").read_text().replace(f"{name}\n", ""))
+    next((data / "masks").glob(f"{name}*")).unlink()
+    with pytest.raises(UserError, match=name):
+        call(data, tmp_path / "out")
+    assert ran == []
+
+
+def test_published_figures_stand_beside(base, ran, copy, tmp_path):
+    (tmp_path / "own.yaml").write_text(f"base_dir: {base}\npublished: {{iou: 88.29, F1: 93.44}}\n")
+    reproduce.main(reproduce.settings(["--config", str(tmp_path / "own.yaml"), "--output_dir", str(copy), *FLAGS]))
+    (row,) = [line for line in (copy / "reproduce.md").read_text().splitlines() if "published" in line]
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["88.29", "93.44"] and ran == []
+
+
+def test_the_papers_figures_are_those_of_the_paper():
+    published = {name: reproduce.settings(["--Dataset", name]).published for name in ("BUS", "KBT2019", "BUSI")}
+    assert published == {"BUS": {"iou": 88.29, "F1": 93.44}, "KBT2019": {"iou": 86.34, "F1": 92.62}, "BUSI": {}}
+
+
+def test_published_figures_must_be_figures(tmp_path):
+    (tmp_path / "own.yaml").write_text("base_dir: x\npublished: {IoU: high}\n")
+    with pytest.raises(UserError, match=r"own\.yaml: published takes numbers"):
+        reproduce.settings(["--config", str(tmp_path / "own.yaml")])
+
+
+SAVES = """
+import signal, sys, time
+def save(number, frame):
+    open(sys.argv[1], "a").write(f"{number} ")
+    sys.exit(128 + number)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, save)
+print("ready", flush=True)
+open(sys.argv[2], "w").close()
+time.sleep(30)
+"""
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP, 15)]
+)
+def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
+    was = signal.signal(number, signal.SIG_DFL)  # pytest itself may run under nohup
+    command = [sys.executable, "-c", SAVES, str(tmp_path / "told"), str(tmp_path / "ready")]
+    sends = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'ready')!r}): time.sleep(0.02)\n"
+    sender = subprocess.Popen([sys.executable, "-c", f"{sends}os.kill({os.getpid()}, {int(number)})"])
+    with CommandRunner() as runner:
+        assert runner.run(command) == 128 + told
+        assert runner.run(command) == 128 + number  # after a signal nothing is started
+    sender.wait()
+    assert runner.number == number and signal.signal(number, was) == signal.SIG_DFL
+    assert (tmp_path / "told").read_text().split() == [str(int(told))]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
+def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_until_then(tmp_path, monkeypatch):
+    argv = [str(tmp_path / "told"), str(tmp_path / "ready")]
+    code = (
+        "import sys; from pathlib import Path; from utils.commands import CommandRunner, hold\n"
+        f"with hold(Path({str(tmp_path)!r})) as held, CommandRunner() as runner:\n"
+        f"    runner.run([sys.executable, '-c', {SAVES!r}, *{argv!r}], held)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
+        wait_for(tmp_path / "ready")
+        monkeypatch.setattr("utils.commands.PATIENCE", 0)
+        with pytest.raises(UserError, match="another process works in"), hold(tmp_path):
+            pass
+        parent.kill()
+    monkeypatch.setattr("utils.commands.PATIENCE", 30)
+    with hold(tmp_path):
+        assert (tmp_path / "told").read_text().split() == ["15"]
+
+
+def test_what_a_script_ends_with(base, tmp_path, monkeypatch):
+    for code, message in ((2, "its message stands above"), (137, "signal 9 has ended it"), (0, "is not done")):
+        monkeypatch.setattr(CommandRunner, "run", lambda runner, command, held, code=code: code)
+        with pytest.raises(UserError, match=f"division 1, phase 1.*{message}"):
+            call(base, tmp_path)
+
+
+def test_a_real_run_is_stopped_and_ends_its_script(base, tmp_path):
+    """With processes: the signal goes to reproduce.py alone, which has the training save."""
+    flags = ["--base_dir", str(base), "--output_dir", str(tmp_path), *FLAGS, "--recon_epochs", "500"]
+    command = [sys.executable, str(ROOT / "reproduce.py"), *flags]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "division1" / "recon" / "last.pth").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped in division 1, phase 1; the same command goes on there" in errors and "Traceback" not in errors
+    plan = reproduce.steps(prepared(reproduce.settings(flags)), 1)
+    assert plan[0].progress().text.startswith("to go on after epoch")
+
+
+def prepared(args):
+    args.test_file = protocol.find_test_lists(args.base_dir, args.divisions)
+    return args
