@@ -5,6 +5,7 @@
     python evaluation.py --weights checkpoints/BUS/seg/best.pth --Dataset BUSI    # on other data
     python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
         --encoder_bn batch --normalization authors                       # the authors' released weights
+    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, summary.json and examples.png into OUTPUT_DIR/evaluation/WEIGHTS-LIST.
@@ -16,14 +17,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from datasets.load import data_folder
 from models import SRS
 from utils import config
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
 from utils.distributed import is_writer, say
+from utils.engines import ENGINES, load_engine
 from utils.errors import UserError
 from utils.evaluation import draw_examples, evaluate, table, write_results
 from utils.pictures import save_png
@@ -43,6 +43,9 @@ def parser() -> config.ScriptParser:
     config.add_model_arguments(parser)
     config.add_run_arguments(parser)
     parser.add_argument("--batch_size", type=config.positive, default=8, help="1 is used with --encoder_bn batch")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
+    )
     weights = parser.add_argument_group("weights")
     weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
@@ -83,10 +86,11 @@ def main(args: argparse.Namespace) -> dict:
     """Evaluates and returns the summary that it also writes."""
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
-    model = load_model(args).fuse().to(device, memory_format=torch.channels_last)
+    precision = Precision(args.amp, device)
+    model = load_engine(args.engine, load_model(args), precision, args.threads, args.normalization)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    results = evaluate(model, loader, device, Precision(args.amp, device))
+    results = evaluate(model, loader, device, precision)
     summary = {**results.summary(), "settings": vars(args), "provenance": provenance(args, device)}
     if not is_writer():
         return summary

@@ -18,6 +18,9 @@ def spatial_mean(x: Tensor) -> Tensor:
 
 def spatial_maximum(x: Tensor) -> tuple[Tensor, Tensor]:
     """Each channel's maximum and the pixel (row * W + column) it stands at, (B, C, 1, 1) both."""
+    if torch.jit.is_tracing():  # for another format, none of which pools windows of a size that is not known yet
+        maximum, position = x.flatten(2).max(2)
+        return maximum[:, :, None, None], position[:, :, None, None]
     return F.max_pool2d(x, x.shape[2:], return_indices=True)
 
 
@@ -36,7 +39,7 @@ def channel_mean(x: Tensor) -> Tensor:
 
 def channel_maximum(x: Tensor) -> Tensor:
     """(B, 1, H, W)."""
-    if (x.dtype == torch.float32 and x.shape[1] >= 64) or x.shape[1] % 2:
+    if (x.dtype == torch.float32 and x.shape[1] >= 64) or x.shape[1] % 2 or torch.jit.is_tracing():
         return x.amax(1, keepdim=True)
     while x.shape[1] % 2 == 0:  # halves: amax has no vector instructions for few channels
         x = torch.maximum(*x.chunk(2, dim=1))
