@@ -15,7 +15,7 @@ from utils.distributed import say
 from utils.errors import UserError
 from utils.export import FORMATS, export_model
 from utils.precision import Precision
-from utils.sessions import Run, library, open_onnx, open_openvino
+from utils.sessions import Run, has_bfloat16, library, open_onnx, open_openvino
 
 ENGINES = ("torch", "onnxruntime", "openvino")
 
@@ -53,6 +53,8 @@ def load_engine(
     if precision.name == "bf16" and name == "onnxruntime":
         raise UserError("--engine onnxruntime computes in float32 on CPUs: pass --amp off, or --engine openvino")
     library(name)
+    if precision.name == "bf16" and not has_bfloat16():
+        raise UserError("this CPU has no bfloat16 (AVX512-BF16 or AMX): pass --amp off")
     return _Exported(_open(name, model, precision, threads or torch.get_num_threads(), normalization))
 
 
