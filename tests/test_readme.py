@@ -10,6 +10,7 @@ import pytest
 
 import benchmark
 import evaluation
+import export
 import prepare_data
 import train_recon
 import train_seg
@@ -22,10 +23,12 @@ PARSE = {
     "train_recon.py": train_recon.parser().settings,
     "train_seg.py": train_seg.parser().settings,
     "evaluation.py": evaluation.parser().given,
+    "export.py": export.parser().parse_args,
     "prepare_data.py": prepare_data.parser().parse_args,
     "benchmark.py": benchmark.parser().parse_args,
 }
-TEXTS = [*PAGES.values(), *(script.__doc__ for script in (train_recon, train_seg, evaluation, prepare_data, benchmark))]
+SCRIPTS = (train_recon, train_seg, evaluation, export, prepare_data, benchmark)
+TEXTS = [*PAGES.values(), *(script.__doc__ for script in SCRIPTS)]
 COMMANDS = [
     command
     for text in TEXTS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from datasets.transforms import Transform, constants
 from utils import export
 from utils.errors import UserError
 from utils.export import FORMATS, METADATA, export_model
+from utils.files import replacing
 from utils.sessions import has_bfloat16, library, open_openvino
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -145,6 +147,24 @@ def test_both_files_of_openvino_are_replaced(exported, tmp_path):
     for suffix in (".xml", ".bin"):
         assert path.with_suffix(suffix).read_bytes() == made.with_suffix(suffix).read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_old_xml_never_meets_a_new_bin(exported, tmp_path, monkeypatch):
+    path = tmp_path / "srs.xml"
+    path.write_text("old"), path.with_suffix(".bin").write_text("old")
+    _, made, _, _ = exported("openvino")
+
+    @contextmanager
+    def full_disk(target):
+        with replacing(target) as beside:
+            yield beside
+            if target == path:
+                raise OSError("no space")
+
+    monkeypatch.setattr(export, "replacing", full_disk)
+    with pytest.raises(UserError, match="no space"):
+        export._move(made, path)
+    assert [left.name for left in tmp_path.iterdir()] == ["srs.bin"]
 
 
 def test_a_suffix_of_another_format_says_so(tmp_path):
