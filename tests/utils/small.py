@@ -1,12 +1,15 @@
-"""The smallest SRS there is, which exports in a second."""
+"""The smallest SRS there is, which exports in a second; and optional libraries."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from models.dpconv import DPConv
 from models.nested import NestedEncoder, NestedUNet
 from models.srs import SRS
+from utils.errors import UserError
+from utils.sessions import library
 
 
 def small_srs(encoder_bn="frozen"):
@@ -20,3 +23,12 @@ def small_srs(encoder_bn="frozen"):
             torch.nn.init.uniform_(module.running_mean, -1, 1)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     return srs.eval()
+
+
+def need(*names):
+    """Skips the test without these libraries. (importorskip would let OpenVINO report home.)"""
+    for name in names:
+        try:
+            library(name)
+        except UserError as error:
+            pytest.skip(str(error))

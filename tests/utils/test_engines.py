@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from small import small_srs
+from small import need, small_srs
 
 from utils import engines
 from utils.engines import ENGINES, load_engine
@@ -26,8 +26,7 @@ def srs():
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request, srs):
     if request.param != "torch":
-        pytest.importorskip({"onnxruntime": "onnx"}.get(request.param, request.param))
-        pytest.importorskip(request.param)
+        need(*(["onnx", "onnxruntime"] if request.param == "onnxruntime" else ["openvino"]))
     return load_engine(request.param, srs, OFF, threads=1)
 
 
@@ -61,7 +60,7 @@ def test_bfloat16_of_torch(srs):
 
 
 def test_bfloat16_on_a_cpu_without_it_says_so(monkeypatch, srs):
-    pytest.importorskip("openvino")
+    need("openvino")
     monkeypatch.setattr(engines, "has_bfloat16", lambda: False)
     with pytest.raises(UserError, match=r"no bfloat16.*--amp off"):
         load_engine("openvino", srs, BF16)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
-from small import small_srs
+from small import need, small_srs
 
 from datasets.transforms import Transform, constants
 from utils import export
@@ -19,6 +21,7 @@ from utils.sessions import has_bfloat16, library, open_openvino
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
+ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino",), "torchscript": ()}
 SHAPES = [(1, 3, 32, 32), (4, 3, 33, 47), (1, 3, 8, 8), (2, 3, 16, 9)]
 METADATA_OF_TEST = {"variant": "small", "mean": "[0.485, 0.456, 0.406]"}
@@ -30,8 +33,7 @@ def exported(tmp_path_factory):
     made = {}
 
     def make(format, encoder_bn="frozen"):
-        for name in LIBRARIES[format]:
-            pytest.importorskip(name)
+        need(*LIBRARIES[format])
         if (format, encoder_bn) not in made:
             srs, lines = small_srs(encoder_bn), []
             path = tmp_path_factory.mktemp("export") / f"srs{FORMATS[format].suffix}"
@@ -178,6 +180,13 @@ def test_a_missing_library_names_the_command(monkeypatch, tmp_path, format):
     with pytest.raises(UserError, match=rf"needs {LIBRARIES[format][0]}.*pip install -r requirements-export\.txt"):
         export_model(small_srs(), format, tmp_path / f"srs{FORMATS[format].suffix}", "imagenet", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_openvino_does_not_report_home():
+    need("openvino")
+    code = "import sys; from utils.sessions import library; library('openvino'); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert "'openvino'" in done.stdout and "openvino_telemetry.main" not in done.stdout
 
 
 @pytest.mark.parametrize("normalization", ["imagenet", "authors"])
