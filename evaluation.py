@@ -8,6 +8,7 @@
         --encoder_bn batch --normalization authors                       # the authors' released weights
     python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
+    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
@@ -30,6 +31,7 @@ from utils.cases import look_at_cases
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
 from utils.distributed import is_writer, say
+from utils.engines import ENGINES, load_engine
 from utils.errors import UserError
 from utils.evaluation import draw_examples, evaluate
 from utils.pictures import save_png
@@ -55,6 +57,9 @@ def parser() -> config.ScriptParser:
         "--batch_size", type=config.positive, default=8, help="1 is used with --encoder_bn batch, --resize keep or back"
     )
     parser.add_argument("--field", choices=FIELDS, default="both", help="whose figures to print beside the paper's")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
+    )
     weights = parser.add_argument_group("weights")
     weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
@@ -126,10 +131,11 @@ def main(args: argparse.Namespace) -> dict | list:
         return compare.main(args)
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
-    model = load_model(args).fuse().to(device, memory_format=torch.channels_last)
+    precision = Precision(args.amp, device)
+    network = load_model(args)
+    model = load_engine(args.engine, network, precision, args.threads, args.normalization)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
-    precision = Precision(args.amp, device)
     results = evaluate(model, loader, device, precision)
     summary = {"compared_at": compared_at(args), **results.summary()}
     summary |= {"settings": vars(args), "provenance": provenance(args, device)}
@@ -145,7 +151,8 @@ def main(args: argparse.Namespace) -> dict | list:
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
-        cases = look_at_cases(model, loader, results, device, precision, args.normalization)
+        network = network.fuse().to(device, memory_format=torch.channels_last)
+        cases = look_at_cases(network, loader, results, device, precision, args.normalization)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep)
         print(f"wrote {page}")

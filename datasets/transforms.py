@@ -118,6 +118,11 @@ class Transform:
         return max(0, self.crop - array.shape[axis])
 
 
+def constants(normalization: str) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of R, G and B, with which input = (pixel / 255 - mean) / std; pixels in 0..255."""
+    return list(IMAGENET_MEAN), [_DIVISOR[normalization] * std for std in IMAGENET_STD]
+
+
 def denormalize(image: Tensor, normalization: str) -> np.ndarray:
     """A network tensor (3, H, W) back to a picture (H, W, 3) RGB uint8."""
     array = image.detach().float().cpu().numpy().transpose(1, 2, 0) * _DIVISOR[normalization]

@@ -1,7 +1,6 @@
 """The switch between the fast forms of the blocks and the plain ones, which read as their equations do.
 
-Both give the same numbers up to rounding: the tests compare them, benchmark.py times them, and export.py writes the
-plain ones, because an engine has fast forms of its own.
+Both give the same numbers up to rounding: the tests compare them, and benchmark.py times them.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ _plain = False
 
 
 def plain() -> bool:
-    """Whether the plain forms are asked for; a compiler gets them, too, and finds fast ones of its own."""
-    return _plain or torch.compiler.is_compiling()
+    """Whether the plain forms are asked for; compilers and exporters get them, too, and find fast ones of their own."""
+    return _plain or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 @contextmanager

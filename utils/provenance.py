@@ -28,7 +28,7 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {package: _version(package) for package in PACKAGES},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": world_size(),
         "threads": torch.get_num_threads(),
@@ -62,7 +62,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the project's code; "+changes" where files differ from it."""
 
     def git(*words: str) -> str:
