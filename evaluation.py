@@ -30,10 +30,9 @@ from utils.pictures import save_png
 from utils.precision import Precision
 from utils.provenance import provenance
 from utils.runtime import run_script, set_up
-from utils.weights import load_authors, load_segmenter
+from utils.weights import MODEL_SETTINGS, load_trained, names_authors_files
 
-# What a checkpoint decides unless the command line says otherwise; the data only where no data is named.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "normalization", "amp")
+# What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
 
 
@@ -43,10 +42,7 @@ def parser() -> config.ScriptParser:
     config.add_model_arguments(parser)
     config.add_run_arguments(parser)
     parser.add_argument("--batch_size", type=config.positive, default=8, help="1 is used with --encoder_bn batch")
-    weights = parser.add_argument_group("weights")
-    weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
-    weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
-    weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    config.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     return parser
 
 
@@ -54,9 +50,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The settings of this run: the command line, then the checkpoint, then the configuration."""
     script = parser()
     given = script.given(argv)
-    if "seg_weights" in given or "recon_weights" in given:
-        if "weights" in given or not {"seg_weights", "recon_weights"} <= given.keys():
-            raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+    if names_authors_files(given):
         return script.settings(argv)
     if "weights" in given:
         path = given["weights"]
@@ -68,15 +62,15 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
     trained_with = load_checkpoint(Path(path), "seg")["settings"]
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
-    recorded = {name: trained_with[name] for name in MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)}
+    names = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
+    recorded = {name: trained_with[name] for name in names if name in trained_with}
     return script.settings(argv, {**recorded, "weights": str(path)})
 
 
 def load_model(args: argparse.Namespace) -> SRS:
     if args.seg_weights:
-        return load_authors(Path(args.recon_weights), Path(args.seg_weights), args.encoder_bn)
-    path = Path(args.weights)
-    return load_segmenter(load_checkpoint(path, "seg"), args.encoder_bn, path)
+        return load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)[0]
+    return load_trained(Path(args.weights), encoder_bn=args.encoder_bn)[0]
 
 
 def main(args: argparse.Namespace) -> dict:
