@@ -32,7 +32,7 @@ class Transform:
     along one axis or both.
 
     Args:
-        size: side S of the square the image is resized to, pixels.
+        size: side S of the square the image is resized to, pixels; None leaves it as it is.
         normalization: "imagenet" (mean and standard deviation of ImageNet) or "authors" (the same, then divided by 255
             a second time as the released code does).
         augment: whether to rotate and flip.
@@ -41,11 +41,13 @@ class Transform:
         ValueError: for an unknown normalization.
     """
 
-    def __init__(self, size: int, normalization: str = "imagenet", augment: bool = False) -> None:
+    def __init__(self, size: int | None, normalization: str = "imagenet", augment: bool = False) -> None:
         if normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization {normalization!r} is not one of {', '.join(NORMALIZATIONS)}")
         self.divisor = _DIVISOR[normalization]
-        steps = [A.Resize(size, size, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST)]
+        steps = []
+        if size is not None:
+            steps.append(A.Resize(size, size, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST))
         if augment:
             # `Flip` of older albumentations, which 2.x no longer has: one of the three flips, equally likely.
             both = A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=1)
@@ -64,7 +66,7 @@ class Transform:
             seed: of the augmentation of this call.
 
         Returns:
-            image (3, S, S) float32 and mask (1, S, S) float32 in {0, 1}, or None.
+            image (3, S, S) float32 and mask (1, S, S) float32 in {0, 1}, or None; H and W in place of S without size.
         """
         if seed is not None:
             # One seed for the whole pipeline would make its steps decide alike: hardly any image rotated and flipped.
