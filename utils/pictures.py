@@ -11,6 +11,7 @@ import numpy as np
 from utils.files import replacing
 
 GAP = 4  # pixels between tiles
+TARGET = (255, 60, 60)  # colour of overlay(), RGB
 RIGHT, MISSED, FALSE = (60, 180, 75), (240, 200, 40), (220, 50, 47)  # colours of errors(), RGB
 
 
@@ -26,6 +27,23 @@ def errors(image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.
     picture = (0.6 * image).astype(np.uint8)
     for where, colour in ((target & prediction, RIGHT), (target & ~prediction, MISSED), (prediction & ~target, FALSE)):
         picture[where] = (0.4 * picture[where] + 0.6 * np.array(colour)).astype(np.uint8)
+    return picture
+
+
+def overlay(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An image as stored, (H, W) or (H, W, 3), uint8 or uint16, with its mask (H, W) bool outlined and tinted.
+
+    The outline runs around the target, not over it: of an infrared target it would hide all four pixels. Returns (H, W,
+    3) uint8, the one copy of a large image that it makes.
+    """
+    picture = pixels if pixels.dtype == np.uint8 else (pixels // 257).astype(np.uint8)
+    picture = np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture.copy()
+    target = mask.view(np.uint8)
+    around = cv2.dilate(target, np.ones((3, 3), np.uint8)) > target
+    for channel, colour in enumerate(TARGET):
+        plane = picture[..., channel]
+        plane[mask] = plane[mask] - plane[mask] // 4 + colour // 4
+        plane[around] = colour
     return picture
 
 
