@@ -35,10 +35,10 @@ def find_inputs(inputs: Iterable[str], leave_out: Path | None = None) -> list[In
 
     Args:
         inputs: from the command line.
-        leave_out: a folder whose files are not taken from folders and patterns: that of the results.
+        leave_out: the folder of the results, which are no inputs if it lies in one of the folders.
 
     Raises:
-        UserError: if one names nothing, or two images would have one name.
+        UserError: if one names nothing, two images would have one name, or an input folder is that of the results.
     """
     found: dict[Input, None] = {}
     for text in inputs:
@@ -77,8 +77,11 @@ def _named(text: str, leave_out: Path | None) -> Iterator[Input]:
         base, files = _fixed_part(path), (Path(match) for match in glob.iglob(text, recursive=True))  # noqa: PTH207 - takes absolute ones, too
     else:
         raise UserError(f"{text} is not there")
+    if leave_out == base.resolve():
+        raise UserError(f"{base}: the results would lie among the images; name another folder for them")
+    inside = leave_out is not None and leave_out.is_relative_to(base.resolve())
     for file in files:
-        if file.is_file() and not (leave_out and file.resolve().is_relative_to(leave_out)):
+        if file.is_file() and not (inside and file.resolve().is_relative_to(leave_out)):
             yield Input(case_name(file.relative_to(base).as_posix()), file)
 
 

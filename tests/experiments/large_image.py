@@ -23,11 +23,11 @@ import cv2
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import models  # noqa: E402 - the project is not installed
+from random_weights import save_random_weights  # noqa: E402 - the project is not installed
+
 from datasets.sample import infrared_image  # noqa: E402
-from utils.checkpoint import save_checkpoint  # noqa: E402
 
 LIMIT = 4 << 30  # bytes
 
@@ -42,12 +42,6 @@ def draw(side: int, bits: int) -> np.ndarray:
     return image[..., None] * (257 if bits == 16 else 1) // 2 + noise
 
 
-def random_weights(path: Path, variant: str) -> None:
-    settings = {"variant": variant, "encoder_bn": "frozen", "img_size": 256, "normalization": "imagenet", "amp": "off"}
-    state = models.build_srs(variant).state_dict()
-    save_checkpoint(path, {"phase": "seg", "model": state, "settings": settings})
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=10_000, help="pixels")
@@ -60,7 +54,7 @@ def main() -> int:
         image, weights = Path(folder) / "large.png", args.weights or Path(folder) / "random.pth"
         cv2.imwrite(str(image), draw(args.side, args.bits))
         if not args.weights:
-            random_weights(weights, args.variant)
+            save_random_weights(weights, args.variant, img_size=256)
         command = [sys.executable, ROOT / "predict.py", "--weights", weights, image, "--output", f"{folder}/out"]
         command += ["--tile", str(args.tile), *more]
         print(f"{image.stat().st_size / 2**20:.0f} MB of PNG: predict.py", *command[2:], flush=True)

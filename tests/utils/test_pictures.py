@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from utils import pictures
 
@@ -15,6 +16,22 @@ def test_errors_colours_what_was_found_missed_and_false():
     assert out[0, 1, 0] > out[0, 1, 2] + 50 and out[0, 1, 1] > out[0, 1, 2] + 50  # missed: yellow
     assert out[1, 0].argmax() == 0 and out[1, 0, 1] < out[1, 0, 0] - 50  # false: red
     assert (out[1, 1] == 60).all()  # the rest: the image, dimmed
+
+
+@pytest.mark.parametrize(("pixel", "seen"), [(np.uint8(80), 80), (np.uint16(80 * 257), 80)])
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)])
+def test_overlay_outlines_the_target_and_leaves_the_rest(shape, pixel, seen):
+    pixels, mask = np.full(shape, pixel), np.zeros((7, 9), bool)
+    mask[3, 4] = True
+    out = pictures.overlay(pixels, mask)
+    assert out.shape == (7, 9, 3) and out.dtype == np.uint8
+    around = np.zeros((7, 9), bool)
+    around[2:5, 3:6] = True
+    around[3, 4] = False
+    assert (out[around] == pictures.TARGET).all()
+    assert (out[~around & ~mask] == seen).all()
+    assert out[3, 4].tolist() == [seen - seen // 4 + colour // 4 for colour in pictures.TARGET], "tinted, not hidden"
+    assert (pixels == pixel).all()
 
 
 def test_grid_places_rows_and_captions():
