@@ -34,6 +34,25 @@ def test_overlay_outlines_the_target_and_leaves_the_rest(shape, pixel, seen):
     assert (pixels == pixel).all()
 
 
+def test_bars_stand_above_and_below_the_line():
+    out = pictures.bars(np.array([1.0, -0.5, 0.0]), height=100, width=10)
+    assert out.shape == (100, 34, 3)
+    red, blue = ((out == colour).all(axis=2) for colour in (pictures.POSITIVE, pictures.NEGATIVE))
+    assert red[:50, 4:10].sum() > 250 and not red[:, 14:].any()
+    assert blue[51:, 14:20].sum() == pytest.approx(red.sum() / 2, rel=0.15) and not blue[:50].any()
+
+
+def test_kernel_slices_show_signs_on_one_scale():
+    kernels = np.zeros((8, 4, 3, 3), np.float32)
+    kernels[0, 0, 0, 0], kernels[7, 3, 2, 2] = 2, -1
+    out = pictures.kernel_slices(kernels, count=2, zoom=2)
+    assert out.shape == (2 * (6 + pictures.GAP), 2 * (6 + pictures.GAP), 3)
+    assert out[0, 0].tolist() == list(pictures.POSITIVE), "the largest in full"
+    half = 255 + 0.5 * (np.array(pictures.NEGATIVE) - 255)
+    assert np.abs(out[6 + pictures.GAP + 5, 6 + pictures.GAP + 5] - half).max() <= 1
+    assert (out == 255).all(axis=2).sum() == out.shape[0] * out.shape[1] - 8
+
+
 def test_grid_places_rows_and_captions():
     black, white = np.zeros((10, 12)), np.ones((10, 12))
     picture = pictures.grid([[black, white], [white, black]])
