@@ -40,10 +40,9 @@ from utils.provenance import provenance
 from utils.report import write_report
 from utils.results import FIELDS, table, write_results
 from utils.runtime import run_script, set_up
-from utils.weights import load_authors, load_segmenter
+from utils.weights import MODEL_SETTINGS, load_trained, names_authors_files
 
-# What a checkpoint decides unless the command line says otherwise; the data only where no data is named.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "normalization", "amp")
+# What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
 
 
@@ -60,10 +59,7 @@ def parser() -> config.ScriptParser:
     parser.add_argument(
         "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
     )
-    weights = parser.add_argument_group("weights")
-    weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
-    weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
-    weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    config.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
     parser.add_argument(
         "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"
@@ -84,9 +80,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     given = script.given(argv)
     if "compare" in given:
         return compare.settings(given)
-    if "seg_weights" in given or "recon_weights" in given:
-        if "weights" in given or not {"seg_weights", "recon_weights"} <= given.keys():
-            raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+    if names_authors_files(given):
         return script.settings(argv)
     if "weights" in given:
         path = given["weights"]
@@ -110,9 +104,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace) -> SRS:
     if args.seg_weights:
-        return load_authors(Path(args.recon_weights), Path(args.seg_weights), args.encoder_bn)
-    path = Path(args.weights)
-    return load_segmenter(load_checkpoint(path, "seg"), args.encoder_bn, path)
+        return load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)[0]
+    return load_trained(Path(args.weights), encoder_bn=args.encoder_bn)[0]
 
 
 def compared_at(args: argparse.Namespace) -> str:

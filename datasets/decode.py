@@ -32,9 +32,25 @@ def read_image(path: Path) -> np.ndarray:
     Raises UserError if the file cannot be read or decoded, is truncated, animated, CMYK, larger than 179 megapixels,
     or is neither 8-bit nor 16-bit.
     """
+    return to_rgb(read_pixels(path))
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """What `read_image` decodes, as it is stored: (H, W) gray or (H, W, 3) RGB, uint8 or uint16.
+
+    For parts of a large image: `to_rgb` of a part is that part of `read_image`. Raises as `read_image` does.
+    """
     pixels, _ = _decode(path)
-    pixels = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., :3])
-    return pixels.astype(np.float32) / 257 if pixels.dtype == np.uint16 else pixels
+    return pixels if pixels.ndim == 2 else pixels[..., :3]
+
+
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, 3), uint8, uint16 or float in 0..255, as `read_image` returns it: (H, W, 3) uint8 or float32."""
+    if pixels.dtype != np.uint8:
+        scale = 257 if pixels.dtype == np.uint16 else 1
+        pixels = pixels.astype(np.float32)
+        pixels /= scale
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
 
 
 def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarray:

@@ -8,6 +8,7 @@ and never guessed: a wrong pair trains a wrong network without any error message
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -47,7 +48,6 @@ class _Folder:
     """The image files below one folder, walked once: a list of thousands of entries then costs no further look-ups.
 
     by_key: "sub/a.png" -> path. by_stem: "sub/a" -> paths of all files sub/a.* with a known extension, sorted.
-    Linked sub-folders are not followed: links may form circles.
     """
 
     def __init__(self, base_dir: Path, name: str) -> None:
@@ -58,13 +58,10 @@ class _Folder:
         self._roots = (base_dir.resolve(), self.path.resolve())
         self.by_key: dict[str, Path] = {}
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        for folder, _, files in os.walk(self.path):
-            for file in files:
-                if _has_image_suffix(file):
-                    path = Path(folder, file)
-                    self.by_key[path.relative_to(self.path).as_posix()] = path
+        for path in walk_images(self.path):
+            self.by_key[path.relative_to(self.path).as_posix()] = path
         for key in sorted(self.by_key):
-            self.by_stem[_stem(key)].append(self.by_key[key])
+            self.by_stem[case_name(key)].append(self.by_key[key])
 
     def holds(self, path: Path) -> bool:
         """Whether `path`, with links resolved, is inside the data folder."""
@@ -99,7 +96,7 @@ def find_cases(
     for entry in names:
         try:
             image = _find_image(folder, entry)
-            name = _stem(image.relative_to(folder.path).as_posix())
+            name = case_name(image.relative_to(folder.path).as_posix())
             if name in entry_of:
                 raise _Problem(
                     f'"{entry}": listed twice (first as "{entry_of[name]}", the same stem); remove one of the lines.'
@@ -138,15 +135,21 @@ def pair_folders(
     cases: list[Case] = []
     problems: list[str] = []
     for key in sorted(files, key=_in_numbers):
-        name = _stem(key)
+        name = case_name(key)
         try:
             if len(folder.by_stem[name]) > 1:
                 raise _Problem(f'"{key}": {_names(folder.by_stem[name])} have the same stem; rename one of them.')
             cases.append(Case(name, files[key], finder.find(key, name)))
         except _Problem as problem:
             problems.append(str(problem))
-    used = finder.of({_stem(key) for key in files})
+    used = finder.of({case_name(key) for key in files})
     return cases, problems, sorted(set(mask_folder.by_key.values()) - used - (set(files.values()) if in_one else set()))
+
+
+def walk_images(folder: Path) -> Iterator[Path]:
+    """Every image file below the folder, in no order. Linked sub-folders are not followed: links may form circles."""
+    for below, _, files in os.walk(folder):
+        yield from (Path(below, file) for file in files if _has_image_suffix(file))
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -172,7 +175,7 @@ def _find_image(images: _Folder, entry: str) -> Path:
     if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
         raise _Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
     key = relative.as_posix()
-    found = [images.by_key[key]] if key in images.by_key else images.by_stem.get(_stem(key), [])
+    found = [images.by_key[key]] if key in images.by_key else images.by_stem.get(case_name(key), [])
     if not found:
         if not images.holds(images.path / relative):
             raise _Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
@@ -266,7 +269,7 @@ def _has_image_suffix(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _stem(key: str) -> str:
+def case_name(key: str) -> str:
     """`key` without its extension. "patient.01" has none: only an extension of `IMAGE_SUFFIXES` is one."""
     return key[: key.rindex(".")] if _has_image_suffix(key) else key
 

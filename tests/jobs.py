@@ -13,9 +13,11 @@ import torch
 
 import evaluation
 import models
+import predict
 import train_recon
 import train_seg
 from utils.distributed import add_gradients, is_writer, join, rank, same_weights, world_size
+from utils.predictor import Predictor
 from utils.sync_batch_norm import synchronise_batch_norms
 
 BATCH, STEPS = 5, 2
@@ -56,6 +58,18 @@ def train(script: str, argv: list[str]) -> None:
 
 def evaluate(argv: list[str]) -> None:
     evaluation.main(evaluation.settings(argv))
+
+
+def predict_with_a_failure(argv: list[str], listing: Path) -> None:
+    """predict.py, which must exit with 1; the images that this process has read go into read0, read1"""
+    share: list[str] = []
+    read = Predictor.read
+    Predictor.read = lambda self, image, **options: share.append(str(image)) or read(self, image, **options)
+    try:
+        predict.main(predict.settings(argv))
+    except SystemExit as ended:
+        assert ended.code == 1
+    listing.with_name(f"{listing.name}{rank()}").write_text("\n".join(share))
 
 
 def take_steps_in_float64(name: str, result: Path) -> None:

@@ -7,14 +7,18 @@ import shlex
 from pathlib import Path
 
 import pytest
+from random_weights import save_random_weights
 
 import benchmark
+import demo
 import evaluation
 import export
+import predict
 import prepare_data
 import reproduce
 import train_recon
 import train_seg
+from datasets.sample import make_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -27,9 +31,11 @@ PARSE = {
     "export.py": export.parser().parse_args,
     "prepare_data.py": prepare_data.parser().parse_args,
     "benchmark.py": benchmark.parser().parse_args,
+    "predict.py": predict.settings,
+    "demo.py": demo.parser().parse_args,
     "reproduce.py": reproduce.settings,
 }
-SCRIPTS = (train_recon, train_seg, evaluation, export, prepare_data, reproduce, benchmark)
+SCRIPTS = (train_recon, train_seg, evaluation, predict, demo, export, prepare_data, reproduce, benchmark)
 TEXTS = [*PAGES.values(), *(script.__doc__ for script in SCRIPTS)]
 COMMANDS = [
     command
@@ -51,10 +57,14 @@ def test_commands_parse(command):
     PARSE[script](argv)
 
 
-def test_python():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_python(tmp_path, monkeypatch):
+    make_sample(tmp_path / "DataSet" / "sample", count=4, size=32)
+    save_random_weights(tmp_path / "checkpoints" / "sample" / "seg" / "best.pth")
+    monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(code, names)  # our own file
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(code, names)  # our own file
+    assert names["mask"].shape == (32, 32)
     assert names["logits"].shape == (1, 1, 200, 300)
     assert names["deep"].shape == (1, 64, 25, 38)
     assert names["kernels"].shape == (1, 256, 256, 3, 3)

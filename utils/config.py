@@ -129,7 +129,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
     group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
     group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
-    group.add_argument("--img_size", type=_image_side, default=256, help="side the images are resized to, pixels")
+    group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
     group.add_argument(
         "--normalization",
         choices=["imagenet", "authors"],
@@ -186,7 +186,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
     group.add_argument(
         "--crop",
-        type=_image_side,
+        type=image_side,
         metavar="N",
         help="train on NxN crops of the images as they are, half of them around a target; validate on whole images; "
         "--img_size is not used then",
@@ -237,6 +237,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
     )
     group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser, help: str) -> None:
+    """A trained SRS: our checkpoint, of which `help` says more, or the authors' two files."""
+    group = parser.add_argument_group("weights")
+    group.add_argument("--weights", metavar="FILE", help=help)
+    group.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
+    group.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
@@ -320,7 +328,8 @@ def natural(text: str) -> int:
     return _at_least(0, text)
 
 
-def _image_side(text: str) -> int:
+def image_side(text: str) -> int:
+    """An argument type: the side of an image that the networks take, pixels."""
     return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
 
 

@@ -47,8 +47,12 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def join(device: torch.device) -> None:
+def join(device: torch.device, timeout: timedelta = TIMEOUT) -> None:
     """Meets the other processes of the job (collective).
+
+    Args:
+        device: of this process.
+        timeout: how long a process waits for one that does not answer.
 
     Raises:
         UserError: if they cannot be met.
@@ -64,7 +68,7 @@ def join(device: torch.device) -> None:
             store=_store(TIMEOUT),
             rank=rank(),
             world_size=world_size(),
-            timeout=TIMEOUT,
+            timeout=timeout,
         )
 
 

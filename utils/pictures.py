@@ -11,6 +11,8 @@ import numpy as np
 from utils.files import replacing
 
 GAP = 4  # pixels between tiles
+POSITIVE, NEGATIVE = (178, 24, 43), (33, 102, 172)  # colours of numbers above and below 0, RGB
+TARGET = (255, 60, 60)  # colour of overlay(), RGB
 RIGHT, MISSED, FALSE = (60, 180, 75), (240, 200, 40), (220, 50, 47)  # colours of errors(), RGB
 
 
@@ -27,6 +29,53 @@ def errors(image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.
     for where, colour in ((target & prediction, RIGHT), (target & ~prediction, MISSED), (prediction & ~target, FALSE)):
         picture[where] = (0.4 * picture[where] + 0.6 * np.array(colour)).astype(np.uint8)
     return picture
+
+
+def as_rgb8(pixels: np.ndarray) -> np.ndarray:
+    """An image as stored, (H, W) or (H, W, 3), uint8 or uint16, as a picture (H, W, 3) uint8 of its own memory."""
+    picture = pixels if pixels.dtype == np.uint8 else (pixels // 257).astype(np.uint8)
+    return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture.copy()
+
+
+def overlay(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An image as `as_rgb8` takes it, with its mask (H, W) bool outlined and tinted, (H, W, 3) uint8.
+
+    The outline runs around the target, not over it: of an infrared target it would hide all four pixels.
+    """
+    picture = as_rgb8(pixels)
+    target = mask.view(np.uint8)
+    around = cv2.dilate(target, np.ones((3, 3), np.uint8)) > target
+    for channel, colour in enumerate(TARGET):
+        plane = picture[..., channel]
+        plane[mask] = plane[mask] - plane[mask] // 4 + colour // 4
+        plane[around] = colour
+    return picture
+
+
+def bars(values: np.ndarray, height: int = 160, width: int = 10) -> np.ndarray:
+    """Numbers (N,) as bars up and down from a line at 0, the largest over half the height; (H, W, 3) uint8."""
+    picture = np.full((height, width * len(values) + GAP, 3), 255, np.uint8)
+    middle = height // 2
+    largest = np.abs(values).max() or 1.0
+    for i, value in enumerate(values):
+        end = middle - round(float(value / largest) * (middle - GAP))
+        colour = POSITIVE if value > 0 else NEGATIVE
+        cv2.rectangle(picture, (width * i + GAP, min(end, middle)), (width * (i + 1) - 1, max(end, middle)), colour, -1)
+    picture[middle] = 0
+    return picture
+
+
+def kernel_slices(kernels: np.ndarray, count: int = 16, zoom: int = 9) -> np.ndarray:
+    """Slices of a convolution's kernel (out, in, k, k): a row for each of `count` output channels, evenly chosen, a
+    column for each of as many input channels; red above 0, blue below, white 0, on one scale. (H, W, 3) uint8.
+    """
+    rows, columns = (np.linspace(0, channels - 1, count).astype(int) for channels in kernels.shape[:2])
+    chosen = kernels[np.ix_(rows, columns)]
+    strength = chosen / (np.abs(chosen).max() or 1.0)  # (count, count, k, k) in -1..1
+    ends = np.where(strength[..., None] > 0, np.array(POSITIVE), np.array(NEGATIVE))
+    colours = np.rint(255 + np.abs(strength)[..., None] * (ends - 255)).astype(np.uint8)
+    tiles = colours.repeat(zoom, axis=2).repeat(zoom, axis=3)
+    return grid([list(row) for row in tiles])
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()) -> np.ndarray:

@@ -126,9 +126,12 @@ def seed_everything(seed: int) -> None:
 
 
 def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
-    """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number."""
+    """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number.
+
+    `main` may call sys.exit() with a number of its own.
+    """
     threading.excepthook = _leave_to_main_thread
-    code = 0
+    code: int | str | None = 0
     try:
         main(parse())
     except UserError as error:
@@ -137,10 +140,13 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
         code = _fail(str(stopped), 128 + stopped.number)
     except KeyboardInterrupt:
         code = _fail("interrupted", 128 + signal.SIGINT)
+    except SystemExit as request:
+        code = request.code
     if distributed.world_size() > 1:
         # Not by way of Python's end: gloo's threads may still run then, and abort a process that was done.
         sys.stdout.flush()
-        os._exit(code)
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
     sys.exit(code)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ from models import SRS, build_reconstruction, build_srs
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
 from utils.checkpoint import explain, fill, load_checkpoint, load_state
+from utils.errors import UserError
+
+# What a checkpoint decides unless the caller says otherwise.
+MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "normalization", "amp")
 
 
 def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
@@ -29,6 +33,42 @@ def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
     network = build_reconstruction()
     fill(network, checkpoint["model"], path)
     return network.encode, checkpoint["settings"]
+
+
+def load_trained(
+    weights: Path, recon_weights: Path | None = None, encoder_bn: str | None = None
+) -> tuple[SRS, dict[str, Any]]:
+    """A trained SRS in evaluation mode, and the settings it was trained with.
+
+    Args:
+        weights: a phase 2 checkpoint of ours, or, with `recon_weights`, the authors' 'SRS_S'.
+        recon_weights: the authors' 'SRS_R'.
+        encoder_bn: see `models.SRS`; what the checkpoint was trained with, or "frozen" for the authors' files, if not
+            given.
+
+    Returns:
+        The network, and its settings: empty for the authors' files, which hold none.
+
+    Raises:
+        UserError: if a file is missing, damaged, or something else.
+    """
+    if recon_weights is not None:
+        return load_authors(recon_weights, weights, encoder_bn or "frozen"), {}
+    checkpoint = load_checkpoint(weights, "seg")
+    settings = checkpoint["settings"]
+    return load_segmenter(checkpoint, encoder_bn or settings.get("encoder_bn", "frozen"), weights), settings
+
+
+def names_authors_files(given: Collection[str]) -> bool:
+    """Whether a command line, of which the flags' names are given, names the authors' two files, not our checkpoint.
+
+    Raises:
+        UserError: if it names one of the two, or both kinds.
+    """
+    named = {"seg_weights", "recon_weights"}.intersection(given)
+    if named and ("weights" in given or len(named) < 2):
+        raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+    return bool(named)
 
 
 def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -> SRS:

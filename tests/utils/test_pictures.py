@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from utils import pictures
 
@@ -15,6 +16,41 @@ def test_errors_colours_what_was_found_missed_and_false():
     assert out[0, 1, 0] > out[0, 1, 2] + 50 and out[0, 1, 1] > out[0, 1, 2] + 50  # missed: yellow
     assert out[1, 0].argmax() == 0 and out[1, 0, 1] < out[1, 0, 0] - 50  # false: red
     assert (out[1, 1] == 60).all()  # the rest: the image, dimmed
+
+
+@pytest.mark.parametrize(("pixel", "seen"), [(np.uint8(80), 80), (np.uint16(80 * 257), 80)])
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)])
+def test_overlay_outlines_the_target_and_leaves_the_rest(shape, pixel, seen):
+    pixels, mask = np.full(shape, pixel), np.zeros((7, 9), bool)
+    mask[3, 4] = True
+    out = pictures.overlay(pixels, mask)
+    assert out.shape == (7, 9, 3) and out.dtype == np.uint8
+    around = np.zeros((7, 9), bool)
+    around[2:5, 3:6] = True
+    around[3, 4] = False
+    assert (out[around] == pictures.TARGET).all()
+    assert (out[~around & ~mask] == seen).all()
+    assert out[3, 4].tolist() == [seen - seen // 4 + colour // 4 for colour in pictures.TARGET], "tinted, not hidden"
+    assert (pixels == pixel).all()
+
+
+def test_bars_stand_above_and_below_the_line():
+    out = pictures.bars(np.array([1.0, -0.5, 0.0]), height=100, width=10)
+    assert out.shape == (100, 34, 3)
+    red, blue = ((out == colour).all(axis=2) for colour in (pictures.POSITIVE, pictures.NEGATIVE))
+    assert red[:50, 4:10].sum() > 250 and not red[:, 14:].any()
+    assert blue[51:, 14:20].sum() == pytest.approx(red.sum() / 2, rel=0.15) and not blue[:50].any()
+
+
+def test_kernel_slices_show_signs_on_one_scale():
+    kernels = np.zeros((8, 4, 3, 3), np.float32)
+    kernels[0, 0, 0, 0], kernels[7, 3, 2, 2] = 2, -1
+    out = pictures.kernel_slices(kernels, count=2, zoom=2)
+    assert out.shape == (2 * (6 + pictures.GAP), 2 * (6 + pictures.GAP), 3)
+    assert out[0, 0].tolist() == list(pictures.POSITIVE), "the largest in full"
+    half = 255 + 0.5 * (np.array(pictures.NEGATIVE) - 255)
+    assert np.abs(out[6 + pictures.GAP + 5, 6 + pictures.GAP + 5] - half).max() <= 1
+    assert (out == 255).all(axis=2).sum() == out.shape[0] * out.shape[1] - 8
 
 
 def test_grid_places_rows_and_captions():

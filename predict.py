@@ -1,0 +1,119 @@
+"""Masks of images, without masks to compare with: files, folders (with their sub-folders) or patterns.
+
+    python predict.py --weights checkpoints/BUSI/seg/best.pth scans/ --output masks
+    python predict.py --weights checkpoints/BUSI/seg/best.pth "study/*/images/*.png" --output masks --tta --overlay
+    python predict.py --weights checkpoints/SIRST/seg/best.pth frames/ --output masks --resize keep --probability 16
+    python predict.py --weights checkpoints/SIRST/seg/best.pth panorama.tif --output masks --tile 512 --overlap 128
+    python predict.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
+        scans/ --output masks                                                  # the authors' released weights
+
+Writes OUTPUT/NAME.png (0 and 255, of the image's own size), and what --probability and --overlay ask for into folders
+beside. What is there already is skipped, so that an interrupted call goes on. The exit code is 1 if an image could not
+be read; all others are predicted all the same. docs/predict.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from datasets.inputs import find_inputs
+from datasets.transforms import NORMALIZATIONS
+from models import ENCODER_BN
+from utils import config
+from utils.distributed import is_writer, join, say
+from utils.errors import UserError
+from utils.outputs import Outputs
+from utils.precision import CHOICES
+from utils.prediction import Report, predict_files
+from utils.predictor import RESIZE, Predictor
+from utils.runtime import keep_freed_memory, run_script
+from utils.weights import names_authors_files
+
+# A process that is done waits for the others, which may have large images left; one that has died is noticed at once.
+PATIENCE = timedelta(days=7)
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="predict.py", description="Masks of images, from a trained SRS.", allow_abbrev=False
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder, or pattern in quotes")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
+    config.add_weights_arguments(parser, "our checkpoint, such as checkpoints/NAME/seg/best.pth")
+    how = parser.add_argument_group("how", "what is not set is as in training")
+    how.add_argument("--resize", choices=RESIZE, default="img_size", help="to the training's size, or not at all")
+    how.add_argument("--img_size", type=config.image_side, help="side the images are resized to, pixels")
+    how.add_argument("--normalization", choices=NORMALIZATIONS)
+    how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
+    how.add_argument("--tta", action="store_true", help="average the eight rotations and flips: eight times the work")
+    how.add_argument("--tile", type=int, metavar="N", help="predict images over N pixels in NxN tiles; resizes nothing")
+    how.add_argument("--overlap", type=int, metavar="K", help="of neighbouring tiles, pixels (a quarter of a tile)")
+    how.add_argument("--threshold", type=float, default=0.5, help="probabilities above it are target (0.5)")
+    what = parser.add_argument_group("what is written, beside the masks")
+    what.add_argument("--probability", type=int, choices=[8, 16], help="probability maps of that many bits")
+    what.add_argument("--overlay", action="store_true", help="images with their masks drawn on")
+    what.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    run = parser.add_argument_group("run")
+    run.add_argument("--batch_size", type=config.positive, default=8, help="images at once, by their pixels (8)")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    run.add_argument("--amp", choices=CHOICES, help="mixed precision")
+    run.add_argument("--threads", type=config.positive, help="of torch on the CPU; one a core if not set")
+    run.add_argument("--workers", type=config.positive, default=2, help="threads that decode images (2)")
+    return parser
+
+
+def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, with weights of one kind."""
+    args = parser().parse_args(argv)
+    given = {name for name, value in vars(args).items() if value is not None}
+    if not names_authors_files(given) and not args.weights:
+        raise UserError("which weights? Pass --weights FILE, or --recon_weights and --seg_weights")
+    return args
+
+
+def build_predictor(args: argparse.Namespace) -> Predictor:
+    names = ("recon_weights", "device", "amp", "encoder_bn", "normalization", "img_size", "resize", "tta", "tile")
+    names += ("overlap", "batch_size", "threshold")
+    try:
+        return Predictor(
+            args.weights or args.seg_weights,
+            progress=is_writer(),
+            **{name: getattr(args, name) for name in names},
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def main(args: argparse.Namespace) -> Report:
+    """Predicts, and exits with 1 if an image could not be read."""
+    keep_freed_memory()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    inputs = find_inputs(args.inputs, leave_out=args.output)
+    predictor = build_predictor(args)
+    join(predictor.device, PATIENCE)
+    weights = [Path(file) for file in (args.weights, args.recon_weights, args.seg_weights) if file]
+    made_with = {
+        "weights": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights},
+        **predictor.settings,
+    }
+    outputs = Outputs(args.output, args.probability, args.overlay)
+    say("\n".join(f"  {name:<15} {value}" for name, value in predictor.settings.items()))
+    report = predict_files(predictor, inputs, outputs, made_with, args.overwrite, args.workers)
+    say(f"{report.predicted} images predicted, {report.there_before} were there already: {args.output}")
+    if report.failures:
+        if is_writer():
+            print(f"{len(report.failures)} could not be read:", *report.failures, sep="\n  ", file=sys.stderr)
+        sys.exit(1)
+    return report
+
+
+if __name__ == "__main__":
+    run_script(main, settings)

@@ -1,0 +1,234 @@
+"""predict.py as a user runs it: folders of all kinds of files in, masks out, interrupted and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from jobs import predict_with_a_failure, run_job
+from PIL import Image
+from random_weights import save_random_weights
+
+import predict
+from datasets.inputs import find_inputs
+from utils.errors import UserError
+from utils.outputs import Outputs
+from utils.prediction import predict_files
+from utils.predictor import Predictor
+from utils.signals import Stopped
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_random_weights(tmp_path_factory.mktemp("weights") / "best.pth")
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Seven images in four sizes: RGB, gray, 16-bit, 1-bit, RGBA, palette."""
+    folder = tmp_path / "scans"
+    (folder / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(folder / "a.png")
+    Image.fromarray(rgb[..., 0]).save(folder / "deep" / "a.jpg")
+    Image.fromarray(rgb[..., 0]).convert("1").save(folder / "bits.png")
+    Image.fromarray(rgb).convert("RGBA").save(folder / "rgba.png")
+    Image.fromarray(rgb[:20]).convert("P").save(folder / "palette.bmp")
+    cv2.imwrite(str(folder / "deep.tif"), rng.integers(0, 65536, (33, 65), dtype=np.uint16))
+    Image.fromarray(rgb[:9, :7]).save(folder / "small.png")
+    return folder
+
+
+NAMES = ["a", "bits", "deep", "deep/a", "palette", "rgba", "small"]
+
+
+def run(*argv):
+    return predict.main(predict.settings(list(map(str, argv))))
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def read(path):
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize("more", [[], ["--resize", "keep"], ["--tile", "32"]])
+def test_every_image_becomes_a_mask_of_its_size(weights, scans, tmp_path, more):
+    threshold = ["--threshold", "0.08"]
+    report = run("--weights", weights, scans, "--output", tmp_path / "out", *more, *threshold)
+    assert (report.predicted, report.there_before, report.failures) == (7, 0, [])
+    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), "predict.json"])
+    args = predict.settings(["--weights", str(weights), "x", "--output", "x", *more, *threshold])
+    predictor = predict.build_predictor(args)
+    both = 0
+    for image in find_inputs([str(scans)]):
+        mask = read(tmp_path / "out" / f"{image.name}.png")
+        np.testing.assert_array_equal(mask, predictor(image.path) * np.uint8(255))
+        both += len(np.unique(mask)) == 2
+    assert both, "masks with target and background, or this has shown nothing"
+
+
+@pytest.mark.parametrize(("bits", "full"), [(8, 255), (16, 65535)])
+def test_probability_maps_and_overlays(weights, scans, tmp_path, bits, full):
+    out = tmp_path / "out"
+    run("--weights", weights, scans, "--output", out, "--resize", "keep", "--probability", bits, "--overlay")
+    predictor = Predictor(weights, resize="keep")
+    for image in find_inputs([str(scans)]):
+        found = read(out / f"probability{bits}" / f"{image.name}.png")
+        assert found.dtype == (np.uint8 if bits == 8 else np.uint16)
+        np.testing.assert_allclose(found / full, predictor.probability(image.path), atol=0.51 / full + 1e-5)
+        assert read(out / "overlay" / f"{image.name}.png").shape == (*found.shape, 3)
+    assert len(files(out)) == 3 * 7 + 1
+
+
+def test_unreadable_files_are_told_at_the_end_and_cost_no_other(weights, scans, tmp_path, capsys):
+    whole = (scans / "a.png").read_bytes()
+    (scans / "b_cut.png").write_bytes(whole[: len(whole) // 2])
+    (scans / "deep" / "text.png").write_text("no image")
+    with pytest.raises(SystemExit) as ended:
+        run("--weights", weights, scans, "--output", tmp_path / "out")
+    assert ended.value.code == 1
+    told = capsys.readouterr().err.splitlines()[-3:]
+    assert told[0].startswith("2 ") and "b_cut.png" in told[1] and "text.png" in told[2]
+    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), "predict.json"])
+
+
+def test_a_second_call_predicts_what_is_missing(weights, scans, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--weights", weights, scans, "--output", out]
+    run(*flags)
+    (out / "rgba.png").unlink()
+    (out / ".rgba.png.writing").write_bytes(b"half")
+    kept = (out / "a.png").stat().st_mtime_ns
+    report = run(*flags)
+    assert (report.predicted, report.there_before) == (1, 6)
+    assert (out / "rgba.png").exists() and not (out / ".rgba.png.writing").exists()
+    assert (out / "a.png").stat().st_mtime_ns == kept
+    report = run(*flags, "--overlay")
+    assert report.predicted == 7, "the masks were there, the overlays were not"
+    assert run(*flags, "--overwrite").predicted == 7
+
+
+def test_results_of_other_settings_are_not_mixed(weights, scans, tmp_path):
+    flags = ["--weights", weights, scans, "--output", tmp_path / "out"]
+    run(*flags)
+    with pytest.raises(UserError, match=r"threshold 0.5, now 0.3.*--overwrite"):
+        run(*flags, "--threshold", "0.3")
+    assert run(*flags, "--threshold", "0.3", "--overwrite").predicted == 7
+    assert json.loads((tmp_path / "out" / "predict.json").read_text())["threshold"] == 0.3
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_ctrl_c_ends_between_two_passes_and_the_next_call_goes_on(weights, scans, tmp_path, overwrite):
+    out = tmp_path / "out"
+    inputs, outputs = find_inputs([str(scans)]), Outputs(out)
+    if overwrite:
+        predict_files(Predictor(weights), inputs, outputs, {})
+        for file in out.glob("*.png"):
+            os.utime(file, (1, 1))
+    predictor = Predictor(weights, batch_size=1)
+    network, calls = predictor.network, []
+
+    def interrupted(images):
+        calls.append(images)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return network(images)
+
+    predictor.network = interrupted
+    with pytest.raises(Stopped, match="3 images written"):
+        predict_files(predictor, inputs, outputs, {}, overwrite)
+    report = predict_files(predictor, inputs, outputs, {})
+    assert (report.predicted, report.there_before) == (4, 3), "an interrupted --overwrite goes on, too"
+
+
+def test_images_of_one_size_share_a_batch(weights, scans, tmp_path):
+    predictor = Predictor(weights, resize="keep")
+    network, shapes = predictor.network, []
+    predictor.network = lambda images: shapes.append(tuple(images.shape)) or network(images)
+    predict_files(predictor, find_inputs([str(scans)]), Outputs(tmp_path / "out"), {})
+    assert sorted(shapes) == [(1, 3, 16, 16), (1, 3, 20, 24), (1, 3, 33, 65), (4, 3, 40, 24)]
+
+
+def test_no_file_that_was_there_is_lost(weights, scans, tmp_path):
+    with pytest.raises(UserError, match="among the images"):
+        run("--weights", weights, scans, "--output", scans, "--overwrite")
+    with pytest.raises(UserError, match=r"a.png is an image to predict"):
+        run("--weights", weights, scans / "a.png", "--output", scans, "--overwrite")
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth" / "bits.png").write_text("drawn by hand")
+    with pytest.raises(UserError, match=r"bits.png is there, but no predict.json"):
+        run("--weights", weights, scans, "--output", tmp_path / "truth")
+    assert files(tmp_path / "truth") == ["bits.png"]
+    (scans / "overlay").mkdir()
+    (scans / "overlay" / "a.png").write_bytes((scans / "a.png").read_bytes())
+    with pytest.raises(UserError, match="rename one"):
+        run("--weights", weights, scans, "--output", tmp_path / "out", "--overlay")
+
+
+def test_results_inside_the_input_folder_are_not_predicted(weights, scans):
+    for _ in range(2):
+        run("--weights", weights, scans, "--output", scans / "out", "--overlay")
+    assert len(files(scans / "out")) == 2 * 7 + 1
+
+
+def test_an_image_that_does_not_fit_into_memory_is_a_failure_like_others(weights, scans, tmp_path):
+    predictor = Predictor(weights, resize="keep", batch_size=1)
+    network = predictor.network
+
+    def small_memory(images):
+        if images.shape[3] == 65:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you")
+        return network(images)
+
+    predictor.network = small_memory
+    report = predict_files(predictor, find_inputs([str(scans)]), Outputs(tmp_path / "out"), {})
+    assert report.predicted == 6 and len(report.failures) == 1
+    assert "deep.tif" in report.failures[0] and "--tile 512" in report.failures[0]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_images(weights, scans, tmp_path):
+    (scans / "bad.png").write_text("no image")
+    flags = ["--weights", str(weights), str(scans), "--output"]
+    run_job(2, predict_with_a_failure, [*flags, str(tmp_path / "two")], tmp_path / "read")
+    with pytest.raises(SystemExit):
+        run(*flags, tmp_path / "one")
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    for name in NAMES:
+        one, two = (read(tmp_path / folder / f"{name}.png") for folder in ("one", "two"))
+        np.testing.assert_array_equal(one, two)
+    shares = [set((tmp_path / f"read{rank}").read_text().splitlines()) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [4, 4] and not shares[0] & shares[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["x.png"], "which weights"),
+        (["x.png", "--seg_weights", "a.pth"], "two files"),
+        (["nowhere", "--weights", "a.pth"], "nowhere is not there"),
+        (["{scans}", "--weights", "a.pth"], "a.pth is not there"),
+        (["{scans}", "--weights", "{weights}", "--tile", "100"], "multiple of 8"),
+        (["{scans}", "--weights", "{weights}", "--amp", "fp16", "--device", "cpu"], "needs CUDA"),
+    ],
+)
+def test_errors_come_before_anything_is_written(weights, scans, tmp_path, argv, message):
+    argv = [word.format(scans=scans, weights=weights) for word in argv]
+    with pytest.raises(UserError, match=message):
+        run(*argv, "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bfloat16_comes_close(weights, scans, tmp_path):
+    image = scans / "a.png"
+    full, half = (Predictor(weights, amp=amp).probability(image) for amp in ("off", "bf16"))
+    assert 0 < np.abs(full - half).max() < 0.1 and torch.get_default_dtype() == torch.float32
