@@ -33,7 +33,7 @@ from datasets.transforms import Transform
 from models.forms import plain_forms
 from train_recon import Reconstruction
 from train_seg import Segmentation
-from utils.config import positive
+from utils.arguments import positive
 from utils.precision import Precision
 from utils.runtime import Batch, keep_freed_memory, pick_device, run_script
 from utils.schedule import sgd_with_poly_decay

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from utils.config import positive
+from utils.arguments import positive
 from utils.errors import UserError
 from utils.runtime import keep_freed_memory, run_script
 from utils.signals import StopRequest

@@ -26,12 +26,12 @@ import torch
 
 from datasets.load import data_folder
 from models import SRS
-from utils import compare, config
+from utils import arguments, compare, config
 from utils.cases import look_at_cases
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
 from utils.distributed import is_writer, say
-from utils.engines import ENGINES, load_engine
+from utils.engines import load_engine
 from utils.errors import UserError
 from utils.evaluation import draw_examples, evaluate
 from utils.pictures import save_png
@@ -48,18 +48,19 @@ DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_thr
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("evaluation", "Evaluate a trained SRS on a list of images.")
-    config.add_data_arguments(parser)
-    config.add_model_arguments(parser)
-    config.add_run_arguments(parser)
-    config.add_resize_argument(parser)
+    arguments.add_data_arguments(parser)
+    arguments.add_model_arguments(parser)
+    arguments.add_run_arguments(parser)
+    arguments.add_resize_argument(parser)
     parser.add_argument(
-        "--batch_size", type=config.positive, default=8, help="1 is used with --encoder_bn batch, --resize keep or back"
+        "--batch_size",
+        type=arguments.positive,
+        default=8,
+        help="1 is used with --encoder_bn batch, --resize keep or back",
     )
     parser.add_argument("--field", choices=FIELDS, default="both", help="whose figures to print beside the paper's")
-    parser.add_argument(
-        "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
-    )
-    config.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
+    arguments.add_engine_argument(parser)
+    arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
     parser.add_argument(
         "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"

@@ -22,20 +22,18 @@ import torch
 
 from datasets.transforms import NORMALIZATIONS, constants
 from models import ENCODER_BN, SRS
+from utils.arguments import add_weights_arguments
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.export import FORMATS, export_model
 from utils.provenance import git_commit
 from utils.runtime import run_script
-from utils.weights import load_authors, load_segmenter
+from utils.weights import load_authors, load_segmenter, names_authors_files
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    weights = parser.add_argument_group("weights")
-    weights.add_argument("--weights", metavar="FILE", help="our checkpoint")
-    weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
-    weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    add_weights_arguments(parser, "our checkpoint")
     parser.add_argument("--format", choices=sorted(FORMATS), required=True)
     parser.add_argument("--output", metavar="FILE", help="beside the weights, by their name, if not set")
     parser.add_argument("--encoder_bn", choices=ENCODER_BN, help="as trained if not set; frozen for the authors' files")
@@ -60,9 +58,7 @@ def main(args: argparse.Namespace) -> Path:
 def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     """The network, the file it is from, and what a user of the exported file has to know."""
     known: dict[str, Any] = {}
-    if args.recon_weights or args.seg_weights:
-        if args.weights or not (args.recon_weights and args.seg_weights):
-            raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+    if names_authors_files({name for name, value in vars(args).items() if value is not None}):
         weights = Path(args.seg_weights)
         settings = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
         files = [Path(args.recon_weights), weights]

@@ -26,7 +26,7 @@ import torch
 from datasets.inputs import find_inputs
 from datasets.transforms import NORMALIZATIONS
 from models import ENCODER_BN
-from utils import config
+from utils import arguments
 from utils.distributed import is_writer, join, say
 from utils.errors import UserError
 from utils.outputs import Outputs
@@ -46,10 +46,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder, or pattern in quotes")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
-    config.add_weights_arguments(parser, "our checkpoint, such as checkpoints/NAME/seg/best.pth")
+    arguments.add_weights_arguments(parser, "our checkpoint, such as checkpoints/NAME/seg/best.pth")
     how = parser.add_argument_group("how", "what is not set is as in training")
-    how.add_argument("--resize", choices=RESIZE, default="img_size", help="to the training's size, or not at all")
-    how.add_argument("--img_size", type=config.image_side, help="side the images are resized to, pixels")
+    how.add_argument("--resize", choices=RESIZE, help="to the training's size, or not at all")
+    how.add_argument("--img_size", type=arguments.image_side, help="side the images are resized to, pixels")
     how.add_argument("--normalization", choices=NORMALIZATIONS)
     how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
     how.add_argument("--tta", action="store_true", help="average the eight rotations and flips: eight times the work")
@@ -60,12 +60,13 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--probability", type=int, choices=[8, 16], help="probability maps of that many bits")
     what.add_argument("--overlay", action="store_true", help="images with their masks drawn on")
     what.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    arguments.add_engine_argument(parser)
     run = parser.add_argument_group("run")
-    run.add_argument("--batch_size", type=config.positive, default=8, help="images at once, by their pixels (8)")
+    run.add_argument("--batch_size", type=arguments.positive, default=8, help="images at once, by their pixels (8)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     run.add_argument("--amp", choices=CHOICES, help="mixed precision")
-    run.add_argument("--threads", type=config.positive, help="of torch on the CPU; one a core if not set")
-    run.add_argument("--workers", type=config.positive, default=2, help="threads that decode images (2)")
+    run.add_argument("--threads", type=arguments.positive, help="of torch on the CPU; one a core if not set")
+    run.add_argument("--workers", type=arguments.positive, default=2, help="threads that decode images (2)")
     return parser
 
 
@@ -80,7 +81,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def build_predictor(args: argparse.Namespace) -> Predictor:
     names = ("recon_weights", "device", "amp", "encoder_bn", "normalization", "img_size", "resize", "tta", "tile")
-    names += ("overlap", "batch_size", "threshold")
+    names += ("overlap", "batch_size", "engine", "threads", "threshold")
     try:
         return Predictor(
             args.weights or args.seg_weights,

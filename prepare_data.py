@@ -30,7 +30,7 @@ from datasets.sample import LOOKS, make_sample
 from datasets.sirst import convert_sirst
 from datasets.split import split
 from datasets.survey import survey, table
-from utils.config import HelpFormatter, natural, positive
+from utils.arguments import HelpFormatter, natural, positive
 from utils.files import replacing
 from utils.runtime import run_script
 

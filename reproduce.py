@@ -25,7 +25,7 @@ from types import ModuleType
 import evaluation
 import train_recon
 import train_seg
-from utils import config, division_table
+from utils import arguments, config, division_table
 from utils.commands import CommandRunner
 from utils.data import checked_cases
 from utils.division_table import Result
@@ -49,14 +49,14 @@ def parser() -> config.ScriptParser:
     parser = config.ScriptParser("reproduce", "The paper's protocol: both phases and the evaluation of every division.")
     parser.epilog = "Any other flag of train_recon.py and train_seg.py (--help lists them) is handed on to both."
     add = parser.add_argument
-    add("--divisions", type=config.positive, default=3, metavar="N", help="random divisions of the data")
-    add("--only", type=config.positive, nargs="+", metavar="N", help="run these divisions alone")
+    add("--divisions", type=arguments.positive, default=3, metavar="N", help="random divisions of the data")
+    add("--only", type=arguments.positive, nargs="+", metavar="N", help="run these divisions alone")
     add("--train_file", metavar="LISTS", default="train{}.txt", help="{} is the division's number")
     add("--val_file", metavar="LISTS", default="val{}.txt", help="these choose the best epoch, as in training")
     add("--test_file", metavar="LISTS", help="evaluated, too; test{}.txt if there are such lists")
-    add("--recon_epochs", type=config.positive, metavar="N", help="of phase 1; as configured if not set")
-    add("--seg_epochs", type=config.positive, metavar="N", help="of phase 2; as configured if not set")
-    add("--nproc", type=config.positive, default=1, metavar="N", help="processes for each script, by torchrun")
+    add("--recon_epochs", type=arguments.positive, metavar="N", help="of phase 1; as configured if not set")
+    add("--seg_epochs", type=arguments.positive, metavar="N", help="of phase 2; as configured if not set")
+    add("--nproc", type=arguments.positive, default=1, metavar="N", help="processes for each script, by torchrun")
     add("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
     add("--dry_run", action="store_true", help="print the commands, and which of them are done")
     return parser

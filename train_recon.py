@@ -18,7 +18,7 @@ from torch import Tensor
 
 import models
 from datasets.transforms import denormalize
-from utils import config
+from utils import arguments, config
 from utils.data import training_loaders
 from utils.distributed import say
 from utils.engine import fit
@@ -50,10 +50,10 @@ class Reconstruction:
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_recon", "Phase 1 of SRS: pretrain the reconstruction autoencoder.")
-    config.add_shared_arguments(parser, epochs=100)
+    arguments.add_shared_arguments(parser, epochs=100)
     parser.add_argument(
         "--unlabeled_dir",
-        action=config.Repeated,
+        action=arguments.Repeated,
         metavar="FOLDER",
         help="more training images, without masks: all below this folder; may be given several times",
     )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import models
 from datasets.transforms import denormalize
-from utils import config
+from utils import arguments, config
 from utils.data import training_loaders
 from utils.distributed import say
 from utils.engine import fit
@@ -65,7 +65,7 @@ class Segmentation:
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_seg", "Phase 2 of SRS: train the segmenter and its DPConv.")
-    config.add_shared_arguments(parser, epochs=300)
+    arguments.add_shared_arguments(parser, epochs=300)
     parser.add_argument(
         "--recon_weights",
         metavar="FILE",

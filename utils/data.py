@@ -61,7 +61,7 @@ def evaluation_loader(
         settings: of a script that takes the data arguments.
         cases: of one list.
         batch_size: images in a batch; where images or masks keep their own sizes, each is a batch of its own.
-        resize: one of `utils.config.RESIZE`.
+        resize: one of `utils.arguments.RESIZE`.
     """
     size = None if resize == "keep" else settings.img_size
     dataset = _folder(settings, cases, Transform(size, settings.normalization, resize_mask=resize != "back"))

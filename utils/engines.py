@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from models import SRS
 from models.nested import prepare_image
+from utils.arguments import ENGINES
 from utils.distributed import say
 from utils.errors import UserError
 from utils.export import FORMATS, export_model
 from utils.precision import Precision
 from utils.sessions import Run, has_bfloat16, library, open_onnx, open_openvino
-
-ENGINES = ("torch", "onnxruntime", "openvino")
 
 
 def load_engine(

@@ -20,8 +20,9 @@ from tqdm import tqdm
 
 from datasets.decode import read_pixels, to_rgb
 from datasets.transforms import Transform
-from models import SRS
 from models.nested import STRIDE
+from utils.config import trained_resize
+from utils.engines import load_engine
 from utils.errors import UserError
 from utils.precision import Precision
 from utils.runtime import pick_device
@@ -60,18 +61,19 @@ class Predictor:
         amp: "auto", "off", "bf16", "fp16", see `utils.precision`; as in training if not given.
         encoder_bn, normalization, img_size: as in training if not given ("frozen", "imagenet", 256 for the authors').
             With encoder_bn="batch" every image, tile and view goes through the network alone.
-        resize: "img_size" resizes each image to img_size x img_size, as in training, and the probabilities back
-            (bilinear); "keep" predicts at the image's own size.
+        resize: "img_size" resizes each image to img_size x img_size, and the probabilities back (bilinear); "keep"
+            predicts at the image's own size; as in training if not given.
         tta: average the probabilities of the eight symmetries of the square (rotations and flips).
         tile: side of the tiles, pixels, a multiple of 8. Images larger than that are predicted in tiles, all images at
             their own size (resize is "keep" then).
         overlap: of neighbouring tiles, pixels, a multiple of 8 up to half a tile; a quarter of a tile if not given.
         batch_size: images of img_size x img_size that go through the network together; of larger ones and tiles as
             many as have as many pixels, at least one.
+        engine, threads: what runs the network, see `utils.engines.load_engine`.
         threshold: probabilities above it are target.
         progress: show a progress bar over the tiles of an image.
 
-    `network` may be replaced by any other callable of its form, such as an exported network's.
+    `network` may be replaced by any other callable of its form, such as a network to compare with.
 
     Raises:
         UserError: for weights that are missing or no weights, and a device or precision that is not there.
@@ -90,36 +92,39 @@ class Predictor:
         encoder_bn: str | None = None,
         normalization: str | None = None,
         img_size: int | None = None,
-        resize: str = "img_size",
+        resize: str | None = None,
         tta: bool = False,
         tile: int | None = None,
         overlap: int | None = None,
         batch_size: int = 8,
+        engine: str = "torch",
+        threads: int | None = None,
         threshold: float = 0.5,
         progress: bool = False,
     ) -> None:
         self.overlap = check_tiles(tile, overlap)
         self.tile = tile
         self.threshold = check_threshold(threshold)
-        if resize not in RESIZE:
+        if resize not in (None, *RESIZE):
             raise ValueError(f"resize {resize!r} is not one of {', '.join(RESIZE)}")
-        self.resize = "keep" if tile else resize
         self.tta = tta
         self.batch_size = batch_size
         self.progress = progress
         model, trained_with = load_trained(Path(weights), recon_weights and Path(recon_weights), encoder_bn)
         self.model = model
+        self.resize = "keep" if tile else resize or trained_resize(trained_with)
         self.img_size = img_size or trained_with.get("img_size", 256)
         self.normalization = normalization or trained_with.get("normalization", "imagenet")
         self.device = pick_device(device)
         self.precision = Precision(amp or trained_with.get("amp", "auto"), self.device)
         self.transform = Transform(self.img_size if self.resize == "img_size" else None, self.normalization)
-        self.network = torch_network(model, self.device, self.precision)
+        self.engine = engine
+        self.network = load_engine(engine, model, self.precision, threads, self.normalization)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides what a prediction is, beside the weights."""
-        names = ("img_size", "normalization", "resize", "tta", "tile", "overlap", "threshold")
+        names = ("img_size", "normalization", "resize", "tta", "tile", "overlap", "engine", "threshold")
         settings = {name: getattr(self, name) for name in names}
         return {**settings, "encoder_bn": self.model.encoder_bn, "amp": self.precision.name}
 
@@ -215,18 +220,6 @@ def _at_least_smallest(image: np.ndarray) -> np.ndarray:
     """(H, W, 3), its last row and column repeated where it is under `SMALLEST` pixels."""
     missing = [max(0, SMALLEST - side) for side in image.shape[:2]]
     return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
-
-
-def torch_network(model: SRS, device: torch.device, precision: Precision) -> Network:
-    """The model on a device, its batch norms folded."""
-    fused = model.fuse().to(device, memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def network(images: Tensor) -> Tensor:
-        with precision.autocast():
-            return fused(images.contiguous(memory_format=torch.channels_last)).float()
-
-    return network
 
 
 def check_tiles(tile: int | None, overlap: int | None) -> int:

@@ -1,0 +1,191 @@
+"""The flags that several scripts share, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from utils.precision import CHOICES
+
+RESIZE = ("img_size", "keep", "back")
+ENGINES = ("torch", "onnxruntime", "openvino")
+
+
+class Repeated(argparse.Action):
+    """A flag that may be given several times, or a list in a configuration; its value is the list of all."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
+        # argparse's own "append" would add to the default of `ScriptParser.given`, which is no list.
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the data is, and how it becomes tensors."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
+    group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
+    group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
+    group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
+    group.add_argument(
+        "--normalization",
+        choices=["imagenet", "authors"],
+        default="imagenet",
+        help="authors: divided by 255 a second time, as the released weights were trained",
+    )
+    group.add_argument(
+        "--mask_suffix", help="what a mask's name adds to its image's, such as _gt; found by rule if not set"
+    )
+    group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
+    group.add_argument(
+        "--fit_masks",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="resize a mask (nearest) whose size is not its image's",
+    )
+
+
+def add_resize_argument(parser: argparse.ArgumentParser) -> None:
+    """At which size images are predicted and compared; `trained_resize` says what a checkpoint was trained at."""
+    meaning = "images and masks are resized to --img_size; keep: nothing is resized, images go one by one; "
+    meaning += "back: images are resized, and their predictions back to the masks' size"
+    parser.add_argument("--resize", choices=RESIZE, default="img_size", help=f"img_size: {meaning}")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which network."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--variant", choices=["srs", "srs_tiny"], default="srs", help="the paper's, or a laptop's")
+    group.add_argument(
+        "--encoder_bn",
+        choices=["frozen", "batch"],
+        default="frozen",
+        help="batch norms of the frozen encoder: running statistics (the paper), or the batch's (the released code)",
+    )
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
+    """How it is trained."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--base_lr", type=_rate, default=0.01, help="learning rate of the first step")
+    group.add_argument("--batch_size", type=positive, default=8, help="images in a step, of all processes together")
+    group.add_argument(
+        "--accumulate",
+        type=positive,
+        default=1,
+        help="take each step's images in this many parts, one after the other: less memory (a batch norm sees a part)",
+    )
+    group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
+    group.add_argument(
+        "--crop",
+        type=image_side,
+        metavar="N",
+        help="train on NxN crops of the images as they are, half of them around a target; validate on whole images; "
+        "--img_size is not used then",
+    )
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        choices=["yes", "auto"],
+        help="go on with the run in output_dir; auto: start one if there is none (for job scripts)",
+    )
+    group.add_argument(
+        "--sync_bn",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="under torchrun: batch norms over the batch of all processes, not of each",
+    )
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="torch.compile the network: minutes at the start, worth them on GPUs (docs/performance.md)",
+    )
+    group.add_argument(
+        "--channels_last",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="memory layout of weights and maps, the fastest nearly everywhere; --no-channels_last: NCHW",
+    )
+    group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
+    group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where and with what it runs."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument(
+        "--amp", choices=CHOICES, default="auto", help="mixed precision; auto: bf16 on GPUs that have it"
+    )
+    group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
+    group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
+    group.add_argument("--workers", type=natural, default=2, help="processes that load data; 0: the script itself does")
+    group.add_argument(
+        "--deterministic",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
+    )
+    group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser, help: str) -> None:
+    """A trained SRS: our checkpoint, of which `help` says more, or the authors' two files."""
+    group = parser.add_argument_group("weights")
+    group.add_argument("--weights", metavar="FILE", help=help)
+    group.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
+    group.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+
+
+def add_engine_argument(parser: argparse.ArgumentParser) -> None:
+    """What runs the network in prediction."""
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
+    )
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
+    """All four groups, as both phases take them."""
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    add_training_arguments(parser, epochs)
+    add_run_arguments(parser)
+
+
+def positive(text: str) -> int:
+    """An argument type: an integer of at least 1."""
+    return _at_least(1, text)
+
+
+def natural(text: str) -> int:
+    """An argument type: an integer of at least 0."""
+    return _at_least(0, text)
+
+
+def image_side(text: str) -> int:
+    """An argument type: the side of an image that the networks take, pixels."""
+    return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _at_least(minimum: int, text: str) -> int:
+    value = int(text)
+    if value < minimum:
+        raise argparse.ArgumentTypeError(f"{value} is under {minimum}")
+    return value
