@@ -16,7 +16,7 @@ demo: $(VENV)/.demo DataSet/sample
 	@echo "open checkpoints/demo/report/report.html: figures, curves, predictions and their errors, DPConv at work"
 
 test: lint
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3  # many wait for processes of theirs: one more than the two cores CI has
 
 lint: $(VENV)/.test
 	$(RUN) -m ruff check .
@@ -35,6 +35,6 @@ $(VENV)/.demo: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-$(VENV)/.test: requirements-dev.txt $(VENV)/.demo
+$(VENV)/.test: requirements-dev.txt requirements-export.txt $(VENV)/.demo
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
