@@ -12,8 +12,8 @@ DEMO   := --Dataset sample --variant srs_tiny --output_dir checkpoints/demo
 demo: $(VENV)/.demo DataSet/sample
 	$(RUN) train_recon.py $(DEMO) --resume auto
 	$(RUN) train_seg.py $(DEMO) --resume auto
-	$(RUN) evaluation.py $(DEMO)
-	@echo "open checkpoints/demo/evaluation/best-val/examples.png: image | target | prediction | errors"
+	$(RUN) evaluation.py $(DEMO) --report checkpoints/demo/report
+	@echo "open checkpoints/demo/report/report.html: figures, curves, predictions and their errors, DPConv at work"
 
 test: lint
 	$(RUN) -m pytest

@@ -4,22 +4,20 @@
     python benchmark.py --only seg_step --variant srs --img_size 256 --batch_size 8 --amp bf16 --json
     python benchmark.py profile --only predict --img_size 256 --batch_size 1         # where the time goes
 
-The plain execution of the same weights is eager, NCHW, float32, with a grouped convolution of each sample's own kernel
-and the system's allocator as it comes. Ours and plain run by turns, each time in a process of their own; the ratio is
-that of the medians. `of_peak` is the share of what the machine's own 3x3 convolutions reach (float32, measured in the
-same run).
+The plain execution of the same weights is eager, NCHW, float32, every block as its equations read (`models.forms`),
+with a grouped convolution of each sample's own kernel and the system's allocator as it comes. Ours and plain run by
+turns, each time in a process of their own; the ratio is that of the medians. `of_peak` is the share of what the
+machine's own 3x3 convolutions reach (float32, measured in the same run).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,13 +30,14 @@ from datasets.folder import SegmentationFolder, make_loader
 from datasets.load import load_lists
 from datasets.sample import make_sample
 from datasets.transforms import Transform
-from models import steps
+from models.forms import plain_forms
 from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.config import positive
 from utils.precision import Precision
-from utils.runtime import Batch, keep_freed_memory, pick_device, run_script, to_device
+from utils.runtime import Batch, keep_freed_memory, pick_device, run_script
 from utils.schedule import sgd_with_poly_decay
+from utils.timing import convolution_peak, peak_memory, timed
 
 WORKS = ("predict", "seg_step", "recon_step", "loader")
 TABLE = [  # work, image size, batch size
@@ -138,24 +137,26 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         keep_freed_memory()
     if args.only == "loader":
         return {"seconds_per_image": loader_seconds(args), "peak_rss_gb": peak_memory(device), "of_peak": 0.0}
-    work = prepare(args, plain=args.measure == "plain", device=device)
-    ours, steps.USE_STEPS = steps.USE_STEPS, False  # the counter's hooks do not go with a step's own use of autograd
-    with FlopCounterMode(display=False) as counter:
-        work()
-    steps.USE_STEPS = ours
-    if args.only != "predict":
-        work()  # the steps allocate otherwise
-    seconds = timed(work, device, args.repeat) / args.batch_size
+    with plain_forms(args.measure == "plain"):
+        work = prepare(args, plain=args.measure == "plain", device=device)
+        seconds = timed(work, device, args.repeat) / args.batch_size
     memory = peak_memory(device)
-    peak = convolution_peak(device)
-    share = counter.get_total_flops() / args.batch_size / seconds / peak
+    share = flops(args, device) / seconds / convolution_peak(device)
     return {"seconds_per_image": seconds, "peak_rss_gb": memory, "of_peak": share}
+
+
+def flops(args: argparse.Namespace, device: torch.device) -> int:
+    """Floating-point operations for an image as the equations read, two for a multiplication with an addition."""
+    one = argparse.Namespace(**{**vars(args), "batch_size": 1})
+    # The counter's hooks do not go with a step's own use of autograd.
+    with plain_forms(), FlopCounterMode(display=False) as counter:
+        prepare(one, plain=True, device=device)()
+    return counter.get_total_flops()
 
 
 def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Callable[[], Any]:
     """The work, as a function without arguments."""
     torch.manual_seed(0)
-    steps.USE_STEPS = not plain
     precision = Precision("off" if plain else args.amp, device)
     layout = torch.contiguous_format if plain else torch.channels_last
     batch: Batch = {
@@ -194,27 +195,6 @@ def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Call
     return step
 
 
-def timed(work: Callable[[], Any], device: torch.device, repeat: int) -> float:
-    """The median of `repeat` runs in seconds, after one more that warms up (the first was the FLOP counter's)."""
-    times = []
-    for _ in range(repeat + 1):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
-
-
-def convolution_peak(device: torch.device) -> float:
-    """FLOP/s of 3x3 convolutions of 64 to 64 channels, float32, channels last."""
-    conv = torch.nn.Conv2d(64, 64, 3, padding=1).to(device, memory_format=torch.channels_last)
-    image = to_device({"image": torch.randn(8, 64, 128, 128)}, device)["image"]
-    with torch.inference_mode():
-        conv(image)
-        return 2 * 64 * 64 * 9 * image[:, 0].numel() / timed(lambda: conv(image), device, 5)
-
-
 def loader_seconds(args: argparse.Namespace) -> float:
     """Seconds an image of the augmenting loader, two processes, over sample images of this size."""
     with tempfile.TemporaryDirectory() as folder:
@@ -224,14 +204,6 @@ def loader_seconds(args: argparse.Namespace) -> float:
         dataset = SegmentationFolder(cases, Transform(args.img_size, augment=True))
         loader = make_loader(dataset, args.batch_size, workers=2 * (args.measure == "ours"), shuffle_seed=0)
         return timed(lambda: [None for _ in loader], torch.device("cpu"), args.repeat) / len(cases)
-
-
-def peak_memory(device: torch.device) -> float:
-    """GB (1e9 bytes): of the GPU's memory, or of this process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def profile(args: argparse.Namespace) -> None:

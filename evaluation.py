@@ -1,18 +1,24 @@
-"""IoU, F1, SE, PC, SP and ACC of a trained SRS on a list of images.
+"""The figures of a trained SRS on a list of images: the paper's, the medical field's, the infrared field's.
 
     python evaluation.py --Dataset KBT2019                        # checkpoints/KBT2019/seg/best.pth on its val list
     python evaluation.py --weights checkpoints/BUS/seg/best.pth                   # on the data it was trained with
     python evaluation.py --weights checkpoints/BUS/seg/best.pth --Dataset BUSI    # on other data
+    python evaluation.py --weights checkpoints/SIRST/seg/best.pth --resize keep   # at the images' own size
     python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
         --encoder_bn batch --normalization authors                       # the authors' released weights
+    python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
+    python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
+    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
-command line still wins. Writes per_image.csv, summary.json and examples.png into OUTPUT_DIR/evaluation/WEIGHTS-LIST.
+command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
+OUTPUT_DIR/evaluation/WEIGHTS-LIST (WEIGHTS-LIST-keep or -back with that --resize). docs/metrics.md defines all figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,15 +26,19 @@ import torch
 
 from datasets.load import data_folder
 from models import SRS
-from utils import config
+from utils import compare, config
+from utils.cases import look_at_cases
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
 from utils.distributed import is_writer, say
+from utils.engines import ENGINES, load_engine
 from utils.errors import UserError
-from utils.evaluation import draw_examples, evaluate, table, write_results
+from utils.evaluation import draw_examples, evaluate
 from utils.pictures import save_png
 from utils.precision import Precision
 from utils.provenance import provenance
+from utils.report import write_report
+from utils.results import FIELDS, table, write_results
 from utils.runtime import run_script, set_up
 from utils.weights import load_authors, load_segmenter
 
@@ -42,11 +52,29 @@ def parser() -> config.ScriptParser:
     config.add_data_arguments(parser)
     config.add_model_arguments(parser)
     config.add_run_arguments(parser)
-    parser.add_argument("--batch_size", type=config.positive, default=8, help="1 is used with --encoder_bn batch")
+    config.add_resize_argument(parser)
+    parser.add_argument(
+        "--batch_size", type=config.positive, default=8, help="1 is used with --encoder_bn batch, --resize keep or back"
+    )
+    parser.add_argument("--field", choices=FIELDS, default="both", help="whose figures to print beside the paper's")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
+    )
     weights = parser.add_argument_group("weights")
     weights.add_argument("--weights", metavar="FILE", help="our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
     weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
+    parser.add_argument(
+        "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="RUN",
+        default=argparse.SUPPRESS,
+        help="compare evaluations that are there, image by image, with the first; takes --report alone",
+    )
     return parser
 
 
@@ -54,6 +82,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The settings of this run: the command line, then the checkpoint, then the configuration."""
     script = parser()
     given = script.given(argv)
+    if "compare" in given:
+        return compare.settings(given)
     if "seg_weights" in given or "recon_weights" in given:
         if "weights" in given or not {"seg_weights", "recon_weights"} <= given.keys():
             raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
@@ -68,7 +98,13 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
     trained_with = load_checkpoint(Path(path), "seg")["settings"]
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
-    recorded = {name: trained_with[name] for name in MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)}
+    brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
+    recorded = {name: trained_with[name] for name in brought if name in trained_with}
+    if config.trained_resize(trained_with) != "img_size":
+        recorded["resize"] = config.trained_resize(trained_with)
+    if recorded.get("Dataset") in config.known_datasets():
+        # For what its configuration says of evaluations alone: the checkpoint has not recorded that.
+        argv = ["--Dataset", recorded["Dataset"], *(sys.argv[1:] if argv is None else argv)]
     return script.settings(argv, {**recorded, "weights": str(path)})
 
 
@@ -79,23 +115,47 @@ def load_model(args: argparse.Namespace) -> SRS:
     return load_segmenter(load_checkpoint(path, "seg"), args.encoder_bn, path)
 
 
-def main(args: argparse.Namespace) -> dict:
-    """Evaluates and returns the summary that it also writes."""
+def compared_at(args: argparse.Namespace) -> str:
+    """The size at which predictions meet their masks, in words."""
+    sizes = f"{args.img_size}x{args.img_size} pixels"
+    return {
+        "img_size": f"{sizes}, to which images and masks were resized",
+        "keep": "each image's own size",
+        "back": f"each image's own size, predicted at {sizes}",
+    }[args.resize]
+
+
+def main(args: argparse.Namespace) -> dict | list:
+    """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
+    if "compare" in args:
+        return compare.main(args)
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
-    model = load_model(args).fuse().to(device, memory_format=torch.channels_last)
+    precision = Precision(args.amp, device)
+    network = load_model(args)
+    model = load_engine(args.engine, network, precision, args.threads, args.normalization)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
-    loader = evaluation_loader(args, cases, batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    results = evaluate(model, loader, device, Precision(args.amp, device))
-    summary = {**results.summary(), "settings": vars(args), "provenance": provenance(args, device)}
+    loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
+    results = evaluate(model, loader, device, precision)
+    summary = {"compared_at": compared_at(args), **results.summary()}
+    summary |= {"settings": vars(args), "provenance": provenance(args, device)}
     if not is_writer():
         return summary
-    print(table(summary))
+    print(table(summary, args.field))
     weights = Path(args.weights or args.seg_weights).stem
-    folder = config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}"
+    size = "" if args.resize == "img_size" else f"-{args.resize}"
+    folder = config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}"
     write_results(results, summary, folder)
     save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization))
-    print(f"wrote per_image.csv, summary.json and examples.png (image | target | prediction | errors) into {folder}")
+    print(
+        f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
+    )
+    if "report" in args:
+        network = network.fuse().to(device, memory_format=torch.channels_last)
+        cases = look_at_cases(network, loader, results, device, precision, args.normalization)
+        weights = Path(args.weights) if args.weights else None
+        page = write_report(Path(args.report), folder, cases, weights, results.sweep)
+        print(f"wrote {page}")
     return summary
 
 

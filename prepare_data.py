@@ -3,22 +3,34 @@
     python prepare_data.py sample DataSet/sample                       # synthetic, to try things on
     python prepare_data.py sample DataSet/sample_infrared --look infrared
     python prepare_data.py busi Dataset_BUSI_with_GT DataSet/BUSI      # BUSI as distributed; several masks are merged
+    python prepare_data.py sirst sirst DataSet/SIRST                   # SIRST v1 or v2 as distributed
+    python prepare_data.py folder NUDT-SIRST DataSet/NUDT-SIRST        # images/, masks/ and perhaps lists
+    python prepare_data.py folder raw DataSet/mine --images jpg --masks labels --mask_pattern '{stem}_gt'
+    python prepare_data.py split DataSet/BUSI                          # the paper's three random 70/30 divisions
+    python prepare_data.py split DataSet/mine --group '^(patient[0-9]+)' --test_share 0.2
     python prepare_data.py check DataSet/BUSI --img_size 256           # what is there, what is odd
 
-Each verb lists its flags: python prepare_data.py VERB --help
+A folder or list that is there already is never overwritten without a word. docs/data.md goes through the data sets one
+by one. Each verb lists its flags: python prepare_data.py VERB --help
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
 from datasets.busi import convert_busi
+from datasets.convert import Converted
+from datasets.division import SHARE
+from datasets.pairs import convert_folders
 from datasets.sample import LOOKS, make_sample
+from datasets.sirst import convert_sirst
+from datasets.split import split
 from datasets.survey import survey, table
-from utils.config import positive
+from utils.config import HelpFormatter, natural, positive
 from utils.files import replacing
 from utils.runtime import run_script
 
@@ -27,20 +39,48 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prepare_data.py", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    sample = verbs.add_parser("sample", help="a small synthetic data set", formatter_class=_Defaults)
+    sample = verbs.add_parser("sample", help="a small synthetic data set", formatter_class=HelpFormatter)
     sample.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     sample.add_argument("--look", choices=LOOKS, default=LOOKS[0])
     sample.add_argument("--count", type=int, default=80, help="images, 70 %% of them for training")
     sample.add_argument("--size", type=int, default=128, help="side of the images, pixels")
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--seed", type=natural, default=0)
 
-    busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=_Defaults)
-    busi.add_argument("source", type=Path, metavar="SRC", help="holds benign, malignant and normal")
-    busi.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=HelpFormatter)
+    _add_source(busi, "holds benign, malignant and normal")
     busi.add_argument("--normals", action="store_true", help="keep the images without a lesion")
-    busi.add_argument("--seed", type=int, default=41, help="of the division into train.txt and val.txt")
+    busi.add_argument("--fit_masks", action="store_true", help="resize a mask (nearest) to its image's size")
 
-    check = verbs.add_parser("check", help="look at a data set before training", formatter_class=_Defaults)
+    sirst = verbs.add_parser("sirst", help="SIRST v1 or v2 as distributed", formatter_class=HelpFormatter)
+    _add_source(sirst, "holds images, masks and lists or idx_427; v2: mixed, annotations/masks and splits")
+
+    folder = verbs.add_parser("folder", help="any pair of image and mask folders", formatter_class=HelpFormatter)
+    _add_source(folder, "holds the folders")
+    folder.add_argument("--images", metavar="DIR", help="below SRC; images or IRSTD1k_Img if not set")
+    folder.add_argument("--masks", metavar="DIR", help="below SRC, or the same; masks or IRSTD1k_Label if not set")
+    folder.add_argument("--mask_pattern", metavar="NAME", help="of a mask, such as {stem}_gt; found by rule if not set")
+    folder.add_argument("--train_list", metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set")
+    folder.add_argument("--val_list", metavar="FILE", help="as --train_list")
+    folder.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target")
+    folder.add_argument("--fit_masks", action="store_true", help="resize a mask (nearest) to its image's size")
+
+    divide = verbs.add_parser(
+        "split", help="random divisions: train1.txt, val1.txt, ...", formatter_class=HelpFormatter
+    )
+    divide.add_argument("base", type=Path, metavar="BASE", help="holds images/ and masks/; the lists are written there")
+    divide.add_argument("--divisions", type=positive, default=3, help="how many; the paper reports the mean of three")
+    divide.add_argument("--val_share", type=float, default=SHARE, help="of all cases, for valN.txt")
+    divide.add_argument("--test_share", type=float, default=0.0, help="of all cases, for testN.txt; 0: no such lists")
+    divide.add_argument("--seed", type=natural, default=41, help="of the draw")
+    strata = divide.add_mutually_exclusive_group()
+    strata.add_argument("--stratify_by", type=_regex, metavar="REGEX", help="what it finds in a name is its stratum")
+    strata.add_argument("--share_bins", type=positive, metavar="N", help="strata: N bins of the share of target pixels")
+    divide.add_argument("--group", type=_regex, metavar="REGEX", help="what it finds (patient, video) stays together")
+    divide.add_argument("--mask_suffix", help="as in training")
+    divide.add_argument("--mask_threshold", type=float, help="as in training")
+    divide.add_argument("--overwrite", action="store_true", help="replace all lists of an earlier draw")
+
+    check = verbs.add_parser("check", help="look at a data set before training", formatter_class=HelpFormatter)
     check.add_argument("base", type=Path, metavar="BASE", help="holds images/, masks/ and the lists")
     check.add_argument("--lists", nargs="+", default=["train.txt", "val.txt"], metavar="LIST", help="in BASE, or paths")
     check.add_argument("--img_size", type=positive, default=256, help="side the images will be resized to, pixels")
@@ -51,11 +91,22 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-_Defaults = argparse.ArgumentDefaultsHelpFormatter
+def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:
+    parser.add_argument("source", type=Path, metavar="SRC", help=holds)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    parser.add_argument("--seed", type=natural, default=41, help="of the division into train.txt and val.txt, if drawn")
+
+
+def _regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
 
 
 def main(args: argparse.Namespace) -> None:
-    {"sample": sample, "busi": busi, "check": check}[args.verb](args)
+    verbs = {"sample": sample, "busi": busi, "sirst": sirst, "folder": folder, "split": divide, "check": check}
+    verbs[args.verb](args)
 
 
 def sample(args: argparse.Namespace) -> None:
@@ -64,8 +115,31 @@ def sample(args: argparse.Namespace) -> None:
 
 
 def busi(args: argparse.Namespace) -> None:
-    counts = convert_busi(args.source, args.out, args.normals, args.seed)
-    print(f"{args.out}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    _report(args.out, convert_busi(args.source, args.out, args.normals, args.seed, args.fit_masks))
+
+
+def sirst(args: argparse.Namespace) -> None:
+    _report(args.out, convert_sirst(args.source, args.out, args.seed))
+
+
+def folder(args: argparse.Namespace) -> None:
+    flags = {name: value for name, value in vars(args).items() if name not in ("verb", "source", "out")}
+    converted, lists = convert_folders(args.source, args.out, **flags)
+    _report(args.out, converted)
+    for name, file in lists.items():
+        print(f"  {name} is {file}")
+    if not lists:
+        print(f"  drawn with seed {args.seed}; python prepare_data.py split {args.out} draws more divisions")
+
+
+def divide(args: argparse.Namespace) -> None:
+    flags = {name: value for name, value in vars(args).items() if name not in ("verb", "base", "divisions")}
+    print(split(args.base, args.divisions, **flags))
+    print(f"wrote them into {args.base}; to train: --train_file_dir train1.txt --val_file_dir val1.txt")
+
+
+def _report(out: Path, converted: Converted) -> None:
+    print("\n".join(converted.lines(out)))
 
 
 def check(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
     python train_recon.py --Dataset BUS                      # the paper's protocol, from configs/BUS.yaml
     python train_recon.py --base_dir path/to/my_data         # your own images
     python train_recon.py --Dataset sample --variant srs_tiny --img_size 128 --epochs 10
+    python train_recon.py --Dataset BUS --unlabeled_dir more_ultrasound    # images without masks, too: phase 2 gains
 
 It learns to rebuild its input image (mean squared error); no mask is read. Writes best.pth and last.pth, log.jsonl,
 TensorBoard events and validation.png (image above its reconstruction) into OUTPUT_DIR/recon.
@@ -50,13 +51,19 @@ class Reconstruction:
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_recon", "Phase 1 of SRS: pretrain the reconstruction autoencoder.")
     config.add_shared_arguments(parser, epochs=100)
+    parser.add_argument(
+        "--unlabeled_dir",
+        action=config.Repeated,
+        metavar="FOLDER",
+        help="more training images, without masks: all below this folder; may be given several times",
+    )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     say(f"phase 1, reconstruction, with\n{config.describe(args)}")
     device = set_up(args)
-    train, val = training_loaders(args, need_masks=False, val_batch_size=args.batch_size)
+    train, val = training_loaders(args, False, args.batch_size, args.unlabeled_dir or ())
     phase = Reconstruction(models.build_reconstruction(args.variant), args.normalization)
     fit(phase, train, val, args, config.output_dir(args) / "recon", device)
 

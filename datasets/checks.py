@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from tqdm import tqdm
 
 from datasets.decode import read_image, read_mask
@@ -10,6 +11,7 @@ from datasets.pairing import Case
 from utils.errors import UserError
 
 _SHOWN = 20
+MIN_SIDE = 8  # pixels: what the networks take at the least, where images keep their size
 THREADS = 4  # decoding releases the interpreter lock; more threads than this wait for the disk
 
 
@@ -41,6 +43,11 @@ def check_cases(
             pool.map(check, cases), total=len(cases), desc="checking", unit="case", leave=False, disable=not progress
         ):
             found += of_case
+    raise_problems(found)
+
+
+def raise_problems(found: Sequence[str]) -> None:
+    """One UserError with the number of problems and the first 20 of them, one a line; none if there are none."""
     if found:
         count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
         first = f"; the first {_SHOWN}:" if len(found) > _SHOWN else ":"
@@ -49,6 +56,13 @@ def check_cases(
 
 def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:
     """What is wrong with one case; image and mask are both looked at, so that one repair round is enough."""
+    return decode_case(case, fit_masks, mask_threshold)[2]
+
+
+def decode_case(
+    case: Case, fit_masks: bool, mask_threshold: float | None
+) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
+    """The image (H, W, 3) and mask (h, w) in {0, 1} of a case, as far as they can be decoded, and what is wrong."""
     problems: list[str] = []
     image = mask = None
     try:
@@ -60,10 +74,15 @@ def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> 
             mask = read_mask(case.masks, mask_threshold)
         except UserError as error:
             problems.append(str(error))
+    if image is not None and min(image.shape[:2]) < MIN_SIDE:
+        problems.append(
+            f"{case.image}: {image.shape[1]}x{image.shape[0]} pixels, too small for the networks "
+            f"(under {MIN_SIDE}x{MIN_SIDE}). Take it off the list."
+        )
     if image is not None and mask is not None and image.shape[:2] != mask.shape and not fit_masks:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
         problems.append(
             f"{case.masks[0]}: the mask is {mask_width}x{mask_height} pixels, its image {case.image} {width}x{height}. "
             "If both show the same scene, --fit_masks resizes the mask (nearest)."
         )
-    return problems
+    return image, mask, problems

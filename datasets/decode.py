@@ -5,6 +5,7 @@ as 8-bit gray is black, a mask saved as JPEG has gray pixels along its edges, a 
 takes what has one meaning only and refuses the rest.
 """
 
+import hashlib
 import io
 import struct
 from collections.abc import Sequence
@@ -74,6 +75,16 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarr
     if union is None:
         raise ValueError("read_mask needs at least one path")
     return union.astype(np.uint8)
+
+
+def fit_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The mask at the (height, width) of its image, nearest; as it is if it has that size."""
+    return mask if mask.shape == shape else cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def digest(image: np.ndarray) -> str:
+    """The SHA-256 of a decoded image: equal for the same picture, whatever its file's name and format."""
+    return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
 
 
 def _decode(path: Path) -> tuple[np.ndarray, bool]:

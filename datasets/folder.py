@@ -6,12 +6,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from datasets.decode import read_image, read_mask
+from datasets.decode import fit_mask, read_image, read_mask
 from datasets.pairing import Case
 from datasets.transforms import Transform
 
@@ -55,9 +54,7 @@ class SegmentationFolder(Dataset):
 
     def _read_mask(self, case: Case, shape: tuple[int, int]) -> np.ndarray:
         mask = read_mask(case.masks, self.mask_threshold)
-        if self.fit_masks and mask.shape != shape:
-            mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
-        return mask
+        return fit_mask(mask, shape) if self.fit_masks else mask
 
 
 class EpochBatches(Sampler):

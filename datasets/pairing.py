@@ -21,8 +21,10 @@ base_dir/
   masks/case0001.png ...   (same stem, or with _mask, _mask_1, _pixels0, _segmentation)
   train.txt  val.txt       (one case per line)"""
 
-# What may follow the stem of the image in the name of its mask, and whether it may be numbered (`_mask_1`). A bare
-# stem is never numbered: `case_1` is another case than `case`, not a second mask of it.
+STEM = "{stem}"  # the stem of the image in a naming pattern of masks
+
+# How a mask is named after its image, and whether it may be numbered (`_mask_1`). A bare stem is never numbered:
+# `case_1` is another case than `case`, not a second mask of it.
 _DEFAULT_SUFFIXES = ("", "_mask", "_pixels0", "_segmentation")
 _NUMBERED = ("_mask",)
 
@@ -71,7 +73,7 @@ class _Folder:
 
 
 def find_cases(
-    base_dir: Path, names: list[str], mask_suffix: str | None = None, need_masks: bool = True
+    base_dir: Path, names: list[str], mask_suffix: str | None = None, need_masks: bool = True, images: str = "images"
 ) -> tuple[list[Case], list[str]]:
     """Find the files of the listed cases.
 
@@ -79,24 +81,25 @@ def find_cases(
     names: entries of a list, with or without extension, with sub-folders if there are any. An entry that is exactly a
         file of `images/` means that file; otherwise any file with its stem and an extension of `IMAGE_SUFFIXES`.
     mask_suffix: what follows the stem of the image in the name of its mask; "" for nothing. Numbered ones are merged:
-        "_gt" takes `_gt`, `_gt_1`, `_gt_2`, ... None: same stem, `_mask` (numbered too), `_pixels0`, `_segmentation`.
-        Upper and lower case of the suffix make no difference.
+        "_gt" takes `_gt`, `_gt_1`, `_gt_2`, ... A text with {stem} in it is the whole name: "mask_{stem}". None: same
+        stem, `_mask` (numbered too), `_pixels0`, `_segmentation`. Upper and lower case of it make no difference.
     need_masks: False finds images only (prediction) and never looks at `masks/`.
+    images: the folder of the images below base_dir.
 
     Returns the cases found, in the order of `names`, and the problems, one sentence each. They are returned rather
     than raised so that a user sees all problems of a data set at once (`datasets.checks.check_cases` raises them).
 
     Raises UserError if `images/` or a needed `masks/` is missing.
     """
-    images = _Folder(base_dir, "images")
+    folder = _Folder(base_dir, images)
     masks = _MaskFinder(_Folder(base_dir, "masks"), mask_suffix) if need_masks else None
     cases: list[Case] = []
     problems: list[str] = []
     entry_of: dict[str, str] = {}
     for entry in names:
         try:
-            image = _find_image(images, entry)
-            name = _stem(image.relative_to(images.path).as_posix())
+            image = _find_image(folder, entry)
+            name = _stem(image.relative_to(folder.path).as_posix())
             if name in entry_of:
                 raise _Problem(
                     f'"{entry}": listed twice (first as "{entry_of[name]}", the same stem); remove one of the lines.'
@@ -108,9 +111,55 @@ def find_cases(
     return cases, problems
 
 
-def image_files(base_dir: Path) -> list[Path]:
-    """Every image file below `base_dir/images`, listed or not, sorted."""
-    return sorted(_Folder(base_dir, "images").by_key.values())
+def pair_folders(
+    base_dir: Path, images: str = "images", masks: str = "masks", mask_suffix: str | None = None
+) -> tuple[list[Case], list[str], list[Path]]:
+    """Every image below a folder with its masks, without a list, in the order of the numbers in their names.
+
+    base_dir: holds both folders.
+    images, masks: the folders; if both are one, every file in it that has the name of a mask is one.
+    mask_suffix: as in `find_cases`.
+
+    Returns the cases, the problems (one sentence each), and the mask files that belong to no image.
+
+    Raises UserError if a folder is missing or holds no image files, or if no file has the name of a mask.
+    """
+    folder, mask_folder = _Folder(base_dir, images), _Folder(base_dir, masks)
+    in_one = folder.path.samefile(mask_folder.path)
+    if in_one and mask_suffix in ("", STEM):
+        raise UserError(f"{folder.path} holds images and masks: the names of the masks must add something to {STEM}")
+    finder = _MaskFinder(mask_folder, mask_suffix, with_bare_stem=not in_one)
+    if not finder.files:
+        names = ", ".join(sorted(mask_folder.by_key)[:3]) or "no image files"
+        raise UserError(f"{mask_folder.path}: no file is named as a mask, {finder.rule}; there are {names} ...")
+    files = {key: path for key, path in folder.by_key.items() if not (in_one and path in finder.files)}
+    if not files:
+        raise UserError(f"{folder.path}: no images in it (known extensions: {' '.join(IMAGE_SUFFIXES)})")
+    cases: list[Case] = []
+    problems: list[str] = []
+    for key in sorted(files, key=_in_numbers):
+        name = _stem(key)
+        try:
+            if len(folder.by_stem[name]) > 1:
+                raise _Problem(f'"{key}": {_names(folder.by_stem[name])} have the same stem; rename one of them.')
+            cases.append(Case(name, files[key], finder.find(key, name)))
+        except _Problem as problem:
+            problems.append(str(problem))
+    used = finder.of({_stem(key) for key in files})
+    return cases, problems, sorted(set(mask_folder.by_key.values()) - used - (set(files.values()) if in_one else set()))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Every image file below a folder, sorted."""
+    return sorted(_Folder(folder, "").by_key.values())
+
+
+def is_mask_of(stem: str) -> str | None:
+    """The stem of the image whose mask a file is by its name alone; None if it has no suffix of a mask."""
+    for suffix in filter(None, _DEFAULT_SUFFIXES):
+        if match := _rule(suffix, suffix in _NUMBERED).fullmatch(stem):
+            return match[1] + match[2]
+    return None
 
 
 class _Problem(Exception):
@@ -140,26 +189,43 @@ def _find_image(images: _Folder, entry: str) -> Path:
 class _MaskFinder:
     """Finds the masks of a case by the naming rules, all files being sorted by rule beforehand."""
 
-    def __init__(self, folder: _Folder, mask_suffix: str | None) -> None:
+    def __init__(self, folder: _Folder, mask_suffix: str | None, with_bare_stem: bool = True) -> None:
         self._folder = folder
-        self._suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
-        self._numbered = _NUMBERED if mask_suffix is None else tuple(s for s in (mask_suffix,) if s)
+        suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
+        self._suffixes = tuple(s for s in suffixes if with_bare_stem or s not in ("", STEM))
+        # A name that ends in the stem cannot be numbered, as a bare stem cannot.
+        self._numbered = (
+            _NUMBERED if mask_suffix is None else tuple(s for s in suffixes if not _pattern(s).endswith(STEM))
+        )
         # (stem of the image, suffix) -> mask files
         self._masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
         for suffix in self._suffixes:
-            number = r"(_\d+)?" if suffix in self._numbered else ""
-            rule = re.compile(f"(.*){re.escape(suffix)}{number}", re.IGNORECASE | re.DOTALL)
+            rule = _rule(suffix, suffix in self._numbered)
             for stem, paths in folder.by_stem.items():
                 if match := rule.fullmatch(stem):
-                    self._masks[match[1], suffix].extend(paths)
+                    self._masks[match[1] + match[2], suffix].extend(paths)
+
+    @property
+    def files(self) -> set[Path]:
+        """Every file that has the name of a mask."""
+        return {path for paths in self._masks.values() for path in paths}
+
+    @property
+    def rule(self) -> str:
+        """The names looked for, such as {stem}_gt."""
+        return " or ".join(_pattern(suffix) for suffix in self._suffixes)
+
+    def of(self, names: set[str]) -> set[Path]:
+        """The mask files of these cases."""
+        return {path for (name, _), paths in self._masks.items() if name in names for path in paths}
 
     def find(self, entry: str, name: str) -> tuple[Path, ...]:
         """The masks of case `name`, sorted; _Problem if there is none, a doubt, or one is outside the folder."""
         by_suffix = {s: self._masks[name, s] for s in self._suffixes if (name, s) in self._masks}
         if not by_suffix:
             stem = PurePosixPath(name).name
-            numbered = {s: f", {stem}{s}_1 ..." for s in self._numbered}
-            tried = ", ".join(f"{stem}{s}{numbered.get(s, '')}" for s in self._suffixes)
+            names = {s: _pattern(s).replace(STEM, stem) for s in self._suffixes}
+            tried = ", ".join(f"{n}, {n}_1 ..." if s in self._numbered else n for s, n in names.items())
             where = self._folder.path / PurePosixPath(name).parent
             raise _Problem(f'"{entry}": no mask in {where}; tried {tried} ({" ".join(IMAGE_SUFFIXES)}).')
         found = [path for paths in by_suffix.values() for path in paths]
@@ -177,6 +243,23 @@ class _MaskFinder:
             if not self._folder.holds(path):
                 raise _Problem(f'"{entry}": mask {path} is a link that leads out of the data folder; copy it there.')
         return tuple(found)
+
+
+def _pattern(suffix: str) -> str:
+    """The whole name of a mask, without extension, as a text with {stem} in it."""
+    return suffix if STEM in suffix else STEM + suffix
+
+
+def _rule(suffix: str, numbered: bool) -> re.Pattern[str]:
+    """Matches the name of a mask; groups 1 and 2 are the folder and the stem of its image."""
+    before, after = (re.escape(part) for part in _pattern(suffix).split(STEM, 1))
+    number = r"(?:_\d+)?" if numbered else ""
+    return re.compile(f"((?:.*/)?){before}([^/]*){after}{number}", re.IGNORECASE | re.DOTALL)
+
+
+def _in_numbers(key: str) -> list[str | int]:
+    """A sorting key by which case2 comes before case10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]
 
 
 def _has_image_suffix(name: str) -> bool:

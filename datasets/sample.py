@@ -3,7 +3,6 @@
 It is for trying the whole chain in minutes, without a download; it says nothing about accuracy on real pictures.
 """
 
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -11,6 +10,7 @@ import numpy as np
 
 from datasets.lists import write_list
 from utils.errors import UserError
+from utils.files import making_folder
 
 LOOKS = ("ultrasound", "infrared")
 MIN_COUNT, MIN_SIZE = 4, 32  # cases; pixels
@@ -210,7 +210,7 @@ def infrared_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.
 
 
 def _write_all(folder: Path, look: str, count: int, size: int, seed: int, val_share: float) -> None:
-    """Write images, masks and both lists into folder, which must not exist."""
+    """Write images, masks and both lists into folder."""
     draw, prefix = (ultrasound_image, "us") if look == "ultrasound" else (infrared_image, "ir")
     names = [f"{prefix}{index:04d}" for index in range(1, count + 1)]
     for index, name in enumerate(names, start=1):
@@ -237,13 +237,5 @@ def make_sample(
     if count < MIN_COUNT or size < MIN_SIZE or seed < 0 or not 0 < val_share < 1:
         rule = f"count >= {MIN_COUNT}, size >= {MIN_SIZE}, seed >= 0 and a val_share between 0 and 1"
         raise UserError(f"a sample needs {rule}: change count {count}, size {size}, seed {seed} val_share {val_share}")
-    if out_dir.exists():
-        raise UserError(f"{out_dir} exists already and is not overwritten: name another folder, or remove it first")
-    try:
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        # Beside out_dir, hence on its disk: the move is one step, and an interrupted run leaves no half-made set.
-        with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}-") as scratch:
-            _write_all(Path(scratch) / "sample", look, count, size, seed, val_share)
-            (Path(scratch) / "sample").rename(out_dir)
-    except OSError as error:
-        raise UserError(f"{out_dir} cannot be written ({error}): check its rights and the disk's space") from error
+    with making_folder(out_dir) as whole:
+        _write_all(whole, look, count, size, seed, val_share)

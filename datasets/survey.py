@@ -7,7 +7,6 @@ the image is resized, pictures that stand in both lists under two names.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,11 +21,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.checks import THREADS, case_problems
-from datasets.decode import read_image, read_mask
+from datasets.decode import digest, read_image, read_mask
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
 from datasets.pairing import Case, find_cases, image_files
 from utils.errors import UserError
+from utils.tables import aligned
 
 NEAR = 4  # bits of 64 by which two perceptual hashes may differ to be called near duplicates
 
@@ -91,7 +91,7 @@ def survey(
         result.lists[name] = _figures(len(of_list), facts[name].values())
     _compare_lists(cases, facts, result)
     listed = {case.image for of_list in cases.values() for case in of_list}
-    unlisted = sorted(path.name for path in image_files(base) if path not in listed)
+    unlisted = sorted(path.name for path in image_files(base / "images") if path not in listed)
     if unlisted:
         result.warnings.append(f"{len(unlisted)} images are in no list: {_some(unlisted)}")
     return result
@@ -102,9 +102,8 @@ def table(result: Survey) -> str:
     names = list(result.lists)
     rows = [("", *names)]
     keys = dict.fromkeys(key for figures in result.lists.values() for key in figures)
-    rows += [(key, *(str(result.lists[name].get(key, "")) for name in names)) for key in keys]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(names) + 1)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    rows += [(key, *(result.lists[name].get(key, "") for name in names)) for key in keys]
+    lines = [aligned(rows)]
     for kind, consequence, findings in (
         ("errors", ", training would be wrong", result.errors),
         ("warnings", "", result.warnings),
@@ -152,7 +151,7 @@ def _facts(case: Case, img_size: int, threshold: float | None) -> Facts:
         share=float(mask.mean()),
         components=stats[1:, cv2.CC_STAT_AREA].tolist(),
         vanishing=count - len(np.union1d(resized, [0])),
-        digest=hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest(),
+        digest=digest(image),
         phash=perceptual_hash(image),
     )
 

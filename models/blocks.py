@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.narrow import conv_two_to_one
 from models.pooling import channel_maximum, channel_mean, spatial_maximum, spatial_mean
 from models.steps import norm_attend, norm_relu_conv
 
@@ -27,7 +28,7 @@ class ChannelAttention(nn.Module):
         self.expand = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weigh(spatial_mean(x), spatial_maximum(x)[0])
+        return self.weigh(spatial_mean(x), spatial_maximum(x))
 
     def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
         """The weights, from each channel's average and maximum, (B, C, 1, 1) all."""
@@ -52,7 +53,7 @@ class SpatialAttention(nn.Module):
 
     def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
         """The weights, from each pixel's average and maximum over the channels, (B, 1, H, W) all."""
-        return torch.sigmoid(self.conv(torch.cat([average, maximum], dim=1)))
+        return torch.sigmoid(conv_two_to_one(average, maximum, self.conv.weight))
 
 
 class ResidualBlock(nn.Module):
@@ -97,7 +98,7 @@ class EfficientChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # The sigmoid is monotonic, so that it may follow the pooling: C numbers to squash in place of C * H * W.
-        pooled = torch.sigmoid(x.amax((2, 3)))  # (B, C)
+        pooled = torch.sigmoid(spatial_maximum(x).flatten(1))  # (B, C)
         weights = torch.sigmoid(self.conv(pooled.unsqueeze(1))).squeeze(1)  # (B, 1, C) -> (B, C)
         return x * weights[:, :, None, None]
 

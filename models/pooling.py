@@ -1,7 +1,8 @@
-"""Means and maxima over pixels and over channels, each by the operator that is fastest in channels_last.
+"""Means and maxima over pixels and over channels, and back, each by the operator that is fastest in channels_last.
 
 torch's own reductions take up to ten times what the memory needs, over some shapes (docs/performance.md). Maps are
-(B, C, H, W).
+(B, C, H, W). Where the plain form is asked for (`models.forms`), it is the operator that attention modules are usually
+written with.
 """
 
 from __future__ import annotations
@@ -10,23 +11,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models import forms
+
 
 def spatial_mean(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
-    return x.mean((2, 3), keepdim=True)
+    if x.dtype == torch.float32 or x.shape[1] < 64 or forms.plain():
+        return x.mean((2, 3), keepdim=True)
+    # As a matrix product of a row of ones with the pixels: mean() would first make a float32 copy.
+    pixels = _pixels(x).flatten(1, 2)  # (B, H * W, C)
+    return (pixels.new_ones(1, pixels.shape[1]) @ pixels).permute(0, 2, 1)[..., None] / pixels.shape[1]
 
 
-def spatial_maximum(x: Tensor) -> tuple[Tensor, Tensor]:
+def spatial_maximum(x: Tensor) -> Tensor:
+    """(B, C, 1, 1)."""
+    return F.adaptive_max_pool2d(x, 1) if forms.plain() else F.max_pool2d(x, x.shape[2:])
+
+
+def spatial_maximum_and_where(x: Tensor) -> tuple[Tensor, Tensor]:
     """Each channel's maximum and the pixel (row * W + column) it stands at, (B, C, 1, 1) both."""
     return F.max_pool2d(x, x.shape[2:], return_indices=True)
 
 
 def channel_sum(x: Tensor) -> Tensor:
     """(B, 1, H, W)."""
-    if x.dtype == torch.float32:
+    if x.dtype == torch.float32 or forms.plain():
         return x.sum(1, keepdim=True)
-    # As a matrix product of the pixels, (B, H, W, C), with a column of ones: sum() would first make a float32 copy.
-    return (x.permute(0, 2, 3, 1) @ x.new_ones(x.shape[1], 1)).permute(0, 3, 1, 2)
+    # As a matrix product of the pixels with a column of ones, for the same reason.
+    return (_pixels(x) @ x.new_ones(x.shape[1], 1)).permute(0, 3, 1, 2)
 
 
 def channel_mean(x: Tensor) -> Tensor:
@@ -36,8 +48,23 @@ def channel_mean(x: Tensor) -> Tensor:
 
 def channel_maximum(x: Tensor) -> Tensor:
     """(B, 1, H, W)."""
+    if forms.plain():
+        return x.max(1, keepdim=True).values
     if (x.dtype == torch.float32 and x.shape[1] >= 64) or x.shape[1] % 2:
         return x.amax(1, keepdim=True)
     while x.shape[1] % 2 == 0:  # halves: amax has no vector instructions for few channels
         x = torch.maximum(*x.chunk(2, dim=1))
     return x if x.shape[1] == 1 else x.amax(1, keepdim=True)
+
+
+def spread(x: Tensor, channels: int) -> Tensor:
+    """(B, 1, H, W) as a factor of (B, channels, H, W) maps, which may be (B, 1, H, W) or larger."""
+    if x.dtype == torch.float32 or channels > 32 or forms.plain():
+        return x
+    # A product of bfloat16 maps with a value for each pixel goes through a few channels one by one, six times slower.
+    return (_pixels(x) @ x.new_ones(1, channels)).permute(0, 3, 1, 2)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, H, W, C)."""
+    return x.permute(0, 2, 3, 1)

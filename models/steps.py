@@ -17,9 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.pooling import channel_maximum, channel_mean, channel_sum, spatial_maximum, spatial_mean
-
-USE_STEPS = True  # benchmark.py and the tests compare with the plain forms
+from models import forms
+from models.pooling import (
+    channel_maximum,
+    channel_mean,
+    channel_sum,
+    spatial_maximum_and_where,
+    spatial_mean,
+    spread,
+)
 
 
 def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
@@ -40,7 +46,10 @@ def norm_attend(
     if not _has_steps(x, norm):
         y = norm(x)
         z = channel_attention(y) * y
-        return F.relu(spatial_attention(z) * z + shortcut, inplace=not torch.is_grad_enabled())
+        weights = spread(spatial_attention(z), z.shape[1])
+        if torch.is_grad_enabled():
+            return F.relu(weights * z + shortcut)
+        return torch.addcmul(shortcut, z, weights).relu_()
     parameters = [*channel_attention.parameters(), *spatial_attention.parameters()]
     return _NormAttend.apply(
         x, norm.weight, norm.bias, shortcut, norm, channel_attention, spatial_attention, *parameters
@@ -49,7 +58,7 @@ def norm_attend(
 
 def _has_steps(x: Tensor, norm: nn.BatchNorm2d) -> bool:
     ordinary = type(norm) is nn.BatchNorm2d and norm.training and norm.track_running_stats
-    return USE_STEPS and ordinary and torch.is_grad_enabled() and norm.weight.requires_grad
+    return not forms.plain() and ordinary and torch.is_grad_enabled() and norm.weight.requires_grad
 
 
 class _Normed:
@@ -121,7 +130,7 @@ class _NormAttend(torch.autograd.Function):
     ) -> Tensor:
         ctx.normed = _Normed(norm)
         y = ctx.normed.forward(x, norm)
-        maximum, highest = spatial_maximum(y)
+        maximum, highest = spatial_maximum_and_where(y)
         with torch.enable_grad():
             pooled = [spatial_mean(y).requires_grad_(), maximum.requires_grad_()]
             channels = channel_attention.weigh(*pooled).to(x.dtype)  # (B, C, 1, 1)
@@ -129,7 +138,7 @@ class _NormAttend(torch.autograd.Function):
         with torch.enable_grad():
             pooled += [channel_mean(z).requires_grad_(), channel_maximum(z).requires_grad_()]
             pixels = spatial_attention.weigh(*pooled[2:]).to(x.dtype)  # (B, 1, H, W)
-        out = z.mul_(pixels.detach()).add_(shortcut).relu_()
+        out = z.mul_(spread(pixels.detach(), z.shape[1])).add_(shortcut).relu_()
         ctx.save_for_backward(x, norm_weight, norm_bias, out, highest)
         ctx.small = pooled, channels, pixels
         ctx.parameters = list(channel_attention.parameters()), list(spatial_attention.parameters())
@@ -150,8 +159,8 @@ class _NormAttend(torch.autograd.Function):
         to_pixels = channel_sum(z * after)
         to_average, to_maximum, *to_spatial = torch.autograd.grad(pixels, [average_z, maximum_z, *of_pixels], to_pixels)
         is_highest = z.eq_(channel_maximum(z))  # in place: 1 where z is its pixel's maximum
-        to_z = (after * pixels.detach()).add_(to_average / z.shape[1])
-        to_z.addcmul_(is_highest, to_maximum / channel_sum(is_highest))
+        to_z = (after * spread(pixels.detach(), z.shape[1])).add_(spread(to_average / z.shape[1], z.shape[1]))
+        to_z.addcmul_(is_highest, spread(to_maximum / channel_sum(is_highest), z.shape[1]))
 
         # y has gone into z and, for the channels' weights, into two poolings.
         to_channels = torch.mul(to_z, y, out=z).sum((2, 3), keepdim=True)

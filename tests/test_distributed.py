@@ -119,8 +119,8 @@ def test_evaluation_is_the_same_on_one_two_and_three_processes(experiments):
         folder = experiments / "one" / "evaluation" / "last-train"
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["provenance"]["processes"] == processes
-        figures = summary["images"], summary["mean_over_images"], summary["pooled_iou"]
-        found.append((*figures, (folder / "per_image.csv").read_text()))
+        figures = [summary[name] for name in ("images", "mean_over_images", "medical", "infrared", "sweep")]
+        found.append((*figures, *((folder / name).read_text() for name in ("per_image.csv", "sweep.csv"))))
     assert found[0] == found[1] == found[2] and found[0][0] == 11
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import benchmark
 import evaluation
+import export
 import prepare_data
 import reproduce
 import train_recon
@@ -23,11 +24,12 @@ PARSE = {
     "train_recon.py": train_recon.parser().settings,
     "train_seg.py": train_seg.parser().settings,
     "evaluation.py": evaluation.parser().given,
+    "export.py": export.parser().parse_args,
     "prepare_data.py": prepare_data.parser().parse_args,
     "benchmark.py": benchmark.parser().parse_args,
     "reproduce.py": reproduce.settings,
 }
-SCRIPTS = (train_recon, train_seg, evaluation, prepare_data, reproduce, benchmark)
+SCRIPTS = (train_recon, train_seg, evaluation, export, prepare_data, reproduce, benchmark)
 TEXTS = [*PAGES.values(), *(script.__doc__ for script in SCRIPTS)]
 COMMANDS = [
     command

@@ -29,9 +29,19 @@ _UNSET = object()
 
 
 SCRIPTS = ("train_recon", "train_seg", "evaluation")
+RESIZE = ("img_size", "keep", "back")
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+class Repeated(argparse.Action):
+    """A flag that may be given several times, or a list in a configuration; its value is the list of all."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
+        # argparse's own "append" would add to the default of `ScriptParser.given`, which is no list.
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults that say something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -45,7 +55,7 @@ class ScriptParser(argparse.ArgumentParser):
         super().__init__(
             prog=f"{script}.py",
             description=description,
-            formatter_class=_HelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         self.script = script
@@ -95,6 +105,12 @@ class ScriptParser(argparse.ArgumentParser):
                 raise UserError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
+        repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
+        # A list for a flag that takes one value is refused as such, not its last item taken.
+        values = {
+            name: value if name in repeated or not isinstance(value, list) else str(value)
+            for name, value in values.items()
+        }
         flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
         try:
             return self.given(flags)
@@ -132,6 +148,18 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_resize_argument(parser: argparse.ArgumentParser) -> None:
+    """At which size images are predicted and compared; `trained_resize` says what a checkpoint was trained at."""
+    meaning = "images and masks are resized to --img_size; keep: nothing is resized, images go one by one; "
+    meaning += "back: images are resized, and their predictions back to the masks' size"
+    parser.add_argument("--resize", choices=RESIZE, default="img_size", help=f"img_size: {meaning}")
+
+
+def trained_resize(settings: Mapping[str, Any]) -> str:
+    """The --resize that fits a checkpoint of these settings: crops were taken from images that kept their size."""
+    return "keep" if settings.get("crop") else "img_size"
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     group = parser.add_argument_group("model")
@@ -157,6 +185,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     )
     group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
     group.add_argument(
+        "--crop",
+        type=_image_side,
+        metavar="N",
+        help="train on NxN crops of the images as they are, half of them around a target; validate on whole images; "
+        "--img_size is not used then",
+    )
+    group.add_argument(
         "--resume",
         nargs="?",
         const="yes",
@@ -169,8 +204,20 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         default=False,
         help="under torchrun: batch norms over the batch of all processes, not of each",
     )
+    group.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="torch.compile the network: minutes at the start, worth them on GPUs (docs/performance.md)",
+    )
+    group.add_argument(
+        "--channels_last",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="memory layout of weights and maps, the fastest nearly everywhere; --no-channels_last: NCHW",
+    )
     group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
-    group.add_argument("--save_every", type=_natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
+    group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,10 +228,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--amp", choices=CHOICES, default="auto", help="mixed precision; auto: bf16 on GPUs that have it"
     )
     group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
-    group.add_argument("--seed", type=_natural, default=41, help="of the weights, the order and the augmentation")
-    group.add_argument(
-        "--workers", type=_natural, default=2, help="processes that load data; 0: the script itself does"
-    )
+    group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
+    group.add_argument("--workers", type=natural, default=2, help="processes that load data; 0: the script itself does")
     group.add_argument(
         "--deterministic",
         action=argparse.BooleanOptionalAction,
@@ -270,7 +315,8 @@ def positive(text: str) -> int:
     return _at_least(1, text)
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """An argument type: an integer of at least 0."""
     return _at_least(0, text)
 
 

@@ -11,19 +11,23 @@ from datasets.folder import SegmentationFolder, make_loader
 from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
-from utils.distributed import rank, world_size
+from datasets.unlabeled import unlabeled_cases
+from utils.distributed import rank, say, world_size
 from utils.errors import UserError
 
 
 def training_loaders(
-    settings: argparse.Namespace, need_masks: bool, val_batch_size: int
+    settings: argparse.Namespace, need_masks: bool, val_batch_size: int, unlabeled_dirs: Sequence[str] = ()
 ) -> tuple[DataLoader, DataLoader]:
     """The training loader (shuffled, augmented) and the validation loader, after both lists were checked.
 
+    With settings.crop the training images are crops at the images' own size, at which the validation images are whole.
+
     In a job of several processes each loads its share; settings.batch_size counts the images of all of them.
+    The images below `unlabeled_dirs` are trained on, too, where no masks are needed.
 
     Raises:
-        UserError: for a list that cannot be trained with, or fewer images in a batch than processes.
+        UserError: for a list or folder that cannot be trained with, or fewer images in a batch than processes.
     """
     if settings.batch_size < world_size():
         raise UserError(
@@ -33,16 +37,35 @@ def training_loaders(
     cases = checked_cases(
         settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
     )
-    train = _folder(settings, cases["training"], augment=True)
+    train_cases = cases["training"]
+    if unlabeled_dirs:
+        unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"])
+        say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
+        for note in left_out:
+            say(f"  left out: {note}")
+        train_cases = [*train_cases, *unlabeled]
+    size = None if settings.crop else settings.img_size
+    train = _folder(settings, train_cases, Transform(size, settings.normalization, True, settings.crop))
     return (
         make_loader(train, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size())),
-        evaluation_loader(settings, cases["validation"], val_batch_size),
+        evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size"),
     )
 
 
-def evaluation_loader(settings: argparse.Namespace, cases: Sequence[Case], batch_size: int) -> DataLoader:
-    """The cases in their order, or this process's share of them, resized and normalised, nothing else."""
-    dataset = _folder(settings, cases, augment=False)
+def evaluation_loader(
+    settings: argparse.Namespace, cases: Sequence[Case], batch_size: int, resize: str = "img_size"
+) -> DataLoader:
+    """The cases in their order, or this process's share of them, resized and normalised, nothing else.
+
+    Args:
+        settings: of a script that takes the data arguments.
+        cases: of one list.
+        batch_size: images in a batch; where images or masks keep their own sizes, each is a batch of its own.
+        resize: one of `utils.config.RESIZE`.
+    """
+    size = None if resize == "keep" else settings.img_size
+    dataset = _folder(settings, cases, Transform(size, settings.normalization, resize_mask=resize != "back"))
+    batch_size = batch_size if resize == "img_size" else 1
     return make_loader(dataset, batch_size, settings.workers, share=(rank(), world_size()))
 
 
@@ -55,6 +78,5 @@ def checked_cases(
     )
 
 
-def _folder(settings: argparse.Namespace, cases: Sequence[Case], augment: bool) -> SegmentationFolder:
-    transform = Transform(settings.img_size, settings.normalization, augment)
+def _folder(settings: argparse.Namespace, cases: Sequence[Case], transform: Transform) -> SegmentationFolder:
     return SegmentationFolder(cases, transform, settings.fit_masks, settings.mask_threshold)

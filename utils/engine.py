@@ -23,11 +23,11 @@ from datasets.folder import end_workers
 from utils.checkpoint import fill, load_checkpoint
 from utils.config import describe
 from utils.distributed import add_gradients, highest, is_writer, same_weights, say, wait_for_all, world_size
-from utils.errors import UserError
 from utils.logs import RunLog
+from utils.loss_watch import LossWatch, not_finite
 from utils.pictures import save_png
 from utils.run import Means, Run
-from utils.runtime import Batch, to_device
+from utils.runtime import Batch, compile_model, in_force, layout, to_device
 from utils.samples import distributions, preview
 from utils.schedule import sgd_with_poly_decay
 from utils.signals import Stopped, StopRequest
@@ -79,10 +79,11 @@ def fit(
         UserError: see `Run.resume` and `train_one_epoch`; or if a file cannot be written.
         Stopped: at a signal, after the state was saved.
     """
-    # Channels last is the layout in which convolutions run fastest, on CPUs as on GPUs; the numbers are the same.
-    phase.model.to(device, memory_format=torch.channels_last)
+    phase.model.to(device, memory_format=layout(settings))
     if settings.sync_bn and world_size() > 1:
         synchronise_batch_norms(phase.model)
+    if settings.compile:
+        compile_model(phase.model)
     trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
     run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device)
@@ -97,7 +98,7 @@ def fit(
     say(
         f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, batches of "
         f"{settings.batch_size}{processes}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on "
-        f"{device.type} ({run.precision.name} mixed precision, {torch.get_num_threads()} threads); writes to {folder}"
+        f"{device.type} ({in_force(settings, run.precision)}); writes to {folder}"
     )
     log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
     try:
@@ -172,18 +173,17 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
     batches.start(run.epoch, run.step)
     if run.step == len(batches):
         return
+    losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
     with tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer()) as bar:
         for batch in stop.batches(loader):
-            _stop_if_asked(run, stop)
+            _stop_if_asked(run, stop, losses)
             run.optimizer.zero_grad(set_to_none=True)
             scaler = run.precision.scaler
             for part in _parts(batch, run.settings.accumulate):
                 with run.precision.autocast():
-                    loss, figures = phase.step(to_device(part, device))
-                if not torch.isfinite(loss):
-                    where = f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}"
-                    raise _not_finite(loss.item(), where)
+                    loss, figures = phase.step(to_device(part, device, layout(run.settings)))
+                losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
                 scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
                 run.means.add(figures)
             add_gradients(run.trained)
@@ -192,8 +192,10 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             run.schedule.step()
             bar.update(batches.size(run.step))
             run.step += 1
-            shown = {name: _show(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
-            bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
+            if run.step % losses.every == 0:
+                shown = {name: _show(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
+                bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
+    losses.look()
     _stop_if_asked(run, stop)
 
 
@@ -223,24 +225,19 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
         _stop_if_asked(run, stop)
         if batch is not None:
             with run.precision.autocast():
-                means.add(phase.step(to_device(batch, device))[1])
+                means.add(phase.step(to_device(batch, device, layout(run.settings)))[1])
     _stop_if_asked(run, stop)
     figures = means.total().read()
     if not math.isfinite(figures["loss"]):
-        raise _not_finite(figures["loss"], f"in the validation of epoch {run.epoch + 1}")
+        raise not_finite(figures["loss"], f"in the validation of epoch {run.epoch + 1}")
     return figures
 
 
-def _not_finite(loss: float, where: str) -> UserError:
-    return UserError(
-        f"the loss is {loss} {where}. The checkpoints are those of before; a lower --base_lr usually helps, in a new "
-        "run (--output_dir) from scratch or from a good epoch (--init_from)"
-    )
-
-
-def _stop_if_asked(run: Run, stop: StopRequest) -> None:
+def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None) -> None:
     """Before each step, and after the last one: where a process whose loader the signal has ended stands, too."""
     if number := highest(stop.number):
+        if losses:
+            losses.look()  # broken weights must not be saved
         run.save()
         wait_for_all()  # torchrun ends the others when the first of them has gone
         done = f"epoch {run.epoch + 1} of {run.settings.epochs}, after step {run.step}"

@@ -1,106 +1,134 @@
-"""Figures of a trained network on a list of images: for each image, for the paper's table, for the eye."""
+"""A trained network on a list of images: every figure of every image, and pictures for the eye."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.transforms import denormalize
 from utils.distributed import gather, is_writer, world_size
-from utils.files import replacing
-from utils.metrics import COUNTS, PAPER_FIGURES, confusion, figures, pooled_iou
+from utils.errors import UserError
+from utils.hausdorff import hd95
+from utils.metrics import confusion, figures
 from utils.pictures import errors, grid
 from utils.precision import Precision
-from utils.runtime import to_device
+from utils.results import Results
+from utils.runtime import Batch, to_device
+from utils.sweep import SCORES, above_thresholds, count_scores
+from utils.targets import count_targets
 
 EXAMPLES = 6  # images that are drawn, from the worst to the best
 
 
-@dataclass(frozen=True)
-class Results:
-    """Counts and figures of each image, on the CPU, in the order of the list."""
-
-    names: list[str]
-    counts: dict[str, Tensor]  # TP, FP, FN, TN
-    figures: dict[str, Tensor]  # `utils.metrics.PAPER_FIGURES`
-
-    def summary(self) -> dict[str, Any]:
-        """The means over the images, the IoU over the data set, and how many images there were."""
-        return {
-            "images": len(self.names),
-            "images_without_target": int((self.counts["TP"] + self.counts["FN"] == 0).sum()),
-            "mean_over_images": {name: values.mean().item() for name, values in self.figures.items()},
-            "pooled_iou": pooled_iou(self.counts),
-        }
-
-    def ranked(self) -> list[int]:
-        """The images' numbers, from the lowest IoU to the highest."""
-        return torch.argsort(self.figures["iou"], stable=True).tolist()
-
-
 @torch.inference_mode()
 def evaluate(model: nn.Module, loader: DataLoader, device: torch.device, precision: Precision) -> Results:
-    """Runs the network over the loader; the counts stay on the device until the end (collective).
+    """Runs the network over the loader (collective).
 
-    Several processes have a loader of their share each; all get the results of the whole list.
+    Each batch is measured on the CPU, in a thread, while the network runs on the next one. Several processes have a
+    loader of their share each; all get the results of the whole list.
+
+    Raises:
+        UserError: for an image that the network does not take, or logits that are not numbers; it names the images.
     """
     model.eval()
     total = len(loader.dataset)
-    parts: list[dict[str, Tensor]] = []
-    with tqdm(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar:
+    scores = np.zeros(SCORES, np.int64)
+    pending: list[Future] = []
+    with (
+        ThreadPoolExecutor(1) as pool,
+        tqdm(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar,
+    ):
         for batch in loader:
             batch = to_device(batch, device)
             with precision.autocast():
-                logits = model(batch["image"])
-            parts.append(confusion(logits, batch["mask"]))
+                logits = predict(model, batch).float()
+            counts = confusion(logits, batch["mask"])
+            if pending:
+                pending[-1].result()  # no more than one batch waits in memory
+            pending.append(pool.submit(_measure, logits, batch, counts, scores))
             bar.update(min(len(batch["name"]) * world_size(), total - bar.n))
-    counts = {name: torch.empty(total, dtype=torch.int64) for name in COUNTS}
-    for process, shares in enumerate(gather([{name: part[name].cpu() for name in COUNTS} for part in parts])):
-        for name in COUNTS:
-            counts[name][process :: world_size()] = torch.cat([counts[name][:0], *(share[name] for share in shares)])
-    return Results([case.name for case in loader.dataset.cases], counts, figures(counts))
+        measured = [image for part in pending for image in part.result()]
+    images: list[dict[str, Any]] = [{}] * total
+    for process, (share, _) in enumerate(shares := gather((measured, scores))):
+        images[process :: world_size()] = share
+    columns = {name: np.stack([image[name] for image in images]) for name in images[0]}
+    tensors = {name: torch.from_numpy(columns[name]) for name in columns}
+    counts = {name: tensors[name] for name in ("TP", "FP", "FN", "TN")}
+    return Results(
+        names=[case.name for case in loader.dataset.cases],
+        counts=counts,
+        figures=figures(counts),
+        targets={name: tensors[name] for name in ("targets", "found", "false_alarm_pixels")},
+        hd95=tensors["hd95"],
+        scores=sum(of_process for _, of_process in shares),
+        above=columns["above"],
+    )
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The summary as the terminal shows it, every figure with its name and the way it is averaged, in percent."""
-    means = summary["mean_over_images"]
-    shown = {"iou": "IoU", "dice": "Dice"}
-    lines = [f"the paper's figures, of each image, then averaged over {summary['images']} images (%):"]
-    lines += [f"  {shown.get(name, name):<5} {100 * means[name]:6.2f}" for name in PAPER_FIGURES]
-    lines += [
-        "over the data set, the pixels of all images together (%):",
-        f"  IoU   {100 * summary['pooled_iou']:6.2f}",
-    ]
-    if empty := summary["images_without_target"]:
-        lines.append(
-            f"{empty} images have no target: their SE, PC and F1 are 0; their IoU is 1 if nothing is predicted, else 0"
+def predict(model: nn.Module, batch: Batch) -> Tensor:
+    """The logits of a batch, (B, 1, H, W), at the size of its masks: bilinear where the images have another.
+
+    Raises:
+        UserError: for an image that the network does not take.
+    """
+    try:
+        logits = model(batch["image"])
+    except ValueError as error:
+        raise UserError(f"{', '.join(batch['name'])}: {error}") from error
+    size = batch["mask"].shape[-2:]
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np.ndarray) -> list[dict[str, Any]]:
+    """What is kept of each image of a batch; its scores are added to `scores`.
+
+    In numpy, on one core: torch would start threads of its own here, beside those of the network.
+    """
+    logits, masks = logits.cpu().numpy(), batch["mask"].cpu().numpy() > 0.5
+    counts = {name: values.cpu().numpy() for name, values in counts.items()}
+    measured = []
+    for i, name in enumerate(batch["name"]):
+        if np.isnan(logits[i]).any():
+            raise UserError(f"{name}: the network's output is not a number (NaN); with --amp, try --amp off")
+        of_image = count_scores(logits[i], masks[i])
+        np.add(scores, of_image, out=scores)
+        predicted, target = logits[i, 0] > 0, masks[i, 0]
+        measured.append(
+            {
+                **{count: values[i] for count, values in counts.items()},
+                **count_targets(predicted, target),
+                "hd95": hd95(predicted, target),
+                "above": above_thresholds(of_image),
+            }
         )
-    return "\n".join(lines)
-
-
-def write_results(results: Results, summary: dict[str, Any], folder: Path) -> None:
-    """`per_image.csv`: a row for each image, from the lowest IoU to the highest; `summary.json`."""
-    columns = {**results.figures, **results.counts}
-    with replacing(folder / "per_image.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", *columns])
-        for i in results.ranked():
-            writer.writerow([results.names[i], *(f"{values[i].item():.10g}" for values in columns.values())])
-    with replacing(folder / "summary.json") as beside:
-        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return measured
 
 
 @torch.inference_mode()
+def predict_case(
+    model: nn.Module, loader: DataLoader, index: int, device: torch.device, normalization: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One image of the loader's data set: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
+    batch = to_device(loader.collate_fn([loader.dataset[index]]), device)
+    target = batch["mask"][0, 0].cpu().numpy() > 0.5
+    prediction = (predict(model, batch)[0, 0] > 0).cpu().numpy()
+    image = denormalize(batch["image"][0], normalization)
+    if image.shape[:2] != target.shape:
+        image = cv2.resize(image, target.shape[::-1])
+    return image, target, prediction
+
+
 def draw_examples(
     model: nn.Module, loader: DataLoader, results: Results, device: torch.device, normalization: str
 ) -> np.ndarray:
@@ -109,10 +137,7 @@ def draw_examples(
     chosen: Sequence[int] = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).astype(int))]
     rows, captions = [], []
     for i in chosen:
-        batch = to_device(loader.collate_fn([loader.dataset[i]]), device)
-        image = denormalize(batch["image"][0], normalization)
-        target = batch["mask"][0, 0].cpu().numpy() > 0.5
-        prediction = model(batch["image"])[0, 0].cpu().numpy() > 0
+        image, target, prediction = predict_case(model, loader, i, device, normalization)
         rows.append([image, target.astype(float), prediction.astype(float), errors(image, target, prediction)])
         captions.append(f"{results.names[i]}: IoU {100 * results.figures['iou'][i].item():.1f}")
     return grid(rows, captions)

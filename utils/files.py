@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,3 +41,22 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def making_folder(out: Path) -> Iterator[Path]:
+    """Gives a hidden folder beside `out` to fill, and moves it into place if all went well: never half a folder.
+
+    Raises:
+        UserError: if `out` is there already, which is left as it is, or if it cannot be written.
+    """
+    if out.exists():
+        raise UserError(f"{out} is there already and is not overwritten: remove it first, or name another folder")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Beside `out`, hence on its disk: the move is one step.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+            whole = Path(scratch) / out.name
+            whole.mkdir()
+            yield whole
+            whole.rename(out)

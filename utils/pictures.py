@@ -30,14 +30,18 @@ def errors(image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()) -> np.ndarray:
-    """Rows of equally large tiles as one picture (H, W, 3) uint8 on white; captions, if given, one a row, above it."""
+    """Rows of tiles as one picture (H, W, 3) uint8 on white; captions, if given, one a row, above it.
+
+    The tiles of a row are equally high; a row that is narrower than others is filled up with white.
+    """
     stacked = []
     for i, row in enumerate(rows):
         strip = np.hstack([_framed(tile(array)) for array in row])
         if captions:
             strip = np.vstack([_caption(captions[i], strip.shape[1]), strip])
         stacked.append(strip)
-    return np.vstack(stacked)
+    width = max(strip.shape[1] for strip in stacked)
+    return np.vstack([_widened(strip, width) for strip in stacked])
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
@@ -50,6 +54,10 @@ def save_png(path: Path, picture: np.ndarray) -> None:
 
 def _framed(picture: np.ndarray) -> np.ndarray:
     return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+
+
+def _widened(strip: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255)
 
 
 def _caption(text: str, width: int) -> np.ndarray:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from datasets.load import list_path
+from datasets.unlabeled import fingerprint
 from utils.distributed import world_size
 
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn")
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
 LISTS = ("train_file_dir", "val_file_dir")
 WEIGHTS = ("weights", "recon_weights", "seg_weights")
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +28,7 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {package: _version(package) for package in PACKAGES},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": world_size(),
         "threads": torch.get_num_threads(),
@@ -37,9 +38,11 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
 
 
 def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
-    """The SHA-256 of each list file that is there, by its setting's name."""
+    """The SHA-256 of each list file that is there, by its setting's name; of unlabeled images, of names and sizes."""
     base = Path(settings.base_dir)
-    return _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
+    hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
+    folders = getattr(settings, "unlabeled_dir", None)
+    return {**hashes, "unlabeled_dir": fingerprint(folders)} if folders else hashes
 
 
 def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
@@ -59,7 +62,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """The commit of the project's code; "+changes" where files differ from it."""
 
     def git(*words: str) -> str:

@@ -22,6 +22,8 @@ from utils.provenance import list_hashes, provenance
 # Settings that a run may change when it goes on; all others are the experiment itself.
 FREE_SETTINGS = {
     "Dataset",
+    "channels_last",
+    "compile",
     "config",
     "base_dir",
     "device",
@@ -31,6 +33,7 @@ FREE_SETTINGS = {
     "resume",
     "save_every",
     "threads",
+    "unlabeled_dir",  # which images there are is recorded with the lists
 }
 
 
@@ -194,8 +197,9 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
             f"{path} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
         )
     lists_before: dict[str, str] = explain(lambda: dict(previous["provenance"]["lists"]), path)
-    if differing := [name for name, digest in list_hashes(settings).items() if digest != lists_before.get(name)]:
-        files = ", ".join(f"{name} ({getattr(settings, name)})" for name in differing)
+    lists = list_hashes(settings)
+    if differing := [name for name in {**lists_before, **lists} if lists.get(name) != lists_before.get(name)]:
+        files = ", ".join(f"{name} ({getattr(settings, name, None)})" for name in differing)
         raise UserError(f"the run in {path} had other lists: {files} was changed; --output_dir starts a new one")
 
 

@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils import distributed
 from utils.errors import UserError
+from utils.precision import Precision
 from utils.signals import Stopped
 
 Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
@@ -37,7 +39,8 @@ def set_up(settings: argparse.Namespace) -> torch.device:
         # cuBLAS reads this when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    # Times cuDNN's algorithms at the first batch of each size, and then takes the fastest: not always the same one.
+    torch.backends.cudnn.benchmark = not settings.deterministic
     device = pick_device(settings.device)
     distributed.join(device)
     return device
@@ -64,12 +67,38 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors on the device, channels last."""
+def layout(settings: argparse.Namespace) -> torch.memory_format:
+    """Of weights and maps: channels_last is what convolutions run fastest in, with the same numbers up to rounding."""
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def compile_model(model: nn.Module) -> None:
+    """Has torch.compile (inductor) compile the model at its first batch, in place; its state dict stays as it is.
+
+    Raises:
+        UserError: on a CPU without a C++ compiler, which inductor needs.
+    """
+    compiler = os.environ.get("CXX", "c++")
+    if next(model.parameters()).device.type == "cpu" and not (shutil.which(compiler) or shutil.which("g++")):
+        raise UserError(
+            "--compile needs a C++ compiler (Debian: apt-get install g++); without --compile none is needed"
+        )
+    model.compile()
+
+
+def in_force(settings: argparse.Namespace, precision: Precision) -> str:
+    """How a run computes, in a few words for the log."""
+    words = [f"{precision.name} mixed precision", f"{torch.get_num_threads()} threads"]
+    words += ["channels_last" if settings.channels_last else "NCHW"]
+    words += ["compiled"] if settings.compile else []
+    words += ["deterministic"] if settings.deterministic else []
+    return ", ".join(words)
+
+
+def to_device(batch: Batch, device: torch.device, memory_format: torch.memory_format = torch.channels_last) -> Batch:
+    """The batch with its tensors on the device, in that layout."""
     return {
-        name: value.to(device, non_blocking=True, memory_format=torch.channels_last)
-        if isinstance(value, Tensor)
-        else value
+        name: value.to(device, non_blocking=True, memory_format=memory_format) if isinstance(value, Tensor) else value
         for name, value in batch.items()
     }
 

@@ -30,7 +30,8 @@ def raw(tmp_path):
 
 def test_conversion(raw, tmp_path):
     out = tmp_path / "BUSI"
-    assert convert_busi(raw, out) == {"benign": 12, "malignant": 8, "with several masks": 1}
+    converted = convert_busi(raw, out)
+    assert (converted.cases, converted.merged) == (20, 1)
     assert len(list((out / "images").iterdir())) == len(list((out / "masks").iterdir())) == 20
     source = raw / "benign" / "benign (2).png"
     assert (out / "images" / "benign (2).png").read_bytes() == source.read_bytes()
@@ -49,8 +50,7 @@ def test_division_is_whole_stratified_and_repeatable(raw, tmp_path):
 
 
 def test_normals_have_empty_masks(raw, tmp_path):
-    counts = convert_busi(raw, tmp_path / "out", normals=True)
-    assert counts["normal"] == 3
+    assert convert_busi(raw, tmp_path / "out", normals=True).cases == 23
     assert read_mask([tmp_path / "out" / "masks" / "normal (1).png"]).sum() == 0
 
 
@@ -68,7 +68,7 @@ def test_faults_name_the_file_and_leave_nothing(raw, tmp_path, fault):
         named = r"malignant \(3\)\.png"
     elif fault == "other size":
         cv2.imwrite(str(victim), np.zeros((20, 31), np.uint8))
-        named = r"malignant \(3\)_mask\.png is 31x20.*30x20"
+        named = r"malignant \(3\)_mask\.png: the mask is 31x20 pixels.*30x20"
     elif fault == "broken":
         victim.write_bytes(b"\x89PNG")
         named = r"malignant \(3\)_mask\.png"

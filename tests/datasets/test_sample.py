@@ -95,7 +95,7 @@ def test_a_case_does_not_depend_on_the_count(tmp_path):
 def test_refuses_to_overwrite(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note.txt").write_text("keep")
-    with pytest.raises(UserError, match=r"mine exists already.*another folder"):
+    with pytest.raises(UserError, match=r"mine is there already.*another folder"):
         sample.make_sample(tmp_path / "mine", count=4, size=32)
     assert contents(tmp_path) == {str(Path("mine", "note.txt")): b"keep"}
 
@@ -129,7 +129,7 @@ def test_bad_arguments(tmp_path, arguments, message):
 
 def test_a_file_in_the_way_of_the_parent_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write"):
         sample.make_sample(tmp_path / "file" / "set", count=4, size=32)
 
 

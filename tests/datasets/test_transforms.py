@@ -79,3 +79,80 @@ def test_the_seed_fixes_the_augmentation():
 def test_evaluation_does_not_augment():
     transform = Transform(12)
     assert all(torch.equal(transform(picture(), None, seed)[0], transform(picture())[0]) for seed in range(20))
+
+
+def coded(height, width):
+    """A picture whose every pixel tells its place: red the row, green the column."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows, columns, np.full_like(rows, 7)], axis=2).astype(np.uint8)
+
+
+def places(tensor):
+    """(rows, columns) that a crop of a coded picture shows."""
+    out = denormalize(tensor, "imagenet").astype(int)
+    return out[..., 0], out[..., 1]
+
+
+def test_crops_are_windows_of_the_image_and_its_mask():
+    image = coded(60, 90)
+    mask = (np.random.default_rng(0).random((60, 90)) < 0.1).astype(np.uint8)
+    transform = Transform(None, augment=True, crop=16)
+    seen = np.zeros((60, 90), bool)
+    for seed in range(300):
+        image_tensor, mask_tensor = transform(image, mask, seed)
+        assert image_tensor.shape == (3, 16, 16) and mask_tensor.shape == (1, 16, 16)
+        rows, columns = places(image_tensor)
+        assert np.ptp(rows) == np.ptp(columns) == 15 and len(set(zip(rows.flat, columns.flat, strict=True))) == 256
+        np.testing.assert_array_equal(mask_tensor[0].numpy(), mask[rows, columns])
+        seen[rows, columns] = True
+    assert seen.mean() > 0.97
+
+
+def test_half_of_the_crops_hold_a_target():
+    mask = np.zeros((100, 120), np.uint8)
+    mask[70, 20] = 1
+    transform = Transform(None, augment=True, crop=10)
+    held = [transform(coded(100, 120), mask, seed)[1].sum().item() for seed in range(400)]
+    assert np.mean(held) == pytest.approx(0.5, abs=0.08) and set(held) == {0, 1}
+    spots = {
+        tuple(np.argwhere(one)[0])
+        for seed in range(400)
+        if (one := transform(mask[..., None].repeat(3, 2), mask, seed)[1][0].numpy()).any()
+    }
+    assert len(spots) > 40  # anywhere in the crop, not in its middle
+
+
+@pytest.mark.parametrize("shape", [(10, 30), (30, 10), (9, 11)])
+def test_an_image_smaller_than_the_crop_is_filled_up(shape):
+    """Its edge is repeated, and no target is made of it."""
+    image, mask = coded(*shape), np.ones(shape, np.uint8)
+    transform = Transform(None, crop=16)
+    for seed in range(20):
+        image_tensor, mask_tensor = transform(image, mask, seed)
+        rows, columns = places(image_tensor)
+        inside = min(shape[0], 16) * min(shape[1], 16)
+        assert mask_tensor.sum() == inside
+        filled = mask_tensor[0].numpy() == 0
+        assert ((rows == shape[0] - 1) | (columns == shape[1] - 1))[filled].all()
+        assert len(set(zip(rows.flat, columns.flat, strict=True))) == inside
+
+
+def test_crops_without_a_mask_lie_anywhere_and_are_fixed_by_the_seed():
+    transform, image = Transform(None, crop=16), coded(60, 90)
+    first = [transform(image, None, seed)[0] for seed in range(60)]
+    again = [transform(image, None, seed)[0] for seed in reversed(range(60))][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    corners = {(places(one)[0].min(), places(one)[1].min()) for one in first}
+    assert len(corners) > 50 and transform(image, None, 0)[1] is None
+
+
+def test_the_size_may_be_kept():
+    image, mask = coded(13, 21), np.eye(13, 21, dtype=np.uint8)
+    image_tensor, mask_tensor = Transform(None)(image, mask)
+    np.testing.assert_array_equal(denormalize(image_tensor, "imagenet"), image)
+    np.testing.assert_array_equal(mask_tensor[0].numpy(), mask)
+    small, kept = Transform(8, resize_mask=False)(image, mask)
+    assert torch.equal(small, Transform(8)(image)[0])
+    np.testing.assert_array_equal(kept[0].numpy(), mask)
+    with pytest.raises(ValueError, match="together with its mask"):
+        Transform(8, augment=True, resize_mask=False)

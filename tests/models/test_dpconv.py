@@ -25,9 +25,22 @@ def run(dpconv, form, x, deep):
 def test_both_forms_agree_in_values_and_gradients():
     dpconv = DPConv(16, 8).double()
     x, deep = (t.detach().double().requires_grad_() for t in inputs())
-    shared, per_sample = (run(dpconv, form, x, deep) for form in FORMS)
+    shared, per_sample = (run(dpconv, form, x, deep) for form in ("shared", "per_sample"))
     for a, b in zip(shared, per_sample, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_auto_builds_the_kernels_of_a_single_image_alone(monkeypatch):
+    dpconv = DPConv(16, 8)
+    built = []
+    monkeypatch.setattr(dpconv, "_kernels", lambda code: built.append(len(code)) or DPConv._kernels(dpconv, code))
+    for batch in (1, 2):
+        x, deep = inputs(batch)
+        dpconv(x, deep)
+        with torch.inference_mode():
+            out = dpconv(x, deep)
+    assert built == [1]
+    torch.testing.assert_close(out, run(dpconv, "per_sample", x, deep)[0])
 
 
 def test_is_a_convolution_with_the_returned_kernels():
@@ -77,5 +90,5 @@ def test_channels_that_do_not_fit(channels, deep_channels):
 
 
 def test_unknown_form():
-    with pytest.raises(ValueError, match="shared, per_sample"):
+    with pytest.raises(ValueError, match="auto, shared, per_sample"):
         DPConv(16, 8, form="fast")

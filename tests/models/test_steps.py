@@ -8,9 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from models import steps
+from models import narrow
 from models.blocks import ResidualBlock
-from models.pooling import channel_maximum, channel_mean, channel_sum, spatial_maximum, spatial_mean
+from models.forms import plain_forms
+from models.pooling import (
+    channel_maximum,
+    channel_mean,
+    channel_sum,
+    spatial_maximum,
+    spatial_maximum_and_where,
+    spatial_mean,
+    spread,
+)
 
 
 @pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
@@ -28,23 +37,26 @@ def run(block, x, gradient):
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (24, 16), (8, 64)])
 def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
+    monkeypatch.setattr(narrow, "WORTH_IT", 0)
     torch.manual_seed(0)
     block = ResidualBlock(inputs, outputs).double().to(memory_format=layout)
     for norm in (block.bn1, block.bn2):
         nn.init.uniform_(norm.weight, -1, 2)
         nn.init.uniform_(norm.bias, -1, 1)
-    x = torch.randn(3, inputs, 10, 7, dtype=torch.float64).to(memory_format=layout)
-    gradient = torch.randn(3, outputs, 10, 7, dtype=torch.float64)
-    plain = copy.deepcopy(block)
-    ours = run(block, x, gradient)
-    monkeypatch.setattr(steps, "USE_STEPS", False)
-    theirs = run(plain, x, gradient)
-    assert len(ours) == len(theirs) >= 19
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+    for width in (7, 16):  # one that eight columns do not divide, one that they do
+        x = torch.randn(3, inputs, 10, width, dtype=torch.float64).to(memory_format=layout)
+        gradient = torch.randn(3, outputs, 10, width, dtype=torch.float64)
+        plain = copy.deepcopy(block)
+        ours = run(block, x, gradient)
+        with plain_forms():
+            theirs = run(plain, x, gradient)
+        block.zero_grad()
+        assert len(ours) == len(theirs) >= 19
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_a_step_keeps_the_convolutions_outputs_alone(monkeypatch):
+def test_a_step_keeps_the_convolutions_outputs_alone():
     def kept():
         sizes = {}
         block = ResidualBlock(16, 16)
@@ -59,8 +71,8 @@ def test_a_step_keeps_the_convolutions_outputs_alone(monkeypatch):
         return sum(size == out.numel() for size in sizes.values())
 
     assert kept() == 4  # the input, both convolutions' outputs, the result
-    monkeypatch.setattr(steps, "USE_STEPS", False)
-    assert kept() >= 6
+    with plain_forms():
+        assert kept() >= 6
 
 
 @pytest.mark.parametrize("prepare", ["eval", "frozen norms", "no gradients"])
@@ -83,10 +95,35 @@ def test_poolings(layout, channels, dtype):
     x = torch.randn(2, channels, 6, 5).to(dtype).to(memory_format=layout)
     exact = x.double()
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
-    maximum, where = spatial_maximum(x)
+    maximum, where = spatial_maximum_and_where(x)
     assert torch.equal(maximum.double(), exact.amax((2, 3), keepdim=True))
+    assert torch.equal(spatial_maximum(x), maximum)
     assert torch.equal(x.flatten(2).gather(2, where.flatten(2)), maximum.flatten(2))
     assert torch.equal(channel_maximum(x).double(), exact.amax(1, keepdim=True))
     assert torch.allclose(spatial_mean(x).double(), exact.mean((2, 3), keepdim=True), **close)
     assert torch.allclose(channel_mean(x).double(), exact.mean(1, keepdim=True), **close)
     assert torch.allclose(channel_sum(x).double(), exact.sum(1, keepdim=True), rtol=close["rtol"], atol=0.3)
+
+
+@pytest.mark.parametrize("channels", [8, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_value_for_each_pixel_as_a_factor(channels, dtype):
+    x, maps = torch.randn(2, 1, 6, 5).to(dtype), torch.randn(2, channels, 6, 5).to(dtype)
+    assert torch.equal(maps * spread(x, channels), maps * x)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 16), (1, 8), (9, 40)])
+@pytest.mark.parametrize("size", [3, 7])
+def test_a_convolution_by_blocks_of_columns(monkeypatch, height, width, size):
+    monkeypatch.setattr(narrow, "WORTH_IT", 0)
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 1, height, width, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    weight = torch.randn(1, 2, size, size, dtype=torch.float64, requires_grad=True)
+    gradient = torch.randn(2, 1, height, width, dtype=torch.float64)
+    results = []
+    for plain in (False, True):
+        with plain_forms(plain):
+            out = narrow.conv_two_to_one(*inputs, weight)
+        results.append([out, *torch.autograd.grad(out, [*inputs, weight], gradient)])
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+import evaluation
 import train_recon
 import train_seg
 from utils import config
@@ -116,6 +117,33 @@ def test_help_shows_defaults(capsys):
         train_seg.parser().settings(["--help"])
     shown = capsys.readouterr().out
     assert caught.value.code == 0 and "default: 256" in shown and "None" not in shown
+
+
+def test_a_repeated_flag_is_a_list_on_the_command_line_and_in_a_configuration(configuration):
+    configuration("base_dir: x\ntrain_recon: {unlabeled_dir: [a b, c]}\n")
+    parser = train_recon.parser()
+    assert parser.settings(["--base_dir", "x"]).unlabeled_dir is None
+    assert parser.settings(["--Dataset", "mine"]).unlabeled_dir == ["a b", "c"]
+    assert parser.settings(["--Dataset", "mine", "--unlabeled_dir", "d"]).unlabeled_dir == ["d"]
+    both = parser.settings(["--base_dir", "x", "--unlabeled_dir", "d", "--unlabeled_dir", "e"])
+    assert both.unlabeled_dir == ["d", "e"]
+    configuration("base_dir: x\ntrain_recon: {unlabeled_dir: a}\n")
+    assert parser.settings(["--Dataset", "mine"]).unlabeled_dir == ["a"]
+
+
+def test_a_list_for_a_flag_that_is_none_is_refused(configuration):
+    configuration("base_dir: x\nimg_size: [64, 128]\n")
+    with pytest.raises(UserError, match=r"img_size.*\[64, 128\]"):
+        train_recon.parser().settings(["--Dataset", "mine"])
+
+
+def test_crop_and_resize(tmp_path, configuration):
+    configuration("base_dir: somewhere\ncrop: 64\nevaluation: {field: infrared, resize: back}\n")
+    assert train_seg.parser().settings(["--Dataset", "mine"]).crop == 64
+    settings = evaluation.parser().settings(["--Dataset", "mine"])
+    assert (settings.field, settings.resize) == ("infrared", "back")
+    assert config.trained_resize({"crop": 64}) == "keep"
+    assert config.trained_resize({"crop": None}) == config.trained_resize({}) == "img_size"
 
 
 def test_settings_as_flags():

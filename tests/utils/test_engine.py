@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from toy import Toy, make_data, make_loaders, run, settings
 
+from utils import loss_watch
 from utils.checkpoint import load_checkpoint
 from utils.engine import fit
 from utils.errors import UserError
@@ -238,7 +239,9 @@ def test_a_checkpoint_says_where_it_comes_from(base, tmp_path):
     assert content["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", content["git_commit"])
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path):
+@pytest.mark.parametrize("look_every", [1, 3])  # as on a CPU, and as on a GPU
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path, monkeypatch, look_every):
+    monkeypatch.setattr(loss_watch, "LOOK_EVERY", {"cpu": look_every})
     phase = Toy()
     phase.at_step[6] = lambda batch: batch["image"].fill_(float("nan"))
     with pytest.raises(UserError, match=r"loss is nan at step 1 of epoch 2, on \d, \d") as caught:
@@ -246,6 +249,28 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path):
     assert "--base_lr" in str(caught.value)
     last = load_checkpoint(tmp_path / "last.pth", "toy")
     assert last["epoch"] == 1 and torch.isfinite(last["model"]["weight"]).all()
+
+
+def test_a_stop_between_two_looks_at_the_loss_saves_no_broken_weights(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(loss_watch, "LOOK_EVERY", {"cpu": 100})
+    phase = Toy()
+
+    def break_and_stop(batch):
+        batch["image"].fill_(float("nan"))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    phase.at_step[6] = break_and_stop
+    with pytest.raises(UserError, match="loss is nan at step 1 of epoch 2"):
+        run(phase, base, tmp_path)
+    assert load_checkpoint(tmp_path / "last.pth", "toy")["epoch"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"compile": True}, {"channels_last": False}])
+def test_other_ways_to_compute_end_in_the_same_weights(base, tmp_path, changes):
+    ends = [run(Toy(), base, tmp_path / str(i), **given)["model"] for i, given in enumerate(({}, changes))]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-6) for name in ends[0])
 
 
 def test_weights_that_break_in_the_last_step_are_not_saved(base, tmp_path):

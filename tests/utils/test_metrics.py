@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from sklearn import metrics as reference
 
 from utils import metrics
 from utils.losses import BCEDiceLoss
@@ -83,3 +85,28 @@ def test_loss_of_each_sample_averages_to_the_loss(golden):
     each = BCEDiceLoss(reduction="none")(*both)
     assert each.shape == (2,)
     assert each.mean().item() == pytest.approx(BCEDiceLoss()(*both).item())
+
+
+def test_figures_are_scikit_learns():
+    """On 300 random pairs, among them empty, full and one-pixel ones; what scikit-learn calls undefined is 0 here."""
+    rng = np.random.default_rng(0)
+    for i in range(300):
+        masks = rng.random((2, 7, 9)) < rng.choice([0, 0.01, 0.3, 0.7, 1], 2)[:, None, None]
+        if i % 7 == 0:
+            masks[0] = np.arange(63).reshape(7, 9) == i % 63
+        target, predicted = masks
+        logits, truth = torch.from_numpy(predicted)[None].float() - 0.5, torch.from_numpy(target)[None].float()
+        counts = {name: value.item() for name, value in metrics.confusion(logits, truth).items()}
+        flat = target.ravel(), predicted.ravel()
+        tn, fp, fn, tp = reference.confusion_matrix(*flat, labels=[False, True]).ravel()
+        assert counts == {"TP": tp, "FP": fp, "FN": fn, "TN": tn}
+        ours = metrics.paper_metrics(logits[0], truth[0])
+        zero = {"zero_division": 0}
+        assert ours["SE"] == pytest.approx(reference.recall_score(*flat, **zero), abs=2e-6)
+        assert ours["PC"] == pytest.approx(reference.precision_score(*flat, **zero), abs=2e-6)
+        assert ours["SP"] == pytest.approx(reference.recall_score(*(~one for one in flat), **zero), abs=2e-6)
+        assert ours["F1"] == pytest.approx(reference.f1_score(*flat, **zero), abs=2e-6)
+        assert ours["ACC"] == reference.accuracy_score(*flat)
+        nothing = not target.any() and not predicted.any()
+        assert ours["iou"] == pytest.approx(1 if nothing else reference.jaccard_score(*flat, **zero), abs=2e-5)
+        assert ours["dice"] == pytest.approx(1 if nothing else reference.f1_score(*flat, **zero), abs=2e-5)

@@ -1,0 +1,108 @@
+"""More images for phase 1, without masks: every image below some folders."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets.checks import THREADS, raise_problems
+from datasets.decode import digest, read_image
+from datasets.pairing import Case, image_files, is_mask_of
+from utils.errors import UserError
+
+
+def unlabeled_cases(
+    folders: Sequence[str | Path], train: Sequence[Case], val: Sequence[Case]
+) -> tuple[list[Case], list[str]]:
+    """The images of the folders as training cases without masks, and one sentence on each reason to leave some out.
+
+    Left out is what shows the same pixels as a validation image (its loss would be measured on an image trained on), as
+    a training image or as another unlabeled one (it would count twice). A frame beside it in a video, or a copy of
+    another size, is not noticed. Names start with "unlabeled: " and keep their extension, as no listed case's does.
+
+    Raises:
+        UserError: see `unlabeled_files`; or names every image that cannot be read (up to 20, and their number).
+    """
+    files, masks = unlabeled_files(folders)
+    cases = [Case(f"unlabeled: {file.as_posix()}", file, ()) for file in files]
+    seen = dict.fromkeys(_digests(train, "looking for copies"), "training images")
+    seen |= dict.fromkeys(_digests(val, "looking for copies"), "validation images")
+    kept: list[Case] = []
+    copies: dict[str, list[str]] = {}
+    for case, value in zip(cases, _digests(cases, "checking unlabeled images"), strict=True):
+        if value in seen:
+            copies.setdefault(seen[value], []).append(str(case.image))
+        else:
+            seen[value] = "other unlabeled images"
+            kept.append(case)
+    notes = [f"{len(masks)} masks beside their images"] if masks else []
+    for what, of_kind in copies.items():
+        some = ", ".join(of_kind[:3]) + (" ..." if len(of_kind) > 3 else "")
+        notes.append(f"{len(of_kind)} with the same pixels as {what}: {some}")
+    return kept, notes
+
+
+def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
+    """The images below the folders, each once, in the order of the folders and sorted in them; and the masks there.
+
+    A mask is a file named as one beside its image ("a_mask.png" by "a.png"), or in a masks/ beside an images/.
+
+    Raises:
+        UserError: for a folder that is missing or has no images.
+    """
+    images: dict[str, Path] = {}  # by their resolved paths: a folder and its sub-folder may both be given
+    masks: dict[str, Path] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise UserError(f"--unlabeled_dir {folder}: there is no such folder")
+        files = image_files(folder)
+        stems = {_stem(file) for file in files}
+        masks_here = {file for file in files if is_mask_of(_stem(file)) in stems or _in_masks_folder(file, folder)}
+        for file in files:
+            (masks if file in masks_here else images).setdefault(str(file.resolve()), file)
+        if len(masks_here) == len(files):
+            raise UserError(f"--unlabeled_dir {folder}: no images in it")
+    return list(images.values()), list(masks.values())
+
+
+def fingerprint(folders: Sequence[str | Path]) -> str:
+    """SHA-256 of the names and sizes of the files that `unlabeled_files` finds: which set of images a run had."""
+    files, _ = unlabeled_files(folders)
+    names = [f"{_below(file, folders)}\t{file.stat().st_size}\n" for file in files]
+    return hashlib.sha256("".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digests(cases: Sequence[Case], what: str) -> list[str]:
+    """The digest of each image's pixels."""
+
+    def look(case: Case) -> tuple[str, str]:
+        try:
+            return digest(read_image(case.image)), ""
+        except UserError as error:
+            return "", str(error)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        looks = list(tqdm(pool.map(look, cases), total=len(cases), desc=what, unit="img", leave=False))
+    raise_problems([problem for _, problem in looks if problem])
+    return [value for value, _ in looks]
+
+
+def _below(file: Path, folders: Sequence[str | Path]) -> str:
+    """The path below the folder it was found in, so that the data may be moved between two runs."""
+    return next(file.relative_to(folder).as_posix() for folder in folders if file.is_relative_to(folder))
+
+
+def _stem(file: Path) -> str:
+    return file.with_suffix("").as_posix()
+
+
+def _in_masks_folder(file: Path, folder: Path) -> bool:
+    return any(
+        parent.name == "masks" and (parent.parent / "images").is_dir()
+        for parent in file.parents
+        if parent.is_relative_to(folder)
+    )

@@ -1,0 +1,100 @@
+"""A trained SRS as a file for ONNX Runtime, OpenVINO or LibTorch, compared with torch before it is written.
+
+    python export.py --weights checkpoints/BUSI/seg/best.pth --format onnx            # checkpoints/BUSI/seg/best.onnx
+    python export.py --weights checkpoints/BUSI/seg/best.pth --format openvino --output srs.xml       # and srs.bin
+    python export.py --weights checkpoints/BUSI/seg/best.pth --format torchscript                      # .../best.pt
+    python export.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
+        --format onnx                                                                # the authors' released weights
+
+Needs `pip install -r requirements-export.txt`, but for TorchScript. The file takes any batch and any size from 8x8 on;
+docs/export.md says what is in it and how to run it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.transforms import NORMALIZATIONS, constants
+from models import ENCODER_BN, SRS
+from utils.checkpoint import load_checkpoint
+from utils.errors import UserError
+from utils.export import FORMATS, export_model
+from utils.provenance import git_commit
+from utils.runtime import run_script
+from utils.weights import load_authors, load_segmenter
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    weights = parser.add_argument_group("weights")
+    weights.add_argument("--weights", metavar="FILE", help="our checkpoint")
+    weights.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
+    weights.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    parser.add_argument("--format", choices=sorted(FORMATS), required=True)
+    parser.add_argument("--output", metavar="FILE", help="beside the weights, by their name, if not set")
+    parser.add_argument("--encoder_bn", choices=ENCODER_BN, help="as trained if not set; frozen for the authors' files")
+    parser.add_argument(
+        "--normalization", choices=NORMALIZATIONS, help="as trained if not set; imagenet for the authors' files"
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> Path:
+    """Exports and returns the path of the file."""
+    model, weights, metadata = load(args)
+    output = Path(args.output or weights.with_suffix(FORMATS[args.format].suffix))
+    if output.resolve() == weights.resolve():
+        raise UserError(f"{output} holds the weights themselves: pass another --output")
+    print(f"exporting {weights} to {args.format}, and comparing it with torch")
+    export_model(model, args.format, output, metadata["normalization"], metadata)
+    print(f"wrote {output}" + (f" and {output.with_suffix('.bin')}" if args.format == "openvino" else ""))
+    return output
+
+
+def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
+    """The network, the file it is from, and what a user of the exported file has to know."""
+    known: dict[str, Any] = {}
+    if args.recon_weights or args.seg_weights:
+        if args.weights or not (args.recon_weights and args.seg_weights):
+            raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+        weights = Path(args.seg_weights)
+        settings = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
+        files = [Path(args.recon_weights), weights]
+    elif args.weights:
+        weights = Path(args.weights)
+        checkpoint = load_checkpoint(weights, "seg")
+        settings = checkpoint["settings"]
+        known = {"Dataset": settings.get("Dataset"), "epoch": checkpoint.get("epoch")}
+        known["validation_figures"] = json.dumps(checkpoint.get("figures"))
+        files = [weights]
+    else:
+        raise UserError("which weights? Pass --weights FILE, or the authors' two")
+    encoder_bn = args.encoder_bn or settings["encoder_bn"]
+    normalization = args.normalization or settings["normalization"]
+    model = load_authors(*files, encoder_bn) if len(files) == 2 else load_segmenter(checkpoint, encoder_bn, weights)
+    mean, std = constants(normalization)
+    known |= {
+        "variant": settings["variant"],
+        "img_size": settings["img_size"],
+        "normalization": normalization,
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
+        "encoder_bn": encoder_bn,
+        "input": "image: float32 (batch, 3, height, width), RGB, (pixel / 255 - mean) / std",
+        "output": "logits: float32 (batch, 1, height, width); over 0 is target; sigmoid gives the probability",
+        "weights": ", ".join(file.name for file in files),
+        "weights_sha256": ", ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files),
+        "git_commit": git_commit(),
+        "torch": torch.__version__,
+    }
+    return model, weights, {name: str(value) for name, value in known.items() if value is not None}
+
+
+if __name__ == "__main__":
+    run_script(main, parser().parse_args)

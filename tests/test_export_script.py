@@ -1,0 +1,135 @@
+"""export.py and evaluation.py --engine as a user calls them, with the smallest real variant."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import evaluation
+import export
+import models
+from datasets.sample import make_sample
+from datasets.transforms import Transform
+from utils.checkpoint import save_checkpoint
+from utils.errors import UserError
+from utils.export import METADATA
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = {"iou": 0.5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    base = tmp_path_factory.mktemp("data") / "set"
+    make_sample(base, count=8, size=32)
+    return base
+
+
+@pytest.fixture(scope="module")
+def weights(data, tmp_path_factory):
+    """A checkpoint that marks about half of the pixels."""
+    torch.manual_seed(0)
+    srs = models.build_srs("srs_tiny")
+    images = torch.stack([Transform(32)(cv2.imread(str(path)))[0] for path in sorted((data / "images").iterdir())])
+    with torch.no_grad():
+        srs.segmenter.decode.head.bias.sub_(srs.eval()(images).median())
+    settings = {
+        "variant": "srs_tiny",
+        "encoder_bn": "frozen",
+        "img_size": 32,
+        "normalization": "imagenet",
+        "amp": "off",
+    }
+    content = {"phase": "seg", "settings": settings, "model": srs.state_dict(), "epoch": 3, "figures": FIGURES}
+    path = tmp_path_factory.mktemp("weights") / "best.pth"
+    save_checkpoint(path, content)
+    return path
+
+
+def run(*argv):
+    return export.main(export.parser().parse_args([str(word) for word in argv]))
+
+
+def test_the_file_stands_beside_the_weights_and_says_what_it_is(weights, capsys):
+    path = run("--weights", weights, "--format", "torchscript")
+    assert path == weights.with_suffix(".pt")
+    files = {METADATA: ""}
+    torch.jit.load(path, _extra_files=files)
+    said = json.loads(files[METADATA])
+    assert (said["variant"], said["img_size"], said["epoch"]) == ("srs_tiny", "32", "3")
+    assert json.loads(said["validation_figures"]) == FIGURES and len(said["weights_sha256"]) == 64
+    printed = capsys.readouterr().out
+    assert printed.count("of the largest logit") == 6 and f"wrote {path}" in printed
+
+
+def test_the_python_of_the_docs(weights, data, tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    run("--weights", weights, "--format", "onnx", "--output", "best.onnx")
+    picture = sorted((data / "images").iterdir())[0]
+    pixels = cv2.resize(cv2.imread(str(picture)), (50, 40))
+    cv2.imwrite("case.png", pixels)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(code, names)  # our own file
+    model = evaluation.load_model(evaluation.settings(["--weights", str(weights), "--base_dir", str(data)]))
+    with torch.no_grad():
+        expected = model(Transform(32)(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))[0][None])
+    sure = np.abs(expected[0, 0].numpy()) > 0.01 * expected.abs().max().item()  # OpenCV rounds what it resizes
+    assert 0.05 < names["mask"].mean() < 0.95 and names["mask"].shape == (40, 50)
+    assert ((names["logits"] > 0)[0, 0] == (expected > 0)[0, 0].numpy())[sure].all()
+
+
+def test_evaluation_gives_the_same_figures(weights, data, tmp_path, capsys):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    flags = ["--weights", str(weights), "--base_dir", str(data), "--workers", "0", "--threads", "1"]
+    figures = {}
+    for engine in ("torch", "onnxruntime"):
+        args = evaluation.settings([*flags, "--output_dir", str(tmp_path / engine), "--engine", engine])
+        summary = evaluation.main(args)
+        figures[engine] = summary["mean_over_images"]
+        assert summary["settings"]["engine"] == engine
+    assert figures["onnxruntime"] == pytest.approx(figures["torch"], abs=2e-3)
+    assert "exported the network for onnxruntime" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format", "onnx"], "which weights"),
+        (["--format", "onnx", "--seg_weights", "SRS_S.pth"], "two files"),
+        (["--format", "onnx", "--weights", "WEIGHTS", "--output", "srs.pt"], r"ends in \.onnx"),
+    ],
+)
+def test_errors_say_what_to_do(weights, flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run(*(weights if flag == "WEIGHTS" else flag for flag in flags))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_is_one_message_and_exit_code_2(tmp_path):
+    command = [sys.executable, str(ROOT / "export.py"), "--format", "onnx", "--weights", "nowhere.pth"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "nowhere.pth" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_weights_are_not_overwritten(weights, tmp_path):
+    renamed = tmp_path / "best.pt"
+    renamed.write_bytes(weights.read_bytes())
+    with pytest.raises(UserError, match="holds the weights themselves"):
+        run("--weights", renamed, "--format", "torchscript")
+    assert renamed.read_bytes() == weights.read_bytes()

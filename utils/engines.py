@@ -1,0 +1,93 @@
+"""What runs the network in prediction: torch itself, ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models import SRS
+from models.nested import prepare_image
+from utils.distributed import say
+from utils.errors import UserError
+from utils.export import FORMATS, export_model
+from utils.precision import Precision
+from utils.sessions import Run, has_bfloat16, library, open_onnx, open_openvino
+
+ENGINES = ("torch", "onnxruntime", "openvino")
+
+
+def load_engine(
+    name: str, model: SRS, precision: Precision, threads: int | None = None, normalization: str = "imagenet"
+) -> nn.Module:
+    """The network, fused and ready to predict: a call takes images (B, 1 or 3, H, W) float32 to logits (B, 1, H, W).
+
+        predict = load_engine("openvino", model, Precision("bf16", torch.device("cpu")), threads=2)
+        logits = predict(images)
+
+    Images are normalised, H and W at least 8, on the device of `precision`; so are the logits, float32. The other
+    engines get the weights of `model` by way of a file that `utils.export` writes, compares with torch, and that is
+    gone afterwards: it takes some seconds, which are announced, and cannot be out of date.
+
+    Args:
+        name: one of `ENGINES`.
+        model: stays as it is.
+        precision: where and in which number format to compute; "off" is float32 in every engine.
+        threads: of onnxruntime and openvino; torch's own number if not given (--threads, OMP_NUM_THREADS, the cores).
+        normalization: "imagenet" or "authors", what `model` was trained with.
+
+    Raises:
+        UserError: if the library is not installed, does not compute on that device or in that precision, or does not
+            agree with torch.
+        ValueError: for an unknown engine; when called, for images the network does not take.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    if name == "torch":
+        return _Torch(model, precision)
+    if precision.device.type != "cpu":
+        raise UserError(f"--engine {name} computes on the CPU: pass --device cpu")
+    if precision.name == "bf16" and name == "onnxruntime":
+        raise UserError("--engine onnxruntime computes in float32 on CPUs: pass --amp off, or --engine openvino")
+    library(name)
+    if precision.name == "bf16" and not has_bfloat16():
+        raise UserError("this CPU has no bfloat16 (AVX512-BF16 or AMX): pass --amp off")
+    return _Exported(_open(name, model, precision, threads or torch.get_num_threads(), normalization))
+
+
+class _Torch(nn.Module):
+    def __init__(self, model: SRS, precision: Precision) -> None:
+        super().__init__()
+        self.network = model.fuse().to(precision.device, memory_format=torch.channels_last)
+        self.precision = precision
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        with self.precision.autocast():
+            return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+
+
+class _Exported(nn.Module):
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        return self.run(prepare_image(images).contiguous())[..., :height, :width]
+
+
+def _open(name: str, model: SRS, precision: Precision, threads: int, normalization: str) -> Run:
+    format = "onnx" if name == "onnxruntime" else "openvino"
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / f"model{FORMATS[format].suffix}"
+        largest = export_model(model, format, path, normalization, {}, say=lambda line: None)
+        bf16 = precision.name == "bf16"
+        run = open_onnx(path, threads) if name == "onnxruntime" else open_openvino(path, threads, bf16)
+    seconds = time.perf_counter() - started
+    say(f"exported the network for {name} in {seconds:.1f} s; logits differ by {largest:.1e} of the largest at most")
+    return run
