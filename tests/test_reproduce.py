@@ -177,6 +177,12 @@ def test_stopped_in_phase_2_it_goes_on_inside_the_epoch_to_the_same_table(whole,
     assert "1 of 2 divisions" in page and "Divisions done: 1;" in page
 
 
+def test_results_of_images_at_their_own_size_are_found_as_well(base, ran, tmp_path):
+    """evaluation.py files them under another name."""
+    call(base, tmp_path, "--crop", "16", "--only", "1")
+    assert ran == WHOLE[:6] and len(results(tmp_path)[0]) == 4
+
+
 @pytest.fixture
 def copy(whole, tmp_path):
     """A whole run that a test may change."""

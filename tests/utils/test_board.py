@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import pytest
 import torch
@@ -87,6 +88,8 @@ def test_distributions_are_over_the_validation_images_and_no_epoch_is_there_twic
     phase.at_step[10] = lambda batch: shutil.copy(last, tmp_path)  # in the third epoch: two are in it
     run(phase, base, tmp_path / "run", epochs=4)
     shutil.copy(tmp_path / "last.pth", last)
+    # TensorBoard reads a folder's files in the order of the second they were begun in.
+    time.sleep(1)
     run(WithDistribution(), base, tmp_path / "run", epochs=4, resume="yes")
     events = read(tmp_path / "run")
     assert list(series(events, "loss/val")) == [event.step for event in events.Scalars("loss/val")] == [1, 2, 3, 4]
