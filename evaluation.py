@@ -119,6 +119,13 @@ def compared_at(args: argparse.Namespace) -> str:
     }[args.resize]
 
 
+def results_folder(args: argparse.Namespace) -> Path:
+    """Where the results of these settings are written."""
+    weights = Path(args.weights or args.seg_weights).stem
+    size = "" if args.resize == "img_size" else f"-{args.resize}"
+    return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}"
+
+
 def main(args: argparse.Namespace) -> dict | list:
     """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
     if "compare" in args:
@@ -136,9 +143,7 @@ def main(args: argparse.Namespace) -> dict | list:
     if not is_writer():
         return summary
     print(table(summary, args.field))
-    weights = Path(args.weights or args.seg_weights).stem
-    size = "" if args.resize == "img_size" else f"-{args.resize}"
-    folder = config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}"
+    folder = results_folder(args)
     write_results(results, summary, folder)
     save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization))
     print(

@@ -103,8 +103,7 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
             name, checkpoint = numbered(pattern, division), folder / "seg" / f"{weights}.pth"
             given = {**_known_to(evaluation, args), "val_file_dir": name, "weights": checkpoint, "output_dir": folder}
             argv = _flags(given)
-            results = folder / "evaluation" / f"{weights}-{Path(name).stem}"
-            resolved = functools.partial(evaluation.settings, argv)
+            resolved, results = functools.partial(evaluation.settings, argv), evaluation.results_folder
             title = f"{weights} epoch on {name}"
             plan.append(Evaluation(title, "evaluation.py", argv, resolved, weights, on, checkpoint, results))
     return plan

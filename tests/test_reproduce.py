@@ -177,6 +177,12 @@ def test_stopped_in_phase_2_it_goes_on_inside_the_epoch_to_the_same_table(whole,
     assert "1 of 2 divisions" in page and "Divisions done: 1;" in page
 
 
+def test_results_of_images_at_their_own_size_are_found_as_well(base, ran, tmp_path):
+    """evaluation.py files them under another name."""
+    call(base, tmp_path, "--crop", "16", "--only", "1")
+    assert ran == WHOLE[:6] and len(results(tmp_path)[0]) == 4
+
+
 @pytest.fixture
 def copy(whole, tmp_path):
     """A whole run that a test may change."""
@@ -278,6 +284,7 @@ def test_published_figures_must_be_figures(tmp_path):
 SAVES = """
 import signal, sys, time
 def save(number, frame):
+    time.sleep(float(sys.argv[3]))
     open(sys.argv[1], "a").write(f"{number} ")
     sys.exit(128 + number)
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -300,7 +307,7 @@ def wait_for(path):
 )
 def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
     was = signal.signal(number, signal.SIG_DFL)  # pytest itself may run under nohup
-    command = [sys.executable, "-c", SAVES, str(tmp_path / "told"), str(tmp_path / "ready")]
+    command = [sys.executable, "-c", SAVES, str(tmp_path / "told"), str(tmp_path / "ready"), "0"]
     sends = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'ready')!r}): time.sleep(0.02)\n"
     sender = subprocess.Popen([sys.executable, "-c", f"{sends}os.kill({os.getpid()}, {int(number)})"])
     with CommandRunner() as runner:
@@ -313,7 +320,7 @@ def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
 def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_until_then(tmp_path, monkeypatch):
-    argv = [str(tmp_path / "told"), str(tmp_path / "ready")]
+    argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes half a second to save
     code = (
         "import sys; from pathlib import Path; from utils.commands import CommandRunner, hold\n"
         f"with hold(Path({str(tmp_path)!r})) as held, CommandRunner() as runner:\n"

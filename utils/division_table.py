@@ -13,8 +13,8 @@ from typing import Any
 from utils.files import replacing
 from utils.metrics import PAPER_FIGURES
 
-FIGURES = (*PAPER_FIGURES, "pooled_iou")
-HEADINGS = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU"}
+FIGURES = (*PAPER_FIGURES, "pooled_iou", "nIoU", "Pd", "Fa")
+HEADINGS = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU", "Fa": "Fa x 1e-6"}
 ROWS = {
     ("val", "best"): "val, best epoch on val (as in the paper)",
     ("val", "last"): "val, last epoch",
@@ -25,37 +25,44 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Result:
-    """The figures (in percent) of one evaluation: `weights` ("best", "last") of a division `on` "val" or "test"."""
+    """The figures of one evaluation: `weights` ("best", "last") of a division `on` "val" or "test".
+
+    In percent, but Fa, which is in millionths, as its field has it; None where one is undefined (Pd without a target).
+    """
 
     division: int
     on: str
     weights: str
     epoch: int
     images: int
-    figures: Mapping[str, float]
+    figures: Mapping[str, float | None]
 
     @classmethod
     def read(cls, division: int, on: str, weights: str, epoch: int, summary: Mapping[str, Any]) -> Result:
         """Out of what evaluation.py has written."""
-        shares = {**summary["mean_over_images"], "pooled_iou": summary["pooled_iou"]}
-        figures = {name: 100 * shares[name] for name in FIGURES}
+        shares = {**summary["infrared"], **summary["mean_over_images"], "pooled_iou": summary["pooled_iou"]}
+        figures = {name: None if shares[name] is None else 100 * shares[name] for name in FIGURES if name != "Fa"}
+        figures["Fa"] = shares["Fa_1e-6"]
         return cls(division, on, weights, epoch, summary["images"], figures)
 
 
-def spread(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, tuple[float, float | None]]]:
+def spread(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, tuple[float | None, float | None]]]:
     """For each (on, weights): the mean over the divisions of each figure, and the sample standard deviation.
 
-    The standard deviation has n - 1 in its denominator; it is None for a single division.
+    The standard deviation has n - 1 in its denominator; it is None for a single division. Both are None for a figure
+    that a division does not define.
     """
     spreads = {}
     for key in ROWS:
         if chosen := [result.figures for result in results if (result.on, result.weights) == key]:
-            columns = {name: [figures[name] for figures in chosen] for name in FIGURES}
-            spreads[key] = {
-                name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-                for name, values in columns.items()
-            }
+            spreads[key] = {name: _mean_and_deviation([figures[name] for figures in chosen]) for name in FIGURES}
     return spreads
+
+
+def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, float | None]:
+    if None in values:
+        return None, None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def markdown(title: str, results: Sequence[Result], published: Mapping[str, float], notes: Sequence[str]) -> str:
@@ -69,7 +76,7 @@ def markdown(title: str, results: Sequence[Result], published: Mapping[str, floa
     in_order = sorted(results, key=lambda result: (list(ROWS).index((result.on, result.weights)), result.division))
     each = [
         [str(result.division), result.on, f"{result.weights} ({result.epoch})", str(result.images)]
-        + [f"{result.figures[name]:.2f}" for name in FIGURES]
+        + [_shown(result.figures[name]) for name in FIGURES]
         for result in in_order
     ]
     return "\n\n".join(
@@ -96,13 +103,13 @@ def write(folder: Path, page: str, record: dict[str, Any], results: Sequence[Res
     ]
     divisions = [{**vars(result), "figures": dict(result.figures)} for result in results]
     with replacing(folder / "reproduce.json") as beside:
-        content = {**record, "unit": "percent", "over_divisions": spreads, "divisions": divisions}
+        content = {**record, "unit": "percent, Fa in millionths", "over_divisions": spreads, "divisions": divisions}
         beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     with replacing(folder / "reproduce.csv") as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["division", "list", "weights", "epoch", "images", *FIGURES])
         for result in results:
-            figures = [f"{result.figures[name]:.10g}" for name in FIGURES]
+            figures = ["" if value is None else f"{value:.10g}" for value in result.figures.values()]
             writer.writerow([result.division, result.on, result.weights, result.epoch, result.images, *figures])
         for row in spreads:
             for name in ("mean", "standard_deviation"):
@@ -114,8 +121,12 @@ def _part(values: Mapping[str, tuple[float, float | None]], part: int) -> dict[s
     return {name: value[part] for name, value in values.items()}
 
 
-def _with_deviation(mean: float, deviation: float | None) -> str:
-    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+def _with_deviation(mean: float | None, deviation: float | None) -> str:
+    return _shown(mean) if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

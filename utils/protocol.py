@@ -90,7 +90,7 @@ class Evaluation:
         settings: resolves the command line; it reads the checkpoint, so that it can be called once that is there.
         weights: "best" or "last".
         on: which of the division's lists, "val" or "test".
-        folder: where the figures are.
+        folder: where the figures of the resolved settings are.
     """
 
     title: str
@@ -100,7 +100,7 @@ class Evaluation:
     weights: str
     on: str
     checkpoint: Path
-    folder: Path
+    folder: Callable[[argparse.Namespace], Path]
 
     def progress(self) -> Progress:
         """Done when summary.json is of these weights (by their hash), this list and these settings; else it is redone.
@@ -108,30 +108,32 @@ class Evaluation:
         Raises:
             UserError: if the checkpoint is damaged.
         """
-        if self.checkpoint.exists() and (summary := self.summary()) and not self._outdated(summary):
-            return Progress(True, "done")
-        return Progress(False, "to do")
+        return Progress(True, "done") if self.summary() else Progress(False, "to do")
 
     def summary(self) -> dict[str, Any] | None:
-        """What evaluation.py has written; None if there is nothing, or nothing whole."""
+        """What evaluation.py has written; None if there is nothing, nothing whole, or it is outdated."""
+        if not self.checkpoint.exists():
+            return None
+        settings = self.settings()
         try:
-            return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+            summary = json.loads((self.folder(settings) / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
+        return None if _outdated(summary, settings) else summary
 
     def epoch(self) -> int:
         """The epoch, counted from 1, whose weights were evaluated."""
         return load_checkpoint(self.checkpoint, "seg")["epoch"]
 
-    def _outdated(self, summary: dict[str, Any]) -> bool:
-        settings = self.settings()
-        before, now = summary.get("settings", {}), vars(settings)
-        came_from = summary.get("provenance", {})
-        return (
-            any(before.get(name) != now[name] for name in now.keys() - FREE_SETTINGS - {"weights", "batch_size"})
-            or came_from.get("lists", {}).get("val_file_dir") != list_hashes(settings).get("val_file_dir")
-            or came_from.get("weights") != weight_hashes(settings)
-        )
+
+def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
+    before, now = summary.get("settings", {}), vars(settings)
+    came_from = summary.get("provenance", {})
+    return (
+        any(before.get(name) != now[name] for name in now.keys() - FREE_SETTINGS - {"weights", "batch_size"})
+        or came_from.get("lists", {}).get("val_file_dir") != list_hashes(settings).get("val_file_dir")
+        or came_from.get("weights") != weight_hashes(settings)
+    )
 
 
 Step = Training | Evaluation
