@@ -2,7 +2,9 @@
 
     python benchmark.py                                              # the table of docs/performance.md
     python benchmark.py --only seg_step --variant srs --img_size 256 --batch_size 8 --amp bf16 --json
+    python benchmark.py --only predict --img_size 256 --batch_size 1 --engine openvino --amp bf16
     python benchmark.py profile --only predict --img_size 256 --batch_size 1         # where the time goes
+    python benchmark.py grow --only predict          # how the cost grows with size, batch and number of processes
 
 The plain execution of the same weights is eager, NCHW, float32, every block as its equations read (`models.forms`),
 with a grouped convolution of each sample's own kernel and the system's allocator as it comes. Ours and plain run by
@@ -18,10 +20,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +38,8 @@ from datasets.transforms import Transform
 from models.forms import plain_forms
 from train_recon import Reconstruction
 from train_seg import Segmentation
-from utils.arguments import positive
+from utils.arguments import ENGINES, positive
+from utils.engines import load_engine
 from utils.precision import Precision
 from utils.runtime import Batch, keep_freed_memory, pick_device, run_script
 from utils.schedule import sgd_with_poly_decay
@@ -51,12 +57,13 @@ TABLE = [  # work, image size, batch size
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0])
-    parser.add_argument("verb", nargs="?", choices=["time", "profile"], default="time")
+    parser.add_argument("verb", nargs="?", choices=["time", "profile", "grow"], default="time")
     parser.add_argument("--only", choices=WORKS, help="one row; the whole table if not set")
     parser.add_argument("--variant", choices=sorted(models.VARIANTS), default="srs")
     parser.add_argument("--img_size", type=positive, default=256)
     parser.add_argument("--batch_size", type=positive, default=8)
     parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off")
+    parser.add_argument("--engine", choices=ENGINES, default="torch", help="what runs our side of a prediction")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=positive)
     parser.add_argument("--rounds", type=positive, default=2, help="turns of ours and plain")
@@ -72,18 +79,30 @@ def main(args: argparse.Namespace) -> None:
         print(json.dumps(measure(args)))
     elif args.verb == "profile":
         profile(args)
+    elif args.verb == "grow":
+        grow(args)
     else:
-        works = [(args.only, args.img_size, args.batch_size)] if args.only else TABLE
-        amps = [args.amp] if args.only else ["off", "bf16"]
         rows = []
-        for work, size, batch in works:
-            for amp in amps:
-                changes = {"only": work, "img_size": size, "batch_size": batch, "amp": amp}
-                rows.append(compare(argparse.Namespace(**{**vars(args), **changes})))
-                if not args.json:
-                    print(line(rows[-1]), flush=True)
+        for changes in [{}] if args.only else table():
+            rows.append(compare(changed(args, **changes)))
+            if not args.json:
+                print(line(rows[-1]), flush=True)
         if args.json:
             print(json.dumps(rows[0] if args.only else rows, indent=2))
+
+
+def changed(args: argparse.Namespace, **changes: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(args), **changes})
+
+
+def table() -> Iterator[dict[str, Any]]:
+    """The rows of the whole table; predictions by every engine that is installed."""
+    for work, size, batch in TABLE:
+        row = {"only": work, "img_size": size, "batch_size": batch}
+        for engine in ENGINES if work == "predict" else ENGINES[:1]:
+            if find_spec(engine):
+                for amp in ("off",) if engine == "onnxruntime" else ("off", "bf16"):
+                    yield {**row, "engine": engine, "amp": amp}
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
@@ -94,7 +113,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
             results.append(measure_apart(args, side))
     ours, plain = (statistics.median(r["seconds_per_image"] for r in turns[side]) for side in turns)
     memory = {side: max(r["peak_rss_gb"] for r in results) for side, results in turns.items()}
-    row = {name: getattr(args, name) for name in ("only", "variant", "img_size", "batch_size", "amp")}
+    row = {name: getattr(args, name) for name in ("only", "variant", "img_size", "batch_size", "amp", "engine")}
     return row | {
         "seconds_per_image": ours,
         "spread": [r["seconds_per_image"] for r in turns["ours"]],
@@ -108,7 +127,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_apart(args: argparse.Namespace, side: str) -> dict[str, Any]:
-    flags = ["only", "variant", "img_size", "batch_size", "amp", "device", "threads", "repeat"]
+    flags = ["only", "variant", "img_size", "batch_size", "amp", "engine", "device", "threads", "repeat"]
     command = [sys.executable, __file__, "--measure", side]
     for name in flags:
         if getattr(args, name) is not None:
@@ -122,7 +141,8 @@ def measure_apart(args: argparse.Namespace, side: str) -> dict[str, Any]:
 def line(row: dict[str, Any]) -> str:
     return (
         f"{row['only']:<10} {row['variant']} {row['img_size']}x{row['img_size']} batch {row['batch_size']} "
-        f"amp {row['amp']:<4} | {row['seconds_per_image']:.4f} s an image, plain {row['plain_seconds_per_image']:.4f}: "
+        f"{row['engine']} amp {row['amp']:<4} | {row['seconds_per_image']:.4f} s an image, "
+        f"plain {row['plain_seconds_per_image']:.4f}: "
         f"{row['ratio']:.2f} x faster | {row['peak_rss_gb']:.2f} GB, plain {row['plain_peak_rss_gb']:.2f}: "
         f"{row['memory_ratio']:.2f} | {100 * row['of_peak']:.0f} % of the convolution peak"
     )
@@ -147,7 +167,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def flops(args: argparse.Namespace, device: torch.device) -> int:
     """Floating-point operations for an image as the equations read, two for a multiplication with an addition."""
-    one = argparse.Namespace(**{**vars(args), "batch_size": 1})
+    one = changed(args, batch_size=1)
     # The counter's hooks do not go with a step's own use of autograd.
     with plain_forms(), FlopCounterMode(display=False) as counter:
         prepare(one, plain=True, device=device)()
@@ -173,7 +193,7 @@ def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Call
         phase = Segmentation(network)
     network.to(device, memory_format=layout)
     if args.only == "predict":
-        network = network.eval() if plain else network.fuse().to(device, memory_format=layout)
+        network = network.eval() if plain else load_engine(args.engine, network, precision)
 
         def predict() -> None:
             with torch.inference_mode(), precision.autocast():
@@ -202,15 +222,42 @@ def loader_seconds(args: argparse.Namespace) -> float:
         make_sample(base, count=64, size=args.img_size)
         cases = load_lists(base, {"training": "train.txt"})["training"]
         dataset = SegmentationFolder(cases, Transform(args.img_size, augment=True))
+        if args.measure == "ours":
+            dataset.keep_decoded(10**9)
         loader = make_loader(dataset, args.batch_size, workers=2 * (args.measure == "ours"), shuffle_seed=0)
         return timed(lambda: [None for _ in loader], torch.device("cpu"), args.repeat) / len(cases)
+
+
+def grow(args: argparse.Namespace) -> None:
+    """Prints the cost of one kind of work over size, batch and number of processes, and the power law it follows."""
+    args = changed(args, only=args.only or "predict")
+    sizes = (64, 128, 256, 512, 1024) if args.only == "predict" else (64, 128, 256, 512)
+    for name, values, fixed in (
+        ("img_size", sizes, {"batch_size": 1}),
+        ("batch_size", (1, 2, 4, 8, 16, 32), {"img_size": 128}),
+    ):
+        rows = [measure_apart(changed(args, **fixed, **{name: value}), "ours") for value in values]
+        batch = fixed.get("batch_size")
+        seconds = [row["seconds_per_image"] * (batch or value) for row, value in zip(rows, values, strict=True)]
+        for value, row, total in zip(values, rows, seconds, strict=True):
+            print(f"{args.only} {name} {value:>4} | {total:8.4f} s, {row['peak_rss_gb']:.2f} GB", flush=True)
+        power = np.polyfit(np.log(values[1:]), np.log(seconds[1:]), 1)[0]
+        print(f"{args.only}: seconds grow with {name} ** {power:.2f} (from {values[1]} on)")
+    for processes in (1, 2):
+        # Each with its share of the cores, as evaluation.py and predict.py run under torchrun.
+        share = changed(args, img_size=256, batch_size=4, threads=max(1, torch.get_num_threads() // processes))
+        with ThreadPoolExecutor(processes) as pool:
+            rows = list(pool.map(measure_apart, [share] * processes, ["ours"] * processes))
+        rate = sum(1 / row["seconds_per_image"] for row in rows)
+        memory = sum(row["peak_rss_gb"] for row in rows)
+        print(f"{args.only} processes {processes} | {rate:.2f} images a second, {memory:.2f} GB together", flush=True)
 
 
 def profile(args: argparse.Namespace) -> None:
     """Prints the operators that take the most time."""
     keep_freed_memory()
     device = pick_device(args.device)
-    work = prepare(argparse.Namespace(**{**vars(args), "only": args.only or "seg_step"}), plain=False, device=device)
+    work = prepare(changed(args, only=args.only or "seg_step"), plain=False, device=device)
     for _ in range(2):
         work()
     with torch.profiler.profile() as profiler:

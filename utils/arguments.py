@@ -116,6 +116,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         default=True,
         help="memory layout of weights and maps, the fastest nearly everywhere; --no-channels_last: NCHW",
     )
+    group.add_argument(
+        "--cache",
+        type=_budget,
+        default=1.0,
+        metavar="GB",
+        help="keep decoded images in memory, up to that much in each process (torchrun's, not the loader's); 0: none",
+    )
     group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
     group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
@@ -181,6 +188,13 @@ def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _budget(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is no amount of memory")
     return value
 
 

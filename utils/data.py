@@ -24,7 +24,8 @@ def training_loaders(
     With settings.crop the training images are crops at the images' own size, at which the validation images are whole.
 
     In a job of several processes each loads its share; settings.batch_size counts the images of all of them.
-    The images below `unlabeled_dirs` are trained on, too, where no masks are needed.
+    The images below `unlabeled_dirs` are trained on, too, where no masks are needed. Decoded images are kept in memory
+    up to settings.cache GB.
 
     Raises:
         UserError: for a list or folder that cannot be trained with, or fewer images in a batch than processes.
@@ -45,11 +46,13 @@ def training_loaders(
             say(f"  left out: {note}")
         train_cases = [*train_cases, *unlabeled]
     size = None if settings.crop else settings.img_size
-    train = _folder(settings, train_cases, Transform(size, settings.normalization, True, settings.crop))
-    return (
-        make_loader(train, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size())),
-        evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size"),
-    )
+    folder = _folder(settings, train_cases, Transform(size, settings.normalization, True, settings.crop))
+    train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size()))
+    val = evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size")
+    budget = round(settings.cache * 1e9)
+    budget -= train.dataset.keep_decoded(budget)
+    val.dataset.keep_decoded(budget)
+    return train, val
 
 
 def evaluation_loader(

@@ -22,6 +22,7 @@ from utils.provenance import list_hashes, provenance
 # Settings that a run may change when it goes on; all others are the experiment itself.
 FREE_SETTINGS = {
     "Dataset",
+    "cache",
     "channels_last",
     "compile",
     "config",

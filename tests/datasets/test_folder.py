@@ -62,6 +62,21 @@ def test_every_case_once_an_epoch_in_another_order(base):
     assert [name for name, _ in first] != [name for name, _ in second]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_decoded_images_that_are_kept_change_nothing(base, workers):
+    plain, kept = dataset(base), dataset(base)
+    one = 16 * 16 * 4  # bytes of an image and its mask
+    assert kept.keep_decoded(3 * one + 10) == 3 * one  # three of seven
+    draws = [(i, seed) for seed in (1, 2) for i in range(7)]
+    expected = [plain[draw] for draw in draws]
+    for name in ("c0", "c1", "c2"):
+        (base / "images" / f"{name}.png").unlink()
+    loader = torch.utils.data.DataLoader(kept, batch_size=None, sampler=draws, num_workers=workers)
+    for ours, theirs in zip(loader, expected, strict=True):
+        assert ours["name"] == theirs["name"]
+        assert torch.equal(ours["image"], theirs["image"]) and torch.equal(ours["mask"], theirs["mask"])
+
+
 def test_the_number_of_workers_changes_nothing(base):
     for ours, theirs in zip(epochs(base, 0), epochs(base, 2), strict=True):
         assert [name for name, _ in ours] == [name for name, _ in theirs]
