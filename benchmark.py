@@ -16,17 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -44,7 +39,9 @@ from utils.precision import Precision
 from utils.runtime import Batch, keep_freed_memory, pick_device, run_script
 from utils.schedule import sgd_with_poly_decay
 from utils.timing import convolution_peak, peak_memory, timed
+from utils.turns import changed, compare, grow, line
 
+SCRIPT = Path(__file__)
 WORKS = ("predict", "seg_step", "recon_step", "loader")
 TABLE = [  # work, image size, batch size
     ("predict", 256, 1),
@@ -80,19 +77,15 @@ def main(args: argparse.Namespace) -> None:
     elif args.verb == "profile":
         profile(args)
     elif args.verb == "grow":
-        grow(args)
+        grow(SCRIPT, args)
     else:
         rows = []
         for changes in [{}] if args.only else table():
-            rows.append(compare(changed(args, **changes)))
+            rows.append(compare(SCRIPT, changed(args, **changes)))
             if not args.json:
                 print(line(rows[-1]), flush=True)
         if args.json:
             print(json.dumps(rows[0] if args.only else rows, indent=2))
-
-
-def changed(args: argparse.Namespace, **changes: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(args), **changes})
 
 
 def table() -> Iterator[dict[str, Any]]:
@@ -103,49 +96,6 @@ def table() -> Iterator[dict[str, Any]]:
             if find_spec(engine):
                 for amp in ("off",) if engine == "onnxruntime" else ("off", "bf16"):
                     yield {**row, "engine": engine, "amp": amp}
-
-
-def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """Ours and plain by turns; a row of the table."""
-    turns: dict[str, list[dict[str, Any]]] = {"ours": [], "plain": []}
-    for _ in range(args.rounds):
-        for side, results in turns.items():
-            results.append(measure_apart(args, side))
-    ours, plain = (statistics.median(r["seconds_per_image"] for r in turns[side]) for side in turns)
-    memory = {side: max(r["peak_rss_gb"] for r in results) for side, results in turns.items()}
-    row = {name: getattr(args, name) for name in ("only", "variant", "img_size", "batch_size", "amp", "engine")}
-    return row | {
-        "seconds_per_image": ours,
-        "spread": [r["seconds_per_image"] for r in turns["ours"]],
-        "plain_seconds_per_image": plain,
-        "ratio": plain / ours,
-        "peak_rss_gb": memory["ours"],
-        "plain_peak_rss_gb": memory["plain"],
-        "memory_ratio": memory["ours"] / memory["plain"],
-        "of_peak": statistics.median(r["of_peak"] for r in turns["ours"]),
-    }
-
-
-def measure_apart(args: argparse.Namespace, side: str) -> dict[str, Any]:
-    flags = ["only", "variant", "img_size", "batch_size", "amp", "engine", "device", "threads", "repeat"]
-    command = [sys.executable, __file__, "--measure", side]
-    for name in flags:
-        if getattr(args, name) is not None:
-            command += [f"--{name}", str(getattr(args, name))]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def line(row: dict[str, Any]) -> str:
-    return (
-        f"{row['only']:<10} {row['variant']} {row['img_size']}x{row['img_size']} batch {row['batch_size']} "
-        f"{row['engine']} amp {row['amp']:<4} | {row['seconds_per_image']:.4f} s an image, "
-        f"plain {row['plain_seconds_per_image']:.4f}: "
-        f"{row['ratio']:.2f} x faster | {row['peak_rss_gb']:.2f} GB, plain {row['plain_peak_rss_gb']:.2f}: "
-        f"{row['memory_ratio']:.2f} | {100 * row['of_peak']:.0f} % of the convolution peak"
-    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -226,31 +176,6 @@ def loader_seconds(args: argparse.Namespace) -> float:
             dataset.keep_decoded(10**9)
         loader = make_loader(dataset, args.batch_size, workers=2 * (args.measure == "ours"), shuffle_seed=0)
         return timed(lambda: [None for _ in loader], torch.device("cpu"), args.repeat) / len(cases)
-
-
-def grow(args: argparse.Namespace) -> None:
-    """Prints the cost of one kind of work over size, batch and number of processes, and the power law it follows."""
-    args = changed(args, only=args.only or "predict")
-    sizes = (64, 128, 256, 512, 1024) if args.only == "predict" else (64, 128, 256, 512)
-    for name, values, fixed in (
-        ("img_size", sizes, {"batch_size": 1}),
-        ("batch_size", (1, 2, 4, 8, 16, 32), {"img_size": 128}),
-    ):
-        rows = [measure_apart(changed(args, **fixed, **{name: value}), "ours") for value in values]
-        batch = fixed.get("batch_size")
-        seconds = [row["seconds_per_image"] * (batch or value) for row, value in zip(rows, values, strict=True)]
-        for value, row, total in zip(values, rows, seconds, strict=True):
-            print(f"{args.only} {name} {value:>4} | {total:8.4f} s, {row['peak_rss_gb']:.2f} GB", flush=True)
-        power = np.polyfit(np.log(values[1:]), np.log(seconds[1:]), 1)[0]
-        print(f"{args.only}: seconds grow with {name} ** {power:.2f} (from {values[1]} on)")
-    for processes in (1, 2):
-        # Each with its share of the cores, as evaluation.py and predict.py run under torchrun.
-        share = changed(args, img_size=256, batch_size=4, threads=max(1, torch.get_num_threads() // processes))
-        with ThreadPoolExecutor(processes) as pool:
-            rows = list(pool.map(measure_apart, [share] * processes, ["ours"] * processes))
-        rate = sum(1 / row["seconds_per_image"] for row in rows)
-        memory = sum(row["peak_rss_gb"] for row in rows)
-        print(f"{args.only} processes {processes} | {rate:.2f} images a second, {memory:.2f} GB together", flush=True)
 
 
 def profile(args: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ docs/export.md says what is in it and how to run it.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from utils.arguments import add_weights_arguments
 from utils.checkpoint import load_checkpoint
 from utils.errors import UserError
 from utils.export import FORMATS, export_model
+from utils.files import sha256
 from utils.provenance import git_commit
 from utils.runtime import run_script
 from utils.weights import load_authors, load_segmenter, names_authors_files
@@ -85,7 +85,7 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
         "input": "image: float32 (batch, 3, height, width), RGB, (pixel / 255 - mean) / std",
         "output": "logits: float32 (batch, 1, height, width); over 0 is target; sigmoid gives the probability",
         "weights": ", ".join(file.name for file in files),
-        "weights_sha256": ", ".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files),
+        "weights_sha256": ", ".join(sha256(file) for file in files),
         "git_commit": git_commit(),
         "torch": torch.__version__,
     }

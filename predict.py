@@ -15,7 +15,6 @@ be read; all others are predicted all the same. docs/predict.md tells the rest.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -29,6 +28,7 @@ from models import ENCODER_BN
 from utils import arguments
 from utils.distributed import is_writer, join, say
 from utils.errors import UserError
+from utils.files import sha256
 from utils.outputs import Outputs
 from utils.precision import CHOICES
 from utils.prediction import Report, predict_files
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> Report:
     join(predictor.device, PATIENCE)
     weights = [Path(file) for file in (args.weights, args.recon_weights, args.seg_weights) if file]
     made_with = {
-        "weights": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights},
+        "weights": {path.name: sha256(path) for path in weights},
         **predictor.settings,
     }
     outputs = Outputs(args.output, args.probability, args.overlay)

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from models import SRS
 from utils.charts import Axis, Chart
 from utils.evaluation import predict_case
-from utils.inside import Inside, deviations, draw_kernel, heat, kernel_slices, look_inside, signed
+from utils.inside import Inside, deviations, draw_kernel, heat, kernel_slices, look_inside
 from utils.page import exact_uri, photo_uri
-from utils.pictures import errors, tile
+from utils.pictures import errors, signed, tile
 from utils.precision import Precision
 from utils.results import Results
 from utils.runtime import to_device

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models import SRS
 from models.nested import prepare_image
+from utils.pictures import signed
 
 SLICES = 8  # output channels and input channels of the kernel that are drawn
 CELL, GAP = 3, 2  # pixels of a weight, and between slices
@@ -67,14 +68,6 @@ def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """(h, w) as (h, w, 3) RGB uint8 from dark (`low`) to bright (`high`), in the colours of viridis."""
     level = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     return cv2.applyColorMap(np.rint(255 * level).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
-
-
-def signed(values: np.ndarray, limit: float) -> np.ndarray:
-    """Any shape as (..., 3) RGB uint8: blue at -limit, white at 0, red at limit."""
-    level = np.clip(values / max(limit, 1e-12), -1, 1)[..., None]
-    red, blue = np.array([178, 24, 43]), np.array([33, 102, 172])
-    colour = np.where(level > 0, red, blue)
-    return np.rint(255 + np.abs(level) * (colour - 255)).astype(np.uint8)
 
 
 def kernel_slices(kernel: np.ndarray) -> np.ndarray:

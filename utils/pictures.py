@@ -65,15 +65,20 @@ def bars(values: np.ndarray, height: int = 160, width: int = 10) -> np.ndarray:
     return picture
 
 
+def signed(values: np.ndarray, limit: float) -> np.ndarray:
+    """Any shape as (..., 3) RGB uint8: blue at -limit, white at 0, red at limit."""
+    level = np.clip(values / max(limit, 1e-12), -1, 1)[..., None]
+    colour = np.where(level > 0, np.array(POSITIVE), np.array(NEGATIVE))
+    return np.rint(255 + np.abs(level) * (colour - 255)).astype(np.uint8)
+
+
 def kernel_slices(kernels: np.ndarray, count: int = 16, zoom: int = 9) -> np.ndarray:
     """Slices of a convolution's kernel (out, in, k, k): a row for each of `count` output channels, evenly chosen, a
     column for each of as many input channels; red above 0, blue below, white 0, on one scale. (H, W, 3) uint8.
     """
     rows, columns = (np.linspace(0, channels - 1, count).astype(int) for channels in kernels.shape[:2])
     chosen = kernels[np.ix_(rows, columns)]
-    strength = chosen / (np.abs(chosen).max() or 1.0)  # (count, count, k, k) in -1..1
-    ends = np.where(strength[..., None] > 0, np.array(POSITIVE), np.array(NEGATIVE))
-    colours = np.rint(255 + np.abs(strength)[..., None] * (ends - 255)).astype(np.uint8)
+    colours = signed(chosen, np.abs(chosen).max())  # (count, count, k, k, 3)
     tiles = colours.repeat(zoom, axis=2).repeat(zoom, axis=3)
     return grid([list(row) for row in tiles])
 

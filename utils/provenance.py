@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ import torch
 from datasets.load import list_path
 from datasets.unlabeled import fingerprint
 from utils.distributed import world_size
+from utils.files import sha256
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
 LISTS = ("train_file_dir", "val_file_dir")
@@ -51,7 +51,7 @@ def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
 
 
 def _hashes(files: dict[str, Path]) -> dict[str, str]:
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items() if path.is_file()}
+    return {name: sha256(path) for name, path in files.items() if path.is_file()}
 
 
 def _version(package: str) -> str | None:
