@@ -10,9 +10,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.batch_norm import BatchNorm2d
 from models.narrow import conv_two_to_one
 from models.pooling import channel_maximum, channel_mean, spatial_maximum, spatial_mean
-from models.steps import norm_attend, norm_relu_conv
+from models.steps import concatenate, norm_attend, norm_relu_conv
 
 
 class ChannelAttention(nn.Module):
@@ -32,10 +33,8 @@ class ChannelAttention(nn.Module):
 
     def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
         """The weights, from each channel's average and maximum, (B, C, 1, 1) all."""
-        return torch.sigmoid(self._bottleneck(average) + self._bottleneck(maximum))
-
-    def _bottleneck(self, pooled: Tensor) -> Tensor:
-        return self.expand(torch.relu(self.reduce(pooled)))
+        pooled = torch.cat([average, maximum])  # one bottleneck for both: they are small, the calls are what costs
+        return torch.sigmoid(sum(self.expand(torch.relu(self.reduce(pooled))).chunk(2)))
 
 
 class SpatialAttention(nn.Module):
@@ -66,14 +65,14 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.bn1 = BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2 = BatchNorm2d(out_channels)
         self.channel_attention = ChannelAttention(out_channels)
         self.spatial_attention = SpatialAttention()
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = norm_relu_conv(self.conv1(x), self.bn1, self.conv2)
@@ -114,7 +113,7 @@ class ShuffleUp(nn.Module):
         super().__init__()
         self.shuffle = nn.PixelShuffle(2)
         self.conv = nn.Conv2d(in_channels // 4, out_channels, 3, padding=1)
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn(self.conv(self.shuffle(x))))
@@ -130,17 +129,17 @@ class BLAM(nn.Module):
         super().__init__()
         self.low = nn.Sequential(
             nn.Conv2d(channels, channels, 1),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1),
-            nn.BatchNorm2d(channels),
+            BatchNorm2d(channels),
             nn.ReLU(),
         )
         self.deep = EfficientChannelAttention()
-        self.join = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU())
+        self.join = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), BatchNorm2d(channels), nn.ReLU())
 
     def forward(self, low: Tensor, deep: Tensor) -> Tensor:
-        return self.join(torch.cat([self.deep(deep), self.low(low)], dim=1))
+        return self.join(concatenate([self.deep(deep), self.low(low)]))
 
 
 class LocalContrast(nn.Module):

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import forms
+from models.columns import WORTH_IT, fold, unfold
 
 BLOCK = 8  # columns
-WORTH_IT = 1 << 15  # pixels of the batch from which on it pays
 
 
 def conv_two_to_one(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
@@ -30,9 +30,9 @@ def conv_two_to_one(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     width = first.shape[3]
     if forms.plain() or width % BLOCK or first.numel() < WORTH_IT:
         return F.conv2d(torch.cat([first, second], dim=1), weight, padding=padding)
-    blocks = torch.cat([_in_blocks(first), _in_blocks(second)], dim=1)  # (B, 2 * BLOCK, H, W / BLOCK)
+    blocks = torch.cat([fold(first, BLOCK), fold(second, BLOCK)], dim=1)  # (B, 2 * BLOCK, H, W / BLOCK)
     out = F.conv2d(blocks, block_weight(weight), padding=(padding, 1))
-    return out.permute(0, 2, 3, 1).reshape(len(first), 1, -1, width)
+    return unfold(out, BLOCK)
 
 
 def block_weight(weight: Tensor) -> Tensor:
@@ -46,11 +46,6 @@ def block_weight(weight: Tensor) -> Tensor:
     wide = columns[:, :, _columns(size, weight.device)]  # (K, 2, BLOCK out, 3, BLOCK in)
     # (out, K, 3, 2, in) in memory: channels_last.
     return wide.permute(2, 0, 3, 1, 4).reshape(BLOCK, size, 3, 2 * BLOCK).permute(0, 3, 1, 2)
-
-
-def _in_blocks(x: Tensor) -> Tensor:
-    """(B, 1, H, W) to (B, BLOCK, H, W / BLOCK), channels_last."""
-    return x.reshape(len(x), x.shape[2], -1, BLOCK).permute(0, 3, 1, 2)
 
 
 @lru_cache

@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.batch_norm import BatchNorm2d
 from models.blocks import BLAM, LocalContrast, ResidualBlock, ShuffleUp, residual_node
+from models.steps import concatenate
 
 ROWS = 4
 STRIDE = 2 ** (ROWS - 1)  # the deepest row is at 1/8 of the input
@@ -66,7 +68,7 @@ class NestedEncoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], depths: Sequence[int], stem: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, padding=1), nn.BatchNorm2d(stem), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, padding=1), BatchNorm2d(stem), nn.ReLU())
         inputs = [stem, *widths[:-1]]
         self.nodes = nn.ModuleList(residual_node(*node) for node in zip(inputs, widths, depths, strict=True))
 
@@ -110,7 +112,7 @@ class NestedDecoder(nn.Module):
                 inputs.append(x[i, j - 2])
             if i > 0:
                 inputs.append(down(x[i - 1, j]))
-            x[i, j] = node(torch.cat(inputs, dim=1))
+            x[i, j] = node(concatenate(inputs))
         return [x[i, ROWS - 1 - i] for i in range(ROWS)]
 
     def _fuse_rows(self, last: Sequence[Tensor]) -> Tensor:
@@ -121,7 +123,7 @@ class NestedDecoder(nn.Module):
             fused = self.fuse[i](low=self.contrast[i](last[i]), deep=self.shuffle[i](fused))
             # Row 0 is at full size and of the top's width already.
             tops.append(fused if i == 0 else up(self.to_top[str(i)](fused), 2**i))
-        return self.top(torch.cat(tops[::-1], dim=1))
+        return self.top(concatenate(tops[::-1]))
 
 
 class NestedUNet(nn.Module):

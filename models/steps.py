@@ -10,6 +10,7 @@ runs where there is nothing to train, and the way of batch norms that are not or
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models import forms
+from models.batch_norm import BatchNormPass, has_pass
+from models.columns import fold, foldable, unfold
 from models.pooling import (
     channel_maximum,
     channel_mean,
@@ -30,7 +33,7 @@ from models.pooling import (
 
 def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
     """conv(relu(norm(x))): (B, C, H, W) to (B, C', H, W)."""
-    if not _has_steps(x, norm):
+    if not has_pass(norm):
         return conv(F.relu(norm(x), inplace=not torch.is_grad_enabled()))
     weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
     return _NormReLUConv.apply(x, norm.weight, norm.bias, weight, bias, norm, conv.padding)
@@ -43,7 +46,7 @@ def norm_attend(
 
     All maps are (B, C, H, W). Where maxima are equal, the step's gradient may go to another of them than the plain one.
     """
-    if not _has_steps(x, norm):
+    if not has_pass(norm):
         y = norm(x)
         z = channel_attention(y) * y
         weights = spread(spatial_attention(z), z.shape[1])
@@ -56,35 +59,9 @@ def norm_attend(
     )
 
 
-def _has_steps(x: Tensor, norm: nn.BatchNorm2d) -> bool:
-    ordinary = type(norm) is nn.BatchNorm2d and norm.training and norm.track_running_stats
-    return not forms.plain() and ordinary and torch.is_grad_enabled() and norm.weight.requires_grad
-
-
-class _Normed:
-    """A batch norm's forward and backward pass, which keep its input and two numbers a channel."""
-
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
-        self.eps = norm.eps
-
-    def forward(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        norm.num_batches_tracked.add_(1)
-        running = norm.running_mean, norm.running_var
-        y, self.mean, self.rstd = torch.native_batch_norm(
-            x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps
-        )
-        return y
-
-    def again(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """What `forward` returned."""
-        variance = self.rstd.pow(-2) - self.eps
-        return F.batch_norm(x, self.mean, variance, weight, bias, training=False, eps=self.eps)
-
-    def backward(self, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of x, the weight and the bias."""
-        return torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, None, None, self.mean, self.rstd, True, self.eps, [True, True, True]
-        )
+def concatenate(maps: Sequence[Tensor]) -> Tensor:
+    """The maps' channels one after the other: (B, C1, H, W), (B, C2, H, W)... to (B, C1 + C2 + ..., H, W)."""
+    return torch.cat(maps, dim=1) if forms.plain() else _Concatenation.apply(*maps)
 
 
 class _NormReLUConv(torch.autograd.Function):
@@ -99,7 +76,7 @@ class _NormReLUConv(torch.autograd.Function):
         norm: nn.BatchNorm2d,
         padding: tuple[int, int],
     ) -> Tensor:
-        ctx.normed, ctx.padding = _Normed(norm), padding
+        ctx.normed, ctx.padding = BatchNormPass(norm), padding
         ctx.save_for_backward(x, norm_weight, norm_bias, weight)
         return F.conv2d(ctx.normed.forward(x, norm).relu_(), weight, bias, padding=padding)
 
@@ -128,13 +105,13 @@ class _NormAttend(torch.autograd.Function):
         spatial_attention: nn.Module,
         *parameters: nn.Parameter,
     ) -> Tensor:
-        ctx.normed = _Normed(norm)
+        ctx.normed = BatchNormPass(norm)
         y = ctx.normed.forward(x, norm)
         maximum, highest = spatial_maximum_and_where(y)
         with torch.enable_grad():
             pooled = [spatial_mean(y).requires_grad_(), maximum.requires_grad_()]
             channels = channel_attention.weigh(*pooled).to(x.dtype)  # (B, C, 1, 1)
-        z = y.mul_(channels.detach())
+        z = _by_channel(torch.mul, y, channels.detach(), out=y)
         with torch.enable_grad():
             pooled += [channel_mean(z).requires_grad_(), channel_maximum(z).requires_grad_()]
             pixels = spatial_attention.weigh(*pooled[2:]).to(x.dtype)  # (B, 1, H, W)
@@ -155,10 +132,10 @@ class _NormAttend(torch.autograd.Function):
 
         # z = weights * y has gone into the product with the pixels' weights and, for these, into two poolings.
         y = ctx.normed.again(x, norm_weight, norm_bias)
-        z = y * weights
+        z = _by_channel(torch.mul, y, weights)
         to_pixels = channel_sum(z * after)
         to_average, to_maximum, *to_spatial = torch.autograd.grad(pixels, [average_z, maximum_z, *of_pixels], to_pixels)
-        is_highest = z.eq_(channel_maximum(z))  # in place: 1 where z is its pixel's maximum
+        is_highest = z.eq_(spread(channel_maximum(z), z.shape[1]))  # in place: 1 where z is its pixel's maximum
         to_z = (after * spread(pixels.detach(), z.shape[1])).add_(spread(to_average / z.shape[1], z.shape[1]))
         to_z.addcmul_(is_highest, spread(to_maximum / channel_sum(is_highest), z.shape[1]))
 
@@ -167,7 +144,31 @@ class _NormAttend(torch.autograd.Function):
         to_average, to_maximum, *to_channel = torch.autograd.grad(
             channels, [average, maximum, *of_channels], to_channels
         )
-        to_y = to_z.mul_(weights).add_(to_average / (y.shape[2] * y.shape[3]))
-        to_y.flatten(2).scatter_add_(2, highest.flatten(2), to_maximum.flatten(2))
+        to_y = _by_channel(torch.mul, to_z, weights, out=to_z)
+        to_y = _by_channel(torch.add, to_y, to_average / (y.shape[2] * y.shape[3]), out=to_y)
+        sample, channel = (torch.arange(size, device=x.device) for size in x.shape[:2])
+        at = sample[:, None], channel, highest[..., 0, 0]
+        to_y.flatten(2).index_put_(at, to_maximum[..., 0, 0], accumulate=True)  # scatter_add_ copies bfloat16 maps
         to_x = ctx.normed.backward(to_y, x, norm_weight)
         return *to_x, after, None, None, None, *to_channel, *to_spatial
+
+
+class _Concatenation(torch.autograd.Function):
+    """torch.cat, whose gradients are maps of their own and no slices of one, from which on all is slow on CPUs."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.widths = [x.shape[1] for x in maps]
+        return torch.cat(maps, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.clone() for part in gradient.split(ctx.widths, dim=1))
+
+
+def _by_channel(op: Callable[..., Tensor], x: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
+    """op(x, values) of a map (B, C, H, W) and a value for each of its channels, (B, C, 1, 1)."""
+    columns = foldable(x)
+    out = None if out is None else fold(out, columns)
+    return unfold(op(fold(x, columns), values.repeat(1, columns, 1, 1), out=out), columns)

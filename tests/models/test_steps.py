@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import narrow
+from models import columns, narrow
+from models.batch_norm import BatchNorm2d
 from models.blocks import ResidualBlock
 from models.forms import plain_forms
 from models.pooling import (
@@ -20,6 +21,7 @@ from models.pooling import (
     spatial_mean,
     spread,
 )
+from models.steps import concatenate
 
 
 @pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
@@ -37,6 +39,7 @@ def run(block, x, gradient):
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (24, 16), (8, 64)])
 def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
+    monkeypatch.setattr(columns, "WORTH_IT", 0)
     monkeypatch.setattr(narrow, "WORTH_IT", 0)
     torch.manual_seed(0)
     block = ResidualBlock(inputs, outputs).double().to(memory_format=layout)
@@ -115,6 +118,7 @@ def test_a_value_for_each_pixel_as_a_factor(channels, dtype):
 @pytest.mark.parametrize(("height", "width"), [(5, 16), (1, 8), (9, 40)])
 @pytest.mark.parametrize("size", [3, 7])
 def test_a_convolution_by_blocks_of_columns(monkeypatch, height, width, size):
+    monkeypatch.setattr(columns, "WORTH_IT", 0)
     monkeypatch.setattr(narrow, "WORTH_IT", 0)
     torch.manual_seed(0)
     inputs = [torch.randn(2, 1, height, width, dtype=torch.float64, requires_grad=True) for _ in range(2)]
@@ -127,3 +131,54 @@ def test_a_convolution_by_blocks_of_columns(monkeypatch, height, width, size):
         results.append([out, *torch.autograd.grad(out, [*inputs, weight], gradient)])
     for ours, theirs in zip(*results, strict=True):
         assert ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["training", "statistics of the batch", "evaluation"])
+@pytest.mark.parametrize("channels", [8, 24])
+def test_batch_norm_on_folded_columns_equals_torchs(monkeypatch, mode, channels):
+    monkeypatch.setattr(columns, "WORTH_IT", 0)
+    torch.manual_seed(0)
+    norm = BatchNorm2d(channels, track_running_stats=mode != "statistics of the batch").double()
+    nn.init.uniform_(norm.weight, -1, 2)
+    nn.init.uniform_(norm.bias, -1, 1)
+    norm.train(mode != "evaluation")
+    x = torch.randn(3, channels, 5, 16, dtype=torch.float64).to(memory_format=torch.channels_last) * 3 + 7
+    gradient = torch.randn_like(x)
+    assert columns.foldable(x) == 64 // channels
+    plain = copy.deepcopy(norm)
+    ours = run(norm, x, gradient)
+    with plain_forms():
+        theirs = run(plain, x, gradient)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_folding_columns_moves_nothing():
+    x = torch.arange(2 * 8 * 3 * 16.0).view(2, 8, 3, 16).to(memory_format=torch.channels_last)
+    folded = columns.fold(x, 4)
+    assert folded.shape == (2, 32, 3, 4)
+    assert folded.data_ptr() == x.data_ptr()
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(folded[:, 2 * 8 + 5], x[:, 5, :, 2::4])
+    assert torch.equal(columns.unfold(folded, 4), x)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(8, 8, 64, 64),  # NCHW
+        torch.zeros(8, 64, 64, 64).to(memory_format=torch.channels_last),  # channels enough
+        torch.zeros(8, 8, 64, 60).to(memory_format=torch.channels_last),  # 8 does not divide 60
+        torch.zeros(1, 8, 64, 64).to(memory_format=torch.channels_last),  # small
+    ],
+)
+def test_maps_that_are_not_folded(x):
+    assert columns.foldable(x) == 1
+
+
+def test_concatenations_gradients_are_maps_of_their_own(layout):
+    maps = [torch.randn(2, width, 4, 4).to(memory_format=layout).requires_grad_() for width in (8, 16)]
+    gradient = torch.randn(2, 24, 4, 4).to(memory_format=layout)
+    ours = torch.autograd.grad(concatenate(maps), maps, gradient)
+    assert all(torch.equal(a, b) for a, b in zip(ours, gradient.split([8, 16], dim=1), strict=True))
+    assert all(a.is_contiguous(memory_format=layout) for a in ours)
