@@ -36,6 +36,10 @@ class BatchNormPass:
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         self.eps = norm.eps
 
+    @property
+    def variance(self) -> Tensor:
+        return self.rstd.pow(-2) - self.eps
+
     def forward(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         running = (norm.running_mean, norm.running_var) if norm.track_running_stats else (None, None)
         if norm.track_running_stats:
@@ -45,19 +49,18 @@ class BatchNormPass:
             y, self.mean, self.rstd = torch.native_batch_norm(
                 x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps
             )
-            self.variance = self.rstd.pow(-2) - self.eps
             return y
         # A channel's statistics from those of its columns, which have one pixel in `columns` each.
         unused = [norm.weight.new_zeros(columns * x.shape[1]) for _ in running]  # in float32, for float32 statistics
         means, variances = torch.batch_norm_update_stats(fold(x, columns), *unused, 0.0)
         means, variances = means.view(columns, -1), variances.view(columns, -1)
         self.mean = means.mean(0)
-        self.variance = variances.mean(0) + means.var(0, correction=0)
-        self.rstd = torch.rsqrt(self.variance + self.eps)
+        variance = variances.mean(0) + means.var(0, correction=0)
+        self.rstd = torch.rsqrt(variance + self.eps)
         if norm.track_running_stats:
             count = x.numel() / x.shape[1]
             norm.running_mean.lerp_(self.mean, norm.momentum)
-            norm.running_var.lerp_(self.variance * (count / (count - 1)), norm.momentum)
+            norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
         return self.again(x, norm.weight, norm.bias)
 
     def again(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -45,12 +45,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask_suffix", help="what a mask's name adds to its image's, such as _gt; found by rule if not set"
     )
     group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
-    group.add_argument(
-        "--fit_masks",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="resize a mask (nearest) whose size is not its image's",
-    )
+    _switch(group, "--fit_masks", False, "resize a mask (nearest) whose size is not its image's")
 
 
 def add_resize_argument(parser: argparse.ArgumentParser) -> None:
@@ -98,23 +93,18 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         choices=["yes", "auto"],
         help="go on with the run in output_dir; auto: start one if there is none (for job scripts)",
     )
-    group.add_argument(
-        "--sync_bn",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="under torchrun: batch norms over the batch of all processes, not of each",
-    )
-    group.add_argument(
+    _switch(group, "--sync_bn", False, "under torchrun: batch norms over the batch of all processes, not of each")
+    _switch(
+        group,
         "--compile",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="torch.compile the network: minutes at the start, worth them on GPUs (docs/performance.md)",
+        False,
+        "torch.compile the network: minutes at the start, worth them on GPUs (docs/performance.md)",
     )
-    group.add_argument(
+    _switch(
+        group,
         "--channels_last",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="memory layout of weights and maps, the fastest nearly everywhere; --no-channels_last: NCHW",
+        True,
+        "memory layout of weights and maps, the fastest nearly everywhere; --no-channels_last: NCHW",
     )
     group.add_argument(
         "--cache",
@@ -137,11 +127,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
     group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
     group.add_argument("--workers", type=natural, default=2, help="processes that load data; 0: the script itself does")
-    group.add_argument(
+    _switch(
+        group,
         "--deterministic",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
+        False,
+        "bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
     )
     group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
 
@@ -172,6 +162,11 @@ def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
 def positive(text: str) -> int:
     """An argument type: an integer of at least 1."""
     return _at_least(1, text)
+
+
+def _switch(group: argparse._ArgumentGroup, name: str, default: bool, help: str) -> None:
+    """--name and --no-name."""
+    group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help)
 
 
 def natural(text: str) -> int:

@@ -39,5 +39,5 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 def synchronise_batch_norms(model: nn.Module) -> None:
     """Makes every batch norm of the model a SyncBatchNorm2d, in place."""
     for module in model.modules():
-        if type(module) is BatchNorm2d:
+        if type(module) in (nn.BatchNorm2d, BatchNorm2d):
             module.__class__ = SyncBatchNorm2d  # it differs in `forward` alone
