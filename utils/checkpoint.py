@@ -71,7 +71,9 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path) -> None:
     """
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in expected]
+    # A name from elsewhere may hold anything; escaped, it stays on one line.
+    others = [str(name).encode("unicode_escape").decode() for name in state if name not in expected]
+    problems += [f"unexpected {name}" for name in others]
     problems += [
         f"{name} {wrong}" for name in expected if name in state and (wrong := _wrong(state[name], expected[name]))
     ]

@@ -72,3 +72,10 @@ def test_another_phase_says_so(tmp_path):
 def test_weights_that_do_not_fit_say_so(tmp_path):
     with pytest.raises(UserError, match=r"x\.pth does not fit.*weight"):
         checkpoint.fill(nn.Linear(2, 2), {"bias": torch.zeros(2)}, tmp_path / "x.pth")
+
+
+def test_an_unexpected_name_stays_on_one_line(tmp_path):
+    model = nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"unexpected we\\nird") as raised:
+        checkpoint.fill(model, {**model.state_dict(), "we\nird": torch.zeros(2)}, tmp_path / "x.pth")
+    assert "\n" not in str(raised.value)
