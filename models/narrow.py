@@ -49,6 +49,7 @@ def block_weight(weight: Tensor) -> Tensor:
 
 
 @lru_cache
+@torch.inference_mode(False)  # what inference mode makes could not be used in training later
 def _columns(size: int, device: torch.device) -> Tensor:
     out, block, inside = torch.meshgrid(torch.arange(BLOCK), torch.arange(3), torch.arange(BLOCK), indexing="ij")
     column = BLOCK * (block - 1) + inside - out + size // 2

@@ -7,11 +7,15 @@ written with.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models import forms
+
+WIDE = 512  # channels from which on amax over the pixels gets no faster
 
 
 def spatial_mean(x: Tensor) -> Tensor:
@@ -25,7 +29,15 @@ def spatial_mean(x: Tensor) -> Tensor:
 
 def spatial_maximum(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
-    return F.adaptive_max_pool2d(x, 1) if forms.plain() else F.max_pool2d(x, x.shape[2:])
+    if forms.plain():
+        return F.adaptive_max_pool2d(x, 1)
+    if torch.is_grad_enabled():  # amax would divide the gradient among equal maxima
+        return F.max_pool2d(x, x.shape[2:])
+    # Some pixels side by side are as many channels: amax has vector instructions for many.
+    batch, channels, height, width = x.shape
+    together = math.gcd(height * width, max(WIDE // channels, 1))
+    wide = _pixels(x).reshape(batch, -1, together * channels).amax(1)
+    return wide.view(batch, together, channels).amax(1)[..., None, None]
 
 
 def spatial_maximum_and_where(x: Tensor) -> tuple[Tensor, Tensor]:

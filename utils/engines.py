@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models import SRS
 from models.nested import prepare_image
+from models.packing import pack
 from utils.arguments import ENGINES
 from utils.distributed import say
 from utils.errors import UserError
@@ -61,6 +62,8 @@ class _Torch(nn.Module):
     def __init__(self, model: SRS, precision: Precision) -> None:
         super().__init__()
         self.network = model.fuse().to(precision.device, memory_format=torch.channels_last)
+        if precision.device.type == "cpu":
+            pack(self.network, precision.dtype)
         self.precision = precision
 
     @torch.inference_mode()

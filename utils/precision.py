@@ -17,7 +17,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """What `--amp` asks for, on a device: `name` ("off", "bf16" or "fp16"), `autocast()` and `scaler`.
+    """What `--amp` asks for, on a device: `name` ("off", "bf16" or "fp16"), `dtype`, `autocast()` and `scaler`.
 
     Raises:
         UserError: for fp16 on a device other than CUDA, where float16 has no gradient scaler or no speed.
@@ -29,10 +29,11 @@ class Precision:
         if amp == "fp16" and device.type != "cuda":
             raise UserError(f"--amp fp16 needs CUDA, this run is on {device.type}; --amp bf16 runs there")
         self.name = amp
+        self.dtype = _DTYPES.get(amp, torch.float32)
         self.device = device
         # Multiplies the loss, so that small gradients do not vanish in float16; does nothing for the others.
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
     def autocast(self) -> torch.autocast:
         """A context in which networks compute in this precision."""
-        return torch.autocast(self.device.type, _DTYPES.get(self.name), enabled=self.name != "off")
+        return torch.autocast(self.device.type, self.dtype, enabled=self.name != "off")
