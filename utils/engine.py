@@ -10,6 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +24,11 @@ from datasets.folder import end_workers
 from utils.checkpoint import fill, load_checkpoint
 from utils.config import describe
 from utils.distributed import add_gradients, highest, is_writer, same_weights, say, wait_for_all, world_size
+from utils.engines import load_engine
 from utils.logs import RunLog
 from utils.loss_watch import LossWatch, not_finite
 from utils.pictures import save_png
+from utils.precision import Precision
 from utils.run import Means, Run
 from utils.runtime import Batch, compile_model, in_force, layout, to_device
 from utils.samples import distributions, preview
@@ -221,16 +224,31 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     bar = tqdm(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
     # A process whose share is a batch shorter goes round once more, so that all agree on a stop as often.
     rounds = highest(len(loader))
-    for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
-        _stop_if_asked(run, stop)
-        if batch is not None:
-            with run.precision.autocast():
-                means.add(phase.step(to_device(batch, device, layout(run.settings)))[1])
+    with _predicting(phase, run.precision):
+        for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
+            _stop_if_asked(run, stop)
+            if batch is not None:
+                with run.precision.autocast():
+                    means.add(phase.step(to_device(batch, device, layout(run.settings)))[1])
     _stop_if_asked(run, stop)
     figures = means.total().read()
     if not math.isfinite(figures["loss"]):
         raise not_finite(figures["loss"], f"in the validation of epoch {run.epoch + 1}")
     return figures
+
+
+@contextmanager
+def _predicting(phase: Phase, precision: Precision) -> Iterator[None]:
+    """Gives the phase the network that `evaluation.py` computes with, so that the best epoch is chosen by its figures:
+    in bfloat16, batch norms that are folded round differently. For models that can be folded (`SRS.fuse`).
+    """
+    trained = phase.model
+    if hasattr(trained, "fuse"):
+        phase.model = load_engine("torch", trained, precision)
+    try:
+        yield
+    finally:
+        phase.model = trained
 
 
 def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None) -> None:

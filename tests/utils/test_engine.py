@@ -15,11 +15,15 @@ import torch
 from torch import nn
 from toy import Toy, make_data, make_loaders, run, settings
 
-from utils import loss_watch
+import models
+from train_seg import Segmentation
+from utils import engine, loss_watch
 from utils.checkpoint import load_checkpoint
 from utils.engine import fit
+from utils.engines import load_engine
 from utils.errors import UserError
 from utils.logs import read_log
+from utils.precision import Precision
 from utils.schedule import sgd_with_poly_decay
 from utils.signals import Stopped
 
@@ -306,3 +310,17 @@ def test_learning_rate_of_the_paper():
     assert rates[9] == pytest.approx(0.01 * 0.2**0.9)
     group = optimizer.param_groups[0]
     assert (group["momentum"], group["weight_decay"]) == (0.9, 1e-4)
+
+
+def test_validation_predicts_as_evaluation_does():
+    torch.manual_seed(0)
+    model = models.build_srs("srs_tiny").eval()
+    phase, precision, images = Segmentation(model), Precision("bf16", torch.device("cpu")), torch.randn(2, 3, 32, 32)
+    with torch.inference_mode(), precision.autocast():
+        unfolded = model(images)
+        with pytest.raises(Stopped), engine._predicting(phase, precision):
+            logits = phase.model(images)
+            raise Stopped(2, "in the validation")
+    assert torch.equal(logits, load_engine("torch", model, precision)(images))
+    assert not torch.equal(logits, unfolded)
+    assert phase.model is model
