@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models import forms
+from models.columns import fold, foldable
 
 WIDE = 512  # channels from which on amax over the pixels gets no faster
 
@@ -42,7 +43,17 @@ def spatial_maximum(x: Tensor) -> Tensor:
 
 def spatial_maximum_and_where(x: Tensor) -> tuple[Tensor, Tensor]:
     """Each channel's maximum and the pixel (row * W + column) it stands at, (B, C, 1, 1) both."""
-    return F.max_pool2d(x, x.shape[2:], return_indices=True)
+    columns = foldable(x)
+    if columns == 1:
+        return F.max_pool2d(x, x.shape[2:], return_indices=True)
+    batch, channels, height, width = x.shape
+    wide = width // columns
+    # The maxima of every `columns`-th column, and the largest of them.
+    maxima, at = F.max_pool2d(fold(x, columns), (height, wide), return_indices=True)
+    maximum, column = maxima.view(batch, columns, channels).max(1)
+    at = at.view(batch, columns, channels).gather(1, column[:, None])[:, 0]
+    where = at // wide * width + at % wide * columns + column
+    return maximum[..., None, None], where[..., None, None]
 
 
 def channel_sum(x: Tensor) -> Tensor:
@@ -67,6 +78,13 @@ def channel_maximum(x: Tensor) -> Tensor:
     while x.shape[1] % 2 == 0:  # halves: amax has no vector instructions for few channels
         x = torch.maximum(*x.chunk(2, dim=1))
     return x if x.shape[1] == 1 else x.amax(1, keepdim=True)
+
+
+def where_equal_(x: Tensor, values: Tensor) -> Tensor:
+    """x, (B, C, H, W), becomes 1 where it equals its pixel's value, (B, 1, H, W), and 0 elsewhere."""
+    if x.dtype == torch.float32 and x.shape[1] < 16:  # a comparison of so few goes one by one
+        return x.sub_(values).eq_(0)
+    return x.eq_(spread(values, x.shape[1]))
 
 
 def spread(x: Tensor, channels: int) -> Tensor:

@@ -20,6 +20,7 @@ from models.pooling import (
     spatial_maximum_and_where,
     spatial_mean,
     spread,
+    where_equal_,
 )
 from models.steps import concatenate
 
@@ -59,6 +60,16 @@ def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+def test_biases_that_a_norm_takes_away_have_no_gradient():
+    block = ResidualBlock(8, 16)
+    block(torch.randn(2, 8, 6, 6)).sum().backward()
+    assert all(not conv.bias.grad.any() for conv in (block.conv1, block.conv2))
+    block.zero_grad()
+    block.bn2.eval()  # takes what it knows away, and not the bias
+    block(torch.randn(2, 8, 6, 6)).sum().backward()
+    assert not block.conv1.bias.grad.any() and block.conv2.bias.grad.any()
+
+
 def test_a_step_keeps_the_convolutions_outputs_alone():
     def kept():
         sizes = {}
@@ -94,8 +105,9 @@ def test_what_cannot_be_a_step_takes_the_plain_form(prepare):
 
 @pytest.mark.parametrize("channels", [1, 3, 6, 16, 64, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_poolings(layout, channels, dtype):
-    x = torch.randn(2, channels, 6, 5).to(dtype).to(memory_format=layout)
+def test_poolings(monkeypatch, layout, channels, dtype):
+    monkeypatch.setattr(columns, "WORTH_IT", 0)
+    x = torch.randn(2, channels, 6, 64).to(dtype).to(memory_format=layout)
     exact = x.double()
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     maximum, where = spatial_maximum_and_where(x)
@@ -113,6 +125,14 @@ def test_poolings(layout, channels, dtype):
 def test_a_value_for_each_pixel_as_a_factor(channels, dtype):
     x, maps = torch.randn(2, 1, 6, 5).to(dtype), torch.randn(2, channels, 6, 5).to(dtype)
     assert torch.equal(maps * spread(x, channels), maps * x)
+
+
+@pytest.mark.parametrize("channels", [8, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_where_a_map_is_its_pixels_maximum(channels, dtype):
+    x = torch.randn(2, channels, 6, 5).to(dtype)
+    maximum = x.amax(1, keepdim=True)
+    assert torch.equal(where_equal_(x.clone(), maximum), (x == maximum).to(dtype))
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 16), (1, 8), (9, 40)])
