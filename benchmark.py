@@ -35,6 +35,7 @@ from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.arguments import ENGINES, positive
 from utils.engines import load_engine
+from utils.operators import operator_table
 from utils.precision import Precision
 from utils.runtime import Batch, keep_freed_memory, pick_device, run_script
 from utils.schedule import sgd_with_poly_decay
@@ -179,15 +180,13 @@ def loader_seconds(args: argparse.Namespace) -> float:
 
 
 def profile(args: argparse.Namespace) -> None:
-    """Prints the operators that take the most time."""
+    """Prints the operators that take the most time, and what the work takes when nobody looks."""
     keep_freed_memory()
     device = pick_device(args.device)
     work = prepare(changed(args, only=args.only or "seg_step"), plain=False, device=device)
-    for _ in range(2):
-        work()
-    with torch.profiler.profile() as profiler:
-        work()
-    print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45))
+    alone = timed(work, device, args.repeat)
+    print(operator_table(work, device, args.repeat))
+    print(f"{1000 * alone:9.2f}  with the time between operators, unobserved")
 
 
 if __name__ == "__main__":

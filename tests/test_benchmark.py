@@ -30,4 +30,8 @@ def test_one_row_as_json():
 
 @pytest.mark.slow
 def test_profile_names_the_operators():
-    assert "mkldnn_convolution" in benchmark("profile", "--only", "predict", *SMALL)
+    lines = benchmark("profile", "--only", "seg_step", *SMALL).splitlines()
+    assert any("aten.convolution_backward.default 2x8x16x16 2x8x16x16 8x8x3x3" in line for line in lines)
+    total, alone = (float(line.split()[0]) for line in lines[-2:])
+    times = [float(line.split()[0]) for line in lines[1:-2]]
+    assert times == sorted(times, reverse=True) and 0 < sum(times) <= total and alone > 0
