@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.batch_norm import BatchNorm2d
 from models.narrow import conv_two_to_one
 from models.pooling import channel_maximum, channel_mean, spatial_maximum, spatial_mean
-from models.steps import concatenate, conv_for, norm_attend, norm_relu_conv
+from models.steps import concatenate, conv_and_shortcut, norm_attend, norm_relu_conv
 
 
 class ChannelAttention(nn.Module):
@@ -75,8 +75,9 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = norm_relu_conv(conv_for(self.bn1, x, self.conv1), self.bn1, self.conv2, self.bn2)
-        return norm_attend(y, self.bn2, self.shortcut(x), self.channel_attention, self.spatial_attention)
+        y, shortcut = conv_and_shortcut(x, self.conv1, self.bn1, self.shortcut)
+        y = norm_relu_conv(y, self.bn1, self.conv2, self.bn2)
+        return norm_attend(y, self.bn2, shortcut, self.channel_attention, self.spatial_attention)
 
 
 def residual_node(in_channels: int, out_channels: int, depth: int) -> nn.Sequential:

@@ -27,7 +27,8 @@ def pack(network: nn.Module, dtype: torch.dtype) -> None:
         return
     for name, child in network.named_children():
         if isinstance(child, ResidualBlock):
-            setattr(network, name, _Block(child, dtype))
+            in_a_row = isinstance(network, nn.Sequential) and child is not network[-1]
+            setattr(network, name, _Block(child, dtype, result=torch.float32 if in_a_row else dtype))
         elif type(child) is nn.Conv2d and child.groups == 1:
             setattr(network, name, _packed(child, dtype))
         elif not isinstance(child, _KEPT):
@@ -38,12 +39,13 @@ class _Block(nn.Module):
     """A residual block, with what its weights alone decide computed beforehand.
 
     Its attentions work in place and in float32: torch's kernels compute with bfloat16 maps in float32 anyway, and spend
-    more on the way there and back in each operation than all of them need when the map is converted once.
+    more on the way there and back in each operation than all of them need when the map is converted once. `result` is
+    the type of its result: blocks in a row pass float32 on.
     """
 
-    def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
+    def __init__(self, block: ResidualBlock, dtype: torch.dtype, result: torch.dtype) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.result = dtype, result
         folded = isinstance(block.bn1, nn.Identity)
         self.conv1 = _packed(block.conv1, dtype, relu=folded)
         self.between = nn.Identity() if folded else nn.Sequential(block.bn1, nn.ReLU(inplace=True))
@@ -55,15 +57,14 @@ class _Block(nn.Module):
         # Of the channels' sum and maximum: the mean is a sum whose factor goes into the kernel.
         self.kernel = block.spatial_attention.conv.weight.clone()
         self.kernel[:, 0] /= block.conv2.out_channels
-        self.block_conv = PackedConv2d(
-            block_weight(self.kernel), None, torch.float32, padding=(len(self.kernel[0, 0]) // 2, 1)
-        )
+        padding = len(self.kernel[0, 0]) // 2, 1
+        self.block_conv = PackedConv2d(block_weight(self.kernel), None, dtype, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             y = self.norm(self.conv2(self.between(self.conv1(x)))).float()
             z = y.mul_(self._channels(y))
-            return torch.addcmul(self.shortcut(x).float(), z, self._pixels(z)).relu_().to(self.dtype)
+            return torch.addcmul(self.shortcut(x).float(), z, self._pixels(z), out=z).relu_().to(self.result)
 
     def _channels(self, y: Tensor) -> Tensor:
         """The channel attention's weights, (B, C, 1, 1)."""
@@ -77,7 +78,7 @@ class _Block(nn.Module):
         if z.shape[3] % BLOCK:
             return F.conv2d(torch.cat(pooled, dim=1), self.kernel, padding="same").sigmoid_()
         blocks = torch.cat([fold(each, BLOCK) for each in pooled], dim=1)
-        return unfold(self.block_conv(blocks), BLOCK).sigmoid_()
+        return unfold(self.block_conv(blocks).float(), BLOCK).sigmoid_()
 
 
 def _packed(conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> nn.Module:

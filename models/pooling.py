@@ -8,19 +8,22 @@ written with.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models import forms
-from models.columns import fold, foldable
+from models.columns import CHANNELS, fold, foldable
 
-WIDE = 512  # channels from which on amax over the pixels gets no faster
+PIECES = 64  # into which a reduction over the pixels divides a map
 
 
 def spatial_mean(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
+    if not forms.plain() and x.dtype == torch.float32 and not torch.is_grad_enabled():
+        return _by_pieces(torch.sum, x) / (x.shape[2] * x.shape[3])
     if x.dtype == torch.float32 or x.shape[1] < 64 or forms.plain():
         return x.mean((2, 3), keepdim=True)
     # As a matrix product of a row of ones with the pixels: mean() would first make a float32 copy.
@@ -34,11 +37,7 @@ def spatial_maximum(x: Tensor) -> Tensor:
         return F.adaptive_max_pool2d(x, 1)
     if torch.is_grad_enabled():  # amax would divide the gradient among equal maxima
         return F.max_pool2d(x, x.shape[2:])
-    # Some pixels side by side are as many channels: amax has vector instructions for many.
-    batch, channels, height, width = x.shape
-    together = math.gcd(height * width, max(WIDE // channels, 1))
-    wide = _pixels(x).reshape(batch, -1, together * channels).amax(1)
-    return wide.view(batch, together, channels).amax(1)[..., None, None]
+    return _by_pieces(torch.amax, x)
 
 
 def spatial_maximum_and_where(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,6 +92,20 @@ def spread(x: Tensor, channels: int) -> Tensor:
         return x
     # A product of bfloat16 maps with a value for each pixel goes through a few channels one by one, six times slower.
     return (_pixels(x) @ x.new_ones(1, channels)).permute(0, 3, 1, 2)
+
+
+def _by_pieces(reduce: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """A sum or a maximum over the pixels, (B, C, 1, 1), without gradients.
+
+    torch divides a reduction's result among the cores. For one map that is its channels, so that every core reads every
+    line of memory, and the next operation on the map, which divides its pixels, waits for all of them to come back. The
+    pieces are divided as the pixels are. Some pixels side by side are as many channels, of which vectors want CHANNELS.
+    """
+    batch, channels, height, width = x.shape
+    together = math.gcd(height * width, max(CHANNELS // channels, 1))
+    pieces = math.gcd(height * width // together, PIECES)
+    each = reduce(_pixels(x).reshape(batch * pieces, -1, together * channels), 1)
+    return reduce(each.view(batch, -1, channels), 1)[..., None, None]
 
 
 def _pixels(x: Tensor) -> Tensor:

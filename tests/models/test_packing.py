@@ -12,7 +12,7 @@ from models.narrow import _columns, conv_two_to_one
 from models.nested import down
 from models.packed import PackedConv2d, can_pack
 from models.packing import pack
-from models.pooling import spatial_maximum
+from models.pooling import spatial_maximum, spatial_mean
 from models.winograd import WORTH_IT, WinogradConv2d
 
 needs_packing = pytest.mark.skipif(not can_pack(torch.float32), reason="this torch has no oneDNN operators")
@@ -142,7 +142,8 @@ def test_what_prediction_has_made_serves_training():
 
 @torch.inference_mode()
 @pytest.mark.parametrize("shape", [(2, 16, 24, 40), (1, 64, 8, 8), (1, 8, 6, 10), (1, 600, 4, 6)])
-def test_maxima_without_gradients_are_the_maxima(shape):
+def test_poolings_without_gradients(shape):
     x = torch.randn(shape).to(memory_format=torch.channels_last)
     assert torch.equal(spatial_maximum(x), x.amax((2, 3), keepdim=True))
+    assert torch.allclose(spatial_mean(x), x.mean((2, 3), keepdim=True), rtol=1e-5, atol=1e-6)
     assert torch.equal(down(x), F.max_pool2d(x, 2))

@@ -38,7 +38,7 @@ def run(block, x, gradient):
     return [out, x.grad, *(parameter.grad for parameter in block.parameters()), *block.buffers()]
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (24, 16), (8, 64)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (24, 16), (8, 64), (72, 16)])
 def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
     monkeypatch.setattr(columns, "WORTH_IT", 0)
     monkeypatch.setattr(narrow, "WORTH_IT", 0)
@@ -63,11 +63,13 @@ def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
 def test_biases_that_a_norm_takes_away_have_no_gradient():
     block = ResidualBlock(8, 16)
     block(torch.randn(2, 8, 6, 6)).sum().backward()
-    assert all(not conv.bias.grad.any() for conv in (block.conv1, block.conv2))
-    block.zero_grad()
-    block.bn2.eval()  # takes what it knows away, and not the bias
-    block(torch.randn(2, 8, 6, 6)).sum().backward()
-    assert not block.conv1.bias.grad.any() and block.conv2.bias.grad.any()
+    assert all(not conv.bias.grad.any() for conv in (block.conv1, block.conv2, block.shortcut[0]))
+    for norm, conv in ((block.bn2, block.conv2), (block.shortcut[1], block.shortcut[0])):
+        block.zero_grad()
+        norm.eval()  # takes what it knows away, and not the bias
+        block(torch.randn(2, 8, 6, 6)).sum().backward()
+        assert conv.bias.grad.any()
+        norm.train()
 
 
 def test_a_step_keeps_the_convolutions_outputs_alone():
