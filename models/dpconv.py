@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import forms
 from models.blocks import ChannelAttention, SpatialAttention
 
 FORMS = ("auto", "shared", "per_sample")
@@ -84,8 +85,7 @@ class DPConv(nn.Module):
         weights, biases = self._view(self.expand.weight), self._view(self.expand.bias)
         both = F.conv2d(x, torch.cat([weights, biases]), padding=self.KERNEL_SIZE // 2)  # (B, 2C, h, w)
         scaled, constant = both.chunk(2, dim=1)
-        gain = code.repeat_interleave(self.channels // code.shape[1], dim=1)  # (B, C): g[o // (C / deep_channels)]
-        return gain[:, :, None, None] * scaled + constant
+        return self._gain(code)[:, :, None, None] * scaled + constant
 
     def _convolve_per_sample(self, x: Tensor, code: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
@@ -95,7 +95,15 @@ class DPConv(nn.Module):
         return F.conv2d(stacked, kernels, padding=self.KERNEL_SIZE // 2, groups=batch).view_as(x)
 
     def _kernels(self, code: Tensor) -> Tensor:
-        return self._view(self.expand(code[:, :, None, None]), len(code))
+        if forms.plain():
+            return self._view(self.expand(code[:, :, None, None]), len(code))
+        # A multiplication and an addition for each number: a grouped convolution takes ten times as long.
+        gain = self._gain(code)[:, :, None, None, None]
+        return torch.addcmul(self._view(self.expand.bias), gain, self._view(self.expand.weight))
+
+    def _gain(self, code: Tensor) -> Tensor:
+        """What each output channel's W is multiplied by, g[o // (C / deep_channels)]: (B, C)."""
+        return code.repeat_interleave(self.channels // code.shape[1], dim=1)
 
     def _view(self, numbers: Tensor, *leading: int) -> Tensor:
         return numbers.reshape(*leading, self.channels, self.channels, self.KERNEL_SIZE, self.KERNEL_SIZE)
