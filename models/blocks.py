@@ -103,7 +103,7 @@ class EfficientChannelAttention(nn.Module):
         return x * weights[:, :, None, None]
 
 
-class ShuffleUp(nn.Module):
+class ShuffleUp(nn.Sequential):
     """Sub-pixel upsampling to the next row: (B, C, H, W) to (B, out_channels, 2H, 2W).
 
     PixelShuffle (https://arxiv.org/abs/1609.05158) spends four channels on each pixel; a 3x3 convolution with batch
@@ -115,9 +115,7 @@ class ShuffleUp(nn.Module):
         self.shuffle = nn.PixelShuffle(2)
         self.conv = nn.Conv2d(in_channels // 4, out_channels, 3, padding=1)
         self.bn = BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.bn(self.conv(self.shuffle(x))))
+        self.relu = nn.ReLU()
 
 
 class BLAM(nn.Module):

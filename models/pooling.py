@@ -23,7 +23,7 @@ PIECES = 64  # into which a reduction over the pixels divides a map
 def spatial_mean(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
     if not forms.plain() and x.dtype == torch.float32 and not torch.is_grad_enabled():
-        return _by_pieces(torch.sum, x) / (x.shape[2] * x.shape[3])
+        return _over_pieces(torch.sum, x, _pieces(x)) / (x.shape[2] * x.shape[3])
     if x.dtype == torch.float32 or x.shape[1] < 64 or forms.plain():
         return x.mean((2, 3), keepdim=True)
     # As a matrix product of a row of ones with the pixels: mean() would first make a float32 copy.
@@ -37,7 +37,13 @@ def spatial_maximum(x: Tensor) -> Tensor:
         return F.adaptive_max_pool2d(x, 1)
     if torch.is_grad_enabled():  # amax would divide the gradient among equal maxima
         return F.max_pool2d(x, x.shape[2:])
-    return _by_pieces(torch.amax, x)
+    return _over_pieces(torch.amax, x, _pieces(x))
+
+
+def spatial_sum_and_maximum(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, C) both, without gradients."""
+    pieces = _pieces(x)
+    return _over_pieces(torch.sum, x, pieces).flatten(1), _over_pieces(torch.amax, x, pieces).flatten(1)
 
 
 def spatial_maximum_and_where(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,8 +100,8 @@ def spread(x: Tensor, channels: int) -> Tensor:
     return (_pixels(x) @ x.new_ones(1, channels)).permute(0, 3, 1, 2)
 
 
-def _by_pieces(reduce: Callable[..., Tensor], x: Tensor) -> Tensor:
-    """A sum or a maximum over the pixels, (B, C, 1, 1), without gradients.
+def _pieces(x: Tensor) -> Tensor:
+    """The map in pieces of its pixels, for a sum or a maximum over them: (B * pieces, pixels, channels side by side).
 
     torch divides a reduction's result among the cores. For one map that is its channels, so that every core reads every
     line of memory, and the next operation on the map, which divides its pixels, waits for all of them to come back. The
@@ -104,8 +110,12 @@ def _by_pieces(reduce: Callable[..., Tensor], x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     together = math.gcd(height * width, max(CHANNELS // channels, 1))
     pieces = math.gcd(height * width // together, PIECES)
-    each = reduce(_pixels(x).reshape(batch * pieces, -1, together * channels), 1)
-    return reduce(each.view(batch, -1, channels), 1)[..., None, None]
+    return _pixels(x).reshape(batch * pieces, -1, together * channels)
+
+
+def _over_pieces(reduce: Callable[..., Tensor], x: Tensor, pieces: Tensor) -> Tensor:
+    """A sum or a maximum over the pixels of x, (B, C, 1, 1), of which `pieces` are the pieces."""
+    return reduce(reduce(pieces, 1).view(len(x), -1, x.shape[1]), 1)[..., None, None]
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -83,3 +83,10 @@ def _row_sums(image: Tensor, groups: int) -> Tensor:
     inner = rows[GROUP - 1 :].as_strided((groups - 2, len(_SUMS), row), (GROUP * row, row, 1))
     torch.bmm(_SUMS.expand(groups - 2, -1, -1), inner, out=sums[1:-1])
     return sums.view(1, groups * len(_SUMS), width, channels).permute(0, 3, 1, 2)
+
+
+def pack_conv(conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> nn.Module:
+    """What stands for a convolution, and for the ReLU after it if `relu`, in prediction on the CPU."""
+    if WinogradConv2d.suits(conv, dtype):
+        return WinogradConv2d(conv, relu)
+    return PackedConv2d(conv.weight, conv.bias, dtype, conv.stride, conv.padding, conv.dilation, relu)

@@ -1,0 +1,265 @@
+// The end of a residual block in prediction, in three passes over its map: relu(S(z) * z + shortcut) with z = C(y) * y.
+//
+// C and S are the weights of the channel and the spatial attention (models/blocks.py); y is the second convolution's
+// result. torch needs some forty operations for it, ten of which go over the whole map. Maps are channels_last, (B, H,
+// W, C) in memory; y is float or bfloat16, all else float. models/native.py compiles and calls this file.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+constexpr int LANES = 16;
+constexpr int SIZE = 7, RADIUS = SIZE / 2;  // of the spatial attention's kernel
+
+typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+inline Floats load(const float* from) {
+    Floats x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
+
+inline Floats load(const uint16_t* from) {  // bfloat16 is the upper half of a float
+    Halves x;
+    std::memcpy(&x, from, sizeof x);
+    return (Floats)(__builtin_convertvector(x, Bits) << 16);
+}
+
+inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }
+
+inline void store(uint16_t* to, Floats x) {  // rounds to the nearest, to the even one of two
+    Bits bits = (Bits)x;
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    const Halves halves = __builtin_convertvector(x == x ? bits : bits - bits + 0x7fc0, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+inline Floats sum(Floats a, Floats b) { return a + b; }
+
+// 1 / (1 + exp(-x)), exp by its polynomial on +-log(2) / 2 as in the Cephes library.
+inline Floats sigmoid(Floats x) {
+    const Floats zero = {}, limit = zero + 87;
+    x = x > limit ? limit : x < -limit ? -limit : x;
+    const Integers power = __builtin_convertvector(x * -1.44269504f + (x < 0 ? zero + 0.5f : zero - 0.5f), Integers);
+    const Floats n = __builtin_convertvector(power, Floats), r = -x - n * 0.693359375f + n * 2.12194440e-4f;
+    Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1;
+    return 1 / (1 + p * (Floats)((power + 127) << 23));
+}
+
+// Combines the neighbours of `COUNT` vectors until one is left: of 16 pixels, LANES / COUNT numbers each, 16 results.
+template <int COUNT, Floats combine(Floats, Floats)>
+inline Floats combine_neighbours(const Floats* x) {
+    if constexpr (COUNT == 1) {
+        return x[0];
+    } else {
+        Floats half[COUNT / 2];
+#pragma GCC unroll 8
+        for (int i = 0; i < COUNT / 2; i++) {
+            const Floats a = x[2 * i], b = x[2 * i + 1];
+            half[i] = combine(
+                __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+                __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
+        }
+        return combine_neighbours<COUNT / 2, combine>(half);
+    }
+}
+
+// What a block's attentions are told, and where they put the result.
+struct Attention {
+    const float *shortcut, *reduce, *expand, *kernel;  // maps like y; (HIDDEN, C), (C, HIDDEN), (2, SIZE, SIZE)
+    float* out;                                        // float, may be missing
+    uint16_t* out_bf16;                                // the same in bfloat16, may be missing
+    long batch, height, width, hidden;
+};
+
+// A map of C channels as vectors: VECTORS of them are a pixel, or of 8 channels PACK = 2 pixels are a vector.
+template <class T, int C>
+struct Map {
+    static constexpr int PACK = C < LANES ? LANES / C : 1, VECTORS = C * PACK / LANES, WIDE = C * PACK;
+    static_assert(C * PACK % LANES == 0);
+
+    // Each lane's sum and maximum over the vectors of rows `first` to `last`: WIDE numbers each.
+    static void pool_rows(const T* y, long first, long last, long width, float* total, float* most) {
+        Floats sums[VECTORS], maxima[VECTORS];
+        for (int v = 0; v < VECTORS; v++) sums[v] = Floats{}, maxima[v] = Floats{} - INFINITY;
+        for (long row = first; row < last; row++) {
+            Floats in_row[VECTORS] = {};  // apart, so that no sum is so long that it rounds badly
+            for (long x = 0; x < width; x += PACK) {
+                const T* at = y + (row * width + x) * C;
+#pragma GCC unroll 16
+                for (int v = 0; v < VECTORS; v++) {
+                    const Floats value = load(at + v * LANES);
+                    in_row[v] += value;
+                    maxima[v] = larger(value, maxima[v]);
+                }
+            }
+            for (int v = 0; v < VECTORS; v++) sums[v] += in_row[v];
+        }
+        for (int v = 0; v < VECTORS; v++) store(total + v * LANES, sums[v]), store(most + v * LANES, maxima[v]);
+    }
+
+    // Each pixel's sum and maximum over its weighted channels, of one row.
+    static void pool_channels(const T* row, long width, const float* weights, float* total, float* most) {
+        constexpr int COUNT = LANES / PACK;
+        for (long next = 0; next < width; next += LANES) {
+            const long x = std::min(next, width - LANES);  // the last ones overlap if need be
+            Floats sums[COUNT], maxima[COUNT];
+#pragma GCC unroll 16
+            for (int i = 0; i < COUNT; i++) {
+                const T* at = row + (x + i * PACK) * C;
+                sums[i] = maxima[i] = load(at) * load(weights);
+#pragma GCC unroll 16
+                for (int v = 1; v < VECTORS; v++) {
+                    const Floats value = load(at + v * LANES) * load(weights + v * LANES);
+                    sums[i] += value;
+                    maxima[i] = larger(value, maxima[i]);
+                }
+            }
+            store(total + x, combine_neighbours<COUNT, sum>(sums));
+            store(most + x, combine_neighbours<COUNT, larger>(maxima));
+        }
+    }
+
+    // relu(pixels * weights * y + shortcut), of one row.
+    static void finish(const T* row, long width, const float* weights, const float* pixels, const float* shortcut,
+                       float* out, uint16_t* out_bf16) {
+        for (long x = 0; x < width; x += PACK) {
+            Floats pixel;
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; i++) pixel[i] = pixels[x + i * PACK / LANES];
+#pragma GCC unroll 16
+            for (int v = 0; v < VECTORS; v++) {
+                const long at = x * C + v * LANES;
+                const Floats value = load(row + at) * load(weights + v * LANES) * pixel + load(shortcut + at);
+                const Floats positive = value < 0 ? Floats{} : value;
+                if (out) store(out + at, positive);
+                if (out_bf16) store(out_bf16 + at, positive);
+            }
+        }
+    }
+
+    // The channel attention's weights, WIDE of them, from what each thread has pooled.
+    static void weigh(const Attention& a, float* pooled, int threads, float* weights) {
+        float *total = pooled, *most = pooled + WIDE;
+        for (int part = 1; part < threads * PACK; part++) {
+            const float* other = pooled + part / PACK * 2 * WIDE + part % PACK * C;
+            for (int c = 0; c < C; c++) total[c] += other[c], most[c] = std::max(most[c], other[WIDE + c]);
+        }
+        float hidden[C];
+        for (long h = 0; h < a.hidden; h++) {
+            float average = 0, maximum = 0;
+#pragma omp simd reduction(+ : average, maximum)
+            for (int c = 0; c < C; c++) {
+                average += a.reduce[h * C + c] * total[c];
+                maximum += a.reduce[h * C + c] * most[c];
+            }
+            average /= a.height * a.width;
+            hidden[h] = (average < 0 ? 0 : average) + (maximum < 0 ? 0 : maximum);
+        }
+        for (int c = 0; c < WIDE; c++) {
+            float weight = 0;
+            for (long h = 0; h < a.hidden; h++) weight += a.expand[c % C * a.hidden + h] * hidden[h];
+            weights[c] = weight;
+        }
+        for (int c = 0; c < WIDE; c += LANES) store(weights + c, sigmoid(load(weights + c)));
+    }
+};
+
+// The spatial attention's weights of one row, from the padded sums and maxima around it, `plane` numbers apart.
+void weigh_row(const float* pooled, long plane, const float* kernel, long width, float* weights) {
+    for (long next = 0; next < width; next += LANES) {
+        const long x = std::min(next, width - LANES);
+        Floats sums[SIZE] = {};  // several, because an addition has to wait for the one before
+        for (int map = 0; map < 2; map++)
+            for (int dy = 0; dy < SIZE; dy++)
+#pragma GCC unroll 7
+                for (int dx = 0; dx < SIZE; dx++)
+                    sums[dx] += kernel[(map * SIZE + dy) * SIZE + dx] *
+                                load(pooled + map * plane + dy * (width + 2 * RADIUS) + x + dx);
+#pragma GCC unroll 7
+        for (int dx = 1; dx < SIZE; dx++) sums[0] += sums[dx];
+        store(weights + x, sigmoid(sums[0]));
+    }
+}
+
+long plane_of(long height, long width) { return (height + 2 * RADIUS) * (width + 2 * RADIUS); }
+
+template <class T, int C>
+void attend(const T* y, const Attention& a, float* scratch) {
+    using Y = Map<T, C>;
+    const long image = a.height * a.width * C, line = a.width * C;
+    const long stride = a.width + 2 * RADIUS, plane = plane_of(a.height, a.width);
+    float *weights = scratch, *totals = weights + Y::WIDE, *maxima = totals + plane, *pixels = maxima + plane;
+#pragma omp parallel
+    {
+        const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+        const long first = a.height * thread / threads, last = a.height * (thread + 1) / threads;
+        float *own_pixels = pixels + thread * a.width, *pooled = pixels + threads * a.width;
+        for (long b = 0; b < a.batch; b++) {
+            const T* map = y + b * image;
+            float* own = pooled + thread * 2 * Y::WIDE;
+            Y::pool_rows(map, first, last, a.width, own, own + Y::WIDE);
+#pragma omp barrier
+#pragma omp single
+            {
+                Y::weigh(a, pooled, threads, weights);
+                std::memset(totals, 0, 2 * plane * sizeof(float));  // for the padding
+            }
+            for (long row = first; row < last; row++) {
+                const long at = (row + RADIUS) * stride + RADIUS;
+                Y::pool_channels(map + row * line, a.width, weights, totals + at, maxima + at);
+            }
+#pragma omp barrier
+            for (long row = first; row < last; row++) {
+                const long at = b * image + row * line;
+                weigh_row(totals + row * stride, plane, a.kernel, a.width, own_pixels);
+                Y::finish(y + at, a.width, weights, own_pixels, a.shortcut + at, a.out ? a.out + at : nullptr,
+                          a.out_bf16 ? a.out_bf16 + at : nullptr);
+            }
+        }
+    }
+}
+
+template <class T>
+bool attend(const void* y, long channels, const Attention& a, float* scratch) {
+    const T* map = static_cast<const T*>(y);
+    switch (channels) {
+        case 8: return attend<T, 8>(map, a, scratch), true;
+        case 16: return attend<T, 16>(map, a, scratch), true;
+        case 32: return attend<T, 32>(map, a, scratch), true;
+        case 64: return attend<T, 64>(map, a, scratch), true;
+        case 128: return attend<T, 128>(map, a, scratch), true;
+        case 256: return attend<T, 256>(map, a, scratch), true;
+        default: return false;
+    }
+}
+
+}  // namespace
+
+// How many floats `srs_attend` wants as `scratch`.
+extern "C" long srs_scratch(long height, long width, long channels) {
+    const long wide = std::max<long>(channels, LANES);
+    return wide + 2 * plane_of(height, width) + omp_get_max_threads() * (width + 2 * wide);
+}
+
+// False, and nothing done, for a number of channels that it does not know. `width` is even and at least LANES.
+extern "C" bool srs_attend(bool bfloat16, const void* y, const float* shortcut, float* out, uint16_t* out_bf16,
+                           const float* reduce, const float* expand, const float* kernel, float* scratch, long batch,
+                           long height, long width, long channels, long hidden) {
+    const Attention a = {shortcut, reduce, expand, kernel, out, out_bf16, batch, height, width, hidden};
+    return bfloat16 ? attend<uint16_t>(y, channels, a, scratch) : attend<float>(y, channels, a, scratch);
+}
