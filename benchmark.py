@@ -37,7 +37,7 @@ from utils.arguments import ENGINES, positive
 from utils.engines import load_engine
 from utils.operators import operator_table
 from utils.precision import Precision
-from utils.runtime import Batch, keep_freed_memory, pick_device, run_script
+from utils.runtime import Batch, pick_device, run_script, spare_overheads
 from utils.schedule import sgd_with_poly_decay
 from utils.timing import convolution_peak, peak_memory, timed
 from utils.turns import changed, compare, grow, line
@@ -105,7 +105,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.measure == "ours":
-        keep_freed_memory()
+        spare_overheads()
     if args.only == "loader":
         return {"seconds_per_image": loader_seconds(args), "peak_rss_gb": peak_memory(device), "of_peak": 0.0}
     with plain_forms(args.measure == "plain"):
@@ -181,7 +181,7 @@ def loader_seconds(args: argparse.Namespace) -> float:
 
 def profile(args: argparse.Namespace) -> None:
     """Prints the operators that take the most time, and what the work takes when nobody looks."""
-    keep_freed_memory()
+    spare_overheads()
     device = pick_device(args.device)
     work = prepare(changed(args, only=args.only or "seg_step"), plain=False, device=device)
     alone = timed(work, device, args.repeat)

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import native
 from models.blocks import ResidualBlock
 from models.columns import fold, unfold
 from models.narrow import BLOCK, block_weight
+from models.native.prediction import attend
 from models.packed import PackedConv2d
 from models.pooling import channel_maximum, channel_sum, spatial_sum_and_maximum
 from models.winograd import pack_conv
@@ -63,7 +63,7 @@ class _PackedBlock(nn.Module):
     def forward(self, x: Tensor, exact: Tensor | None, last: bool) -> tuple[Tensor, Tensor | None]:
         y = self.norm(self.conv2(self.between(self.conv1(x))))
         shortcut = exact if self.shortcut is None else self.shortcut(x).float()
-        compiled = native.attend(y, shortcut, self.reduce, self.expand, self.kernel, last)
+        compiled = attend(y, shortcut, self.reduce, self.expand, self.kernel, last)
         return self._attend(y, shortcut) if compiled is None else compiled
 
     def _attend(self, y: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:

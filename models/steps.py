@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 from models import forms
 from models.batch_norm import BatchNormPass, has_pass
 from models.columns import fold, foldable, unfold
+from models.compiled_steps import NormAttend, NormReLUConv, compiled
+from models.conv_gradients import conv_backward, pointwise_backward
 from models.pooling import (
     channel_maximum,
     channel_mean,
@@ -50,7 +52,8 @@ def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d, following: 
     if not has_pass(norm):
         return conv(F.relu(norm(x), inplace=not torch.is_grad_enabled()))
     weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
-    return _NormReLUConv.apply(x, norm.weight, norm.bias, weight, bias, norm, conv.padding, has_pass(following))
+    step = NormReLUConv if compiled(x) else _NormReLUConv
+    return step.apply(x, norm.weight, norm.bias, weight, bias, norm, conv.padding, has_pass(following))
 
 
 def norm_attend(
@@ -68,9 +71,8 @@ def norm_attend(
             return F.relu(weights * z + shortcut)
         return torch.addcmul(shortcut, z, weights).relu_()
     parameters = [*channel_attention.parameters(), *spatial_attention.parameters()]
-    return _NormAttend.apply(
-        x, norm.weight, norm.bias, shortcut, norm, channel_attention, spatial_attention, *parameters
-    )
+    step = NormAttend if compiled(x) else _NormAttend
+    return step.apply(x, norm.weight, norm.bias, shortcut, norm, channel_attention, spatial_attention, *parameters)
 
 
 def concatenate(maps: Sequence[Tensor]) -> Tensor:
@@ -82,37 +84,6 @@ def _computes_in(x: Tensor) -> torch.dtype:
     """What a convolution of x computes in: under autocast, it may be another type than x has."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def _conv_backward(
-    gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The gradients of a convolution's x, weight and bias, those that are `wanted`; zeros for a bias that is not.
-
-    A batch norm takes the mean of its map away, and with it the bias of the convolution before: that bias' gradient is
-    zero, where it is computed with rounding errors, and the summation takes 5 to 25 % of the weight's gradient.
-    """
-    to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
-        gradient, x, weight, [len(weight)], [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
-    )
-    return to_x, to_weight, weight.new_zeros(len(weight)) if to_bias is None else to_bias
-
-
-def _pointwise_backward(gradient: Tensor, x: Tensor, weight: Tensor, to_x: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The gradients of a 1x1 convolution's weight and bias, as `_conv_backward`; that of x is added to `to_x`."""
-    maps = [each for each in (gradient, x, to_x) if each is not None]
-    in_order = all(each.is_contiguous(memory_format=torch.channels_last) for each in maps)
-    if not in_order or x.element_size() < 4 or x.shape[1] < 64 or len(weight) > 32:
-        more, *to_conv = _conv_backward(gradient, x, weight, (0, 0), (to_x is not None, True, False))
-        if to_x is not None:
-            to_x.add_(more)
-        return tuple(to_conv)
-    # From many channels to few, matrix products take half the time.
-    pixels = [each.permute(0, 2, 3, 1).view(-1, each.shape[1]) for each in maps]
-    if to_x is not None:
-        pixels[2].addmm_(pixels[0], weight.flatten(1))
-    to_weight = (pixels[1].t() @ pixels[0]).t().reshape(weight.shape)
-    return to_weight, weight.new_zeros(len(weight))
 
 
 class _ConvAndShortcut(torch.autograd.Function):
@@ -138,10 +109,10 @@ class _ConvAndShortcut(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, shortcut_gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, shortcut_weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0], True, False
-        to_x, *to_conv = _conv_backward(gradient, x, weight, ctx.padding, wanted)
+        to_x, *to_conv = conv_backward(gradient, x, weight, ctx.padding, wanted)
         if shortcut_weight is None:
             return to_x if to_x is None else to_x.add_(shortcut_gradient), None, *to_conv
-        to_shortcut = _pointwise_backward(shortcut_gradient, x, shortcut_weight, to_x)
+        to_shortcut = pointwise_backward(shortcut_gradient, x, shortcut_weight, to_x)
         return to_x, None, *to_conv, *to_shortcut
 
 
@@ -168,7 +139,7 @@ class _NormReLUConv(torch.autograd.Function):
         x, norm_weight, norm_bias, weight = ctx.saved_tensors
         y = ctx.normed.again(x, norm_weight, norm_bias).relu_()
         wanted = True, True, not ctx.for_norm
-        to_y, to_weight, to_bias = _conv_backward(gradient, y, weight, ctx.padding, wanted)
+        to_y, to_weight, to_bias = conv_backward(gradient, y, weight, ctx.padding, wanted)
         torch.ops.aten.threshold_backward.grad_input(to_y, y, 0, grad_input=to_y)
         return *ctx.normed.backward(to_y, x, norm_weight), to_weight, to_bias, None, None, None
 

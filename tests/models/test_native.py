@@ -1,17 +1,20 @@
-"""The compiled attention equals the one that torch computes, and is done without where it cannot be had."""
+"""Compiled passes equal what torch computes, and are done without where they cannot be had."""
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 
 import pytest
 import torch
 
-from models import native, packed_block
+from models import compiled_steps, native, packed_block, steps
 from models.blocks import ResidualBlock
 from models.folding import fold_batch_norms
 from models.forms import plain_forms
+from models.native import prediction
+from models.native.training import Passes
 from models.packed import can_pack
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")
@@ -29,7 +32,7 @@ def library():
 
 
 def attention_inputs(channels, shape, dtype=torch.float32):
-    """What `native.attend` takes, of random numbers."""
+    """What `attend` takes, of random numbers."""
     torch.manual_seed(0)
     y, shortcut = (torch.randn(2, channels, *shape).to(memory_format=torch.channels_last) for _ in range(2))
     reduce, expand = torch.randn(channels // 8, channels), torch.randn(channels, channels // 8)
@@ -54,16 +57,16 @@ def attended(y, shortcut, reduce, expand, kernel):
 def test_compiled_equals_the_equations(channels, shape):
     inputs = attention_inputs(channels, shape)
     expected = attended(*inputs)
-    out, exact = native.attend(*inputs, last=True)
+    out, exact = prediction.attend(*inputs, last=True)
     assert out is exact
     assert torch.allclose(out.double(), expected, rtol=1e-5, atol=1e-5)
 
     inputs = attention_inputs(channels, shape, torch.bfloat16)
     expected = attended(*inputs)
-    out, exact = native.attend(*inputs, last=False)
+    out, exact = prediction.attend(*inputs, last=False)
     assert torch.allclose(exact.double(), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(out, exact.bfloat16())
-    out_alone, nothing = native.attend(*inputs, last=True)
+    out_alone, nothing = prediction.attend(*inputs, last=True)
     assert torch.equal(out_alone, out) and nothing is None
 
 
@@ -76,7 +79,7 @@ def test_the_number_of_threads_changes_rounding_alone():
         results = []
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            results.append(native.attend(*inputs, last=True)[0])
+            results.append(prediction.attend(*inputs, last=True)[0])
     finally:
         torch.set_num_threads(before)
     assert torch.allclose(*results, rtol=1e-5, atol=1e-6)
@@ -88,7 +91,7 @@ def test_the_number_of_threads_changes_rounding_alone():
 def test_numbers_that_are_none_do_not_vanish(dtype):
     y, *others = attention_inputs(16, (8, 16), dtype)
     y[1, 3, 2, 5] = float("nan")
-    out, _ = native.attend(y, *others, last=True)
+    out, _ = prediction.attend(y, *others, last=True)
     assert out[1].isnan().all() and not out[0].isnan().any()
 
 
@@ -96,7 +99,7 @@ def test_numbers_that_are_none_do_not_vanish(dtype):
 @torch.inference_mode()
 @pytest.mark.parametrize("channels, shape", [(24, (8, 16)), (16, (8, 14)), (8, (8, 17))])
 def test_other_maps_are_left_to_torch(channels, shape):
-    assert native.attend(*attention_inputs(channels, shape), last=True) is None
+    assert prediction.attend(*attention_inputs(channels, shape), last=True) is None
 
 
 @torch.inference_mode()
@@ -115,7 +118,7 @@ def test_blocks_give_the_same_with_a_compiler_and_without(monkeypatch, library, 
     with_compiler = node(x)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     library.cache_clear()
-    assert library() is None
+    assert library("prediction") is None
     for out in (with_compiler, node(x)):
         assert out.dtype == dtype
         assert (out - expected).abs().max() < error * expected.abs().max()
@@ -123,19 +126,115 @@ def test_blocks_give_the_same_with_a_compiler_and_without(monkeypatch, library, 
 
 @needs_compiler
 def test_compiled_once_and_kept_beside_the_source(monkeypatch, library, tmp_path):
-    monkeypatch.setattr(native, "SOURCE", tmp_path / "attention.cpp")
-    native.SOURCE.write_text('extern "C" int srs_scratch() { return 0; } extern "C" int srs_attend() { return 0; }')
-    assert library() is not None
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    (tmp_path / "one.cpp").write_text('#include "one.h"\nextern "C" int one() { return ONE; }')
+    (tmp_path / "one.h").write_text("#define ONE 1")
+    assert library("one").one() == 1
     (kept,) = (tmp_path / "__pycache__").iterdir()
     assert kept.suffix == ".so"
     library.cache_clear()
-    monkeypatch.setattr(native.subprocess, "run", None)  # a second compilation would fail
-    assert library() is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(native.subprocess, "run", None)  # a second compilation would fail
+        assert library("one").one() == 1
+    (tmp_path / "one.h").write_text("#define ONE 11")
+    library.cache_clear()
+    assert library("one").one() == 11
+
+
+@needs_compiler
+def test_compiled_for_this_process_alone_where_nothing_can_be_kept(monkeypatch, library, tmp_path):
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    (tmp_path / "one.cpp").write_text('extern "C" int one() { return 1; }')
+    (tmp_path / "__pycache__").touch()  # no folder can be made; root may write to all others
+    assert library("one").one() == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["__pycache__", "one.cpp"]
 
 
 @needs_compiler
 def test_what_does_not_compile_is_done_without(monkeypatch, library, tmp_path):
-    monkeypatch.setattr(native, "SOURCE", tmp_path / "attention.cpp")
-    native.SOURCE.write_text("no C++")
-    assert library() is None
+    monkeypatch.setattr(native, "FOLDER", tmp_path)
+    (tmp_path / "one.cpp").write_text("no C++")
+    assert library("one") is None
     assert not list((tmp_path / "__pycache__").iterdir())
+
+
+def trained_step(block, x, gradient):
+    """Output, gradient of the input, gradients of the parameters, batch norms' statistics."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    out = block(x)
+    out.backward(gradient)
+    results = {"out": out, "x": x.grad, **dict(block.named_buffers())}
+    return results | {name: parameter.grad for name, parameter in block.named_parameters()}
+
+
+def a_step(inputs, channels, size=(16, 40)):
+    torch.manual_seed(0)
+    block = ResidualBlock(inputs, channels).to(memory_format=torch.channels_last)
+    for norm in (block.bn1, block.bn2):
+        torch.nn.init.uniform_(norm.weight, -1, 2)  # where it is negative, the smallest x is the largest y
+        torch.nn.init.uniform_(norm.bias, -1, 1)
+    x, gradient = (torch.randn(5, each, *size).to(memory_format=torch.channels_last) for each in (inputs, channels))
+    return block, x, gradient
+
+
+@needs_compiler
+@pytest.mark.parametrize("inputs, channels", [(8, 8), (24, 16), (32, 32), (72, 64), (64, 128), (256, 256)])
+def test_a_compiled_training_step_equals_the_plain_one(monkeypatch, inputs, channels):
+    block, x, gradient = a_step(inputs, channels)
+    precise = copy.deepcopy(block).double()
+    assert compiled_steps.compiled(x if inputs in native.CHANNELS else gradient)
+    for name in ("_NormReLUConv", "_NormAttend"):
+        monkeypatch.setattr(steps, name, None)  # they would do it otherwise
+    ours = trained_step(block, x, gradient)
+    with plain_forms():
+        theirs = trained_step(precise, x.double(), gradient.double())
+    assert ours.keys() == theirs.keys() and len(ours) >= 19
+    for name, expected in theirs.items():
+        biases = name.endswith(("conv1.bias", "conv2.bias", "shortcut.0.bias"))  # zero, up to rounding
+        error = (ours[name] - expected).abs().max() / (1 if biases else expected.abs().max())
+        assert error < 2e-5, name
+
+
+@needs_compiler
+def test_a_compiled_training_step_is_as_exact_in_bfloat16(monkeypatch):
+    block, x, gradient = a_step(16, 16)
+    plain, torchs = copy.deepcopy(block), copy.deepcopy(block)
+    with plain_forms():
+        expected = trained_step(plain, x, gradient)["out"]
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = trained_step(block, x, gradient.bfloat16())
+        monkeypatch.setattr(steps, "compiled", lambda x: False)
+        theirs = trained_step(torchs, x, gradient.bfloat16())
+    assert ours["out"].dtype == torch.bfloat16
+    error, torch_error = ((each["out"] - expected).square().mean().sqrt() for each in (ours, theirs))
+    assert 0 < error <= 1.1 * torch_error < 0.05
+
+
+@needs_compiler
+def test_a_compiled_training_step_is_the_same_with_every_number_of_threads():
+    block, _, gradient = a_step(16, 16)
+    normed = compiled_steps._Norm(gradient, block.bn1, extremes=True)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        again = compiled_steps._Norm(gradient, block.bn1, extremes=True)
+    finally:
+        torch.set_num_threads(before)
+    for name in ("numbers", "extreme", "where", "rstd"):
+        assert torch.equal(getattr(normed, name), getattr(again, name))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x: x[:, :, :, :39].contiguous(memory_format=torch.channels_last),  # 16 * 39 pixels are 16s, 15 * 39 none
+        lambda x: x.contiguous(),
+        lambda x: x.double(),
+        lambda x: x.half(),
+        lambda x: torch.cat([x, x[:, :8]], dim=1).contiguous(memory_format=torch.channels_last),
+    ],
+)
+def test_other_maps_have_no_passes(other):
+    x = torch.randn(5, 16, 15, 40).to(memory_format=torch.channels_last)
+    assert not Passes.suit(other(x)) and Passes.suit(x[:, :, :14].contiguous(memory_format=torch.channels_last))

@@ -2,48 +2,20 @@
 //
 // C and S are the weights of the channel and the spatial attention (models/blocks.py); y is the second convolution's
 // result. torch needs some forty operations for it, ten of which go over the whole map. Maps are channels_last, (B, H,
-// W, C) in memory; y is float or bfloat16, all else float. models/native.py compiles and calls this file.
+// W, C) in memory; y is float or bfloat16, all else float.
 
 #include <omp.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
+
+#include "lanes.h"
+
+using namespace srs;
 
 namespace {
 
-constexpr int LANES = 16;
 constexpr int SIZE = 7, RADIUS = SIZE / 2;  // of the spatial attention's kernel
-
-typedef float Floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
-typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
-
-inline Floats load(const float* from) {
-    Floats x;
-    std::memcpy(&x, from, sizeof x);
-    return x;
-}
-
-inline Floats load(const uint16_t* from) {  // bfloat16 is the upper half of a float
-    Halves x;
-    std::memcpy(&x, from, sizeof x);
-    return (Floats)(__builtin_convertvector(x, Bits) << 16);
-}
-
-inline void store(float* to, Floats x) { std::memcpy(to, &x, sizeof x); }
-
-inline void store(uint16_t* to, Floats x) {  // rounds to the nearest, to the even one of two
-    Bits bits = (Bits)x;
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    const Halves halves = __builtin_convertvector(x == x ? bits : bits - bits + 0x7fc0, Halves);
-    std::memcpy(to, &halves, sizeof halves);
-}
-
-inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-inline Floats sum(Floats a, Floats b) { return a + b; }
 
 // 1 / (1 + exp(-x)), exp by its polynomial on +-log(2) / 2 as in the Cephes library.
 inline Floats sigmoid(Floats x) {
@@ -60,24 +32,6 @@ inline Floats sigmoid(Floats x) {
     return 1 / (1 + p * (Floats)((power + 127) << 23));
 }
 
-// Combines the neighbours of `COUNT` vectors until one is left: of 16 pixels, LANES / COUNT numbers each, 16 results.
-template <int COUNT, Floats combine(Floats, Floats)>
-inline Floats combine_neighbours(const Floats* x) {
-    if constexpr (COUNT == 1) {
-        return x[0];
-    } else {
-        Floats half[COUNT / 2];
-#pragma GCC unroll 8
-        for (int i = 0; i < COUNT / 2; i++) {
-            const Floats a = x[2 * i], b = x[2 * i + 1];
-            half[i] = combine(
-                __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-                __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31));
-        }
-        return combine_neighbours<COUNT / 2, combine>(half);
-    }
-}
-
 // What a block's attentions are told, and where they put the result.
 struct Attention {
     const float *shortcut, *reduce, *expand, *kernel;  // maps like y; (HIDDEN, C), (C, HIDDEN), (2, SIZE, SIZE)
@@ -86,11 +40,13 @@ struct Attention {
     long batch, height, width, hidden;
 };
 
-// A map of C channels as vectors: VECTORS of them are a pixel, or of 8 channels PACK = 2 pixels are a vector.
+// The passes over a map of C channels.
 template <class T, int C>
-struct Map {
-    static constexpr int PACK = C < LANES ? LANES / C : 1, VECTORS = C * PACK / LANES, WIDE = C * PACK;
-    static_assert(C * PACK % LANES == 0);
+struct Map : Layout<C> {
+    using Layout<C>::PACK;
+    using Layout<C>::VECTORS;
+    using Layout<C>::WIDE;
+    using Layout<C>::COUNT;
 
     // Each lane's sum and maximum over the vectors of rows `first` to `last`: WIDE numbers each.
     static void pool_rows(const T* y, long first, long last, long width, float* total, float* most) {
@@ -114,7 +70,6 @@ struct Map {
 
     // Each pixel's sum and maximum over its weighted channels, of one row.
     static void pool_channels(const T* row, long width, const float* weights, float* total, float* most) {
-        constexpr int COUNT = LANES / PACK;
         for (long next = 0; next < width; next += LANES) {
             const long x = std::min(next, width - LANES);  // the last ones overlap if need be
             Floats sums[COUNT], maxima[COUNT];
@@ -138,9 +93,7 @@ struct Map {
     static void finish(const T* row, long width, const float* weights, const float* pixels, const float* shortcut,
                        float* out, uint16_t* out_bf16) {
         for (long x = 0; x < width; x += PACK) {
-            Floats pixel;
-#pragma GCC unroll 16
-            for (int i = 0; i < LANES; i++) pixel[i] = pixels[x + i * PACK / LANES];
+            const Floats pixel = Layout<C>::spread(pixels + x);
 #pragma GCC unroll 16
             for (int v = 0; v < VECTORS; v++) {
                 const long at = x * C + v * LANES;
@@ -234,20 +187,6 @@ void attend(const T* y, const Attention& a, float* scratch) {
     }
 }
 
-template <class T>
-bool attend(const void* y, long channels, const Attention& a, float* scratch) {
-    const T* map = static_cast<const T*>(y);
-    switch (channels) {
-        case 8: return attend<T, 8>(map, a, scratch), true;
-        case 16: return attend<T, 16>(map, a, scratch), true;
-        case 32: return attend<T, 32>(map, a, scratch), true;
-        case 64: return attend<T, 64>(map, a, scratch), true;
-        case 128: return attend<T, 128>(map, a, scratch), true;
-        case 256: return attend<T, 256>(map, a, scratch), true;
-        default: return false;
-    }
-}
-
 }  // namespace
 
 // How many floats `srs_attend` wants as `scratch`.
@@ -261,5 +200,11 @@ extern "C" bool srs_attend(bool bfloat16, const void* y, const float* shortcut, 
                            const float* reduce, const float* expand, const float* kernel, float* scratch, long batch,
                            long height, long width, long channels, long hidden) {
     const Attention a = {shortcut, reduce, expand, kernel, out, out_bf16, batch, height, width, hidden};
-    return bfloat16 ? attend<uint16_t>(y, channels, a, scratch) : attend<float>(y, channels, a, scratch);
+    return by_channels(channels, [&]<int C>() {
+        if (bfloat16) {
+            attend<uint16_t, C>(static_cast<const uint16_t*>(y), a, scratch);
+        } else {
+            attend<float, C>(static_cast<const float*>(y), a, scratch);
+        }
+    });
 }
