@@ -1,4 +1,4 @@
-"""Where the time of a piece of work goes: which operators of torch, on maps of which shapes."""
+"""Where the time of a piece of work goes: which operators of torch and compiled passes, on maps of which shapes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from models import native
+
 
 class OperatorTimes(TorchDispatchMode):
-    """Times each operator while it is entered: `times` holds [calls, seconds] by operator and shapes.
+    """Times each operator and each pass of `models.native` while it is entered: `times` holds [calls, seconds] by
+    operator and shapes.
 
     torch.profiler's records are many enough to change what they measure: a step at 256x256 takes twice its time.
     """
@@ -23,15 +26,26 @@ class OperatorTimes(TorchDispatchMode):
         self.device = device
         self.times: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
 
+    def __enter__(self) -> OperatorTimes:
+        native.observer = lambda name, x, seconds: self._add(name, (x,), seconds)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        native.observer = None
+        super().__exit__(*error)
+
     def __torch_dispatch__(
         self, operator: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         started = self._now()
         result = operator(*args, **(kwargs or {}))
-        entry = self.times[str(operator), " ".join(filter(None, map(_describe, args)))]
-        entry[0] += 1
-        entry[1] += self._now() - started
+        self._add(str(operator), args, self._now() - started)
         return result
+
+    def _add(self, name: str, args: tuple[Any, ...], seconds: float) -> None:
+        entry = self.times[name, " ".join(filter(None, map(_describe, args)))]
+        entry[0] += 1
+        entry[1] += seconds
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -14,14 +14,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 FOLDER = Path(__file__).parent
 CHANNELS = (8, 16, 32, 64, 128, 256)
 LANES = 16  # numbers that are computed with at once
+observer: Callable[[str, Tensor, float], None] | None = None  # is told each pass' name, its first map and its seconds
 _FLAGS = "-std=c++2a -O2 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC -Wl,--as-needed"
 
 
@@ -35,7 +40,9 @@ def library(name: str) -> ctypes.CDLL | None:
     # Linked with the OpenMP that torch has loaded: another one's threads would wait for the same cores.
     openmp = (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
     command = [compiler, *_FLAGS.split(), str(source), *map(str, openmp)]
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    cpu = next(
+        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), ""
+    )
     sources = [path.read_text() for path in (source, *sorted(FOLDER.glob("*.h")))]
     key = hashlib.sha256("\n".join([*command, cpu, *sources]).encode()).hexdigest()[:16]
     target = FOLDER / "__pycache__" / f"{name}-{key}.so"
@@ -51,6 +58,14 @@ def library(name: str) -> ctypes.CDLL | None:
             return loaded
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def run(function: Any, x: Tensor, *arguments: Any) -> None:
+    """Calls one of the compiled functions, a pass over maps like x."""
+    started = time.perf_counter()
+    function(*arguments)
+    if observer is not None:
+        observer(function.__name__, x, time.perf_counter() - started)
 
 
 def _folder_beside(target: Path) -> tempfile.TemporaryDirectory:

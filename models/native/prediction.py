@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from models.native import CHANNELS, LANES, library
+from models.native import CHANNELS, LANES, library, run
 
 KERNEL_SIZE = 7
 
@@ -39,5 +39,6 @@ def attend(
     scratch = torch.empty(functions.srs_scratch(*map(ctypes.c_long, (height, width, channels))))
     tensors = y, shortcut, out, out_narrow, reduce, expand, kernel, scratch
     pointers = [None if each is None else ctypes.c_void_p(each.data_ptr()) for each in tensors]
-    functions.srs_attend(narrow, *pointers, *map(ctypes.c_long, (batch, height, width, channels, len(reduce))))
+    sizes = map(ctypes.c_long, (batch, height, width, channels, len(reduce)))
+    run(functions.srs_attend, y, narrow, *pointers, *sizes)
     return (out_narrow if narrow else out), out

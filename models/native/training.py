@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from models.native import CHANNELS, LANES, library
+from models.native import CHANNELS, LANES, library, run
 
 
 class Passes:
@@ -28,6 +28,7 @@ class Passes:
         in_order = fits and x.shape[2] * x.shape[3] % LANES == 0 and x.is_contiguous(memory_format=torch.channels_last)
         return in_order and library("training") is not None
 
-    def __call__(self, name: str, *tensors: Tensor | None) -> None:
-        pointers = [None if each is None else ctypes.c_void_p(each.data_ptr()) for each in tensors]
-        getattr(library("training"), f"srs_{name}")(self.shape[0], *map(ctypes.c_long, self.shape[1:]), *pointers)
+    def __call__(self, name: str, x: Tensor, *tensors: Tensor | None) -> None:
+        pointers = [None if each is None else ctypes.c_void_p(each.data_ptr()) for each in (x, *tensors)]
+        bfloat16, *sizes = self.shape
+        run(library("training")[f"srs_{name}"], x, bfloat16, *map(ctypes.c_long, sizes), *pointers)

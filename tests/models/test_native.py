@@ -16,6 +16,7 @@ from models.forms import plain_forms
 from models.native import prediction
 from models.native.training import Passes
 from models.packed import can_pack
+from utils.operators import OperatorTimes
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")
 needs_compiler = pytest.mark.skipif(
@@ -238,3 +239,13 @@ def test_a_compiled_training_step_is_the_same_with_every_number_of_threads():
 def test_other_maps_have_no_passes(other):
     x = torch.randn(5, 16, 15, 40).to(memory_format=torch.channels_last)
     assert not Passes.suit(other(x)) and Passes.suit(x[:, :, :14].contiguous(memory_format=torch.channels_last))
+
+
+@needs_compiler
+def test_passes_stand_in_a_profile():
+    block, x, gradient = a_step(16, 16)
+    with OperatorTimes(torch.device("cpu")) as operators:
+        trained_step(block, x, gradient)
+    calls, seconds = operators.times["srs_norm_relu", "5x16x16x40"]
+    assert calls == 2 and seconds > 0  # forwards, and again backwards
+    assert native.observer is None
