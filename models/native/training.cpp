@@ -5,6 +5,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -14,10 +15,12 @@ using namespace srs;
 
 namespace {
 
-constexpr long PIECES = 16;  // of an image, summed apart: the same numbers with every number of threads
-
 struct Shape {
     long batch, pixels;  // of an image
+
+    // An image is summed in so many pieces: the same ones with every number of threads, and none so long that it rounds
+    // badly.
+    long pieces() const { return std::max(8L, pixels / 1024); }
 };
 
 template <int C>
@@ -32,23 +35,25 @@ struct Norm {
 // LANES pixels, perhaps none.
 template <class F>
 void for_pieces(Shape shape, const F& f) {
-    const long groups = shape.pixels / LANES;
+    const long groups = shape.pixels / LANES, pieces = shape.pieces();
 #pragma omp parallel for schedule(static)
-    for (long piece = 0; piece < shape.batch * PIECES; piece++) {
-        const long image = piece / PIECES, part = piece % PIECES;
-        const long first = groups * part / PIECES * LANES, last = groups * (part + 1) / PIECES * LANES;
+    for (long piece = 0; piece < shape.batch * pieces; piece++) {
+        const long image = piece / pieces, part = piece % pieces;
+        const long first = groups * part / pieces * LANES, last = groups * (part + 1) / pieces * LANES;
         f(image, first, last, piece);
     }
 }
 
-// Sums of each piece, `rows` rows of C numbers, to those of each image: (B, rows, C).
-void add_pieces(const std::vector<float>& pieces, long batch, long numbers, float* sums) {
-    for (long b = 0; b < batch; b++)
+// Sums of each piece, `numbers` of them, to those of each image: (B, numbers).
+void add_pieces(const std::vector<float>& pieces, Shape shape, long numbers, float* sums) {
+    for (long b = 0; b < shape.batch; b++) {
+        const float* own = &pieces[b * shape.pieces() * numbers];
         for (long i = 0; i < numbers; i++) {
             double total = 0;
-            for (long piece = 0; piece < PIECES; piece++) total += pieces[(b * PIECES + piece) * numbers + i];
+            for (long piece = 0; piece < shape.pieces(); piece++) total += own[piece * numbers + i];
             sums[b * numbers + i] = total;
         }
+    }
 }
 
 template <class T, int C>
@@ -67,7 +72,7 @@ struct Passes : Layout<C> {
             float count, mean[C], squares[C], extreme[C];
             int32_t where[C];
         };
-        std::vector<Piece> pieces(shape.batch * PIECES);
+        std::vector<Piece> pieces(shape.batch * shape.pieces());
         for_pieces(shape, [&](long image, long first, long last, long number) {
             Piece& piece = pieces[number];
             const T* map = x + image * shape.pixels * C;
@@ -105,10 +110,10 @@ struct Passes : Layout<C> {
         });
         for (long b = 0; b < shape.batch; b++)
             for (int c = 0; c < C; c++) {
-                const Piece* own = &pieces[b * PIECES];
+                const Piece* own = &pieces[b * shape.pieces()];
                 double total = 0, squares = 0;
-                for (long i = 0; i < PIECES; i++) total += (double)own[i].mean[c] * own[i].count;
-                for (long i = 0; i < PIECES; i++) {
+                for (long i = 0; i < shape.pieces(); i++) total += (double)own[i].mean[c] * own[i].count;
+                for (long i = 0; i < shape.pieces(); i++) {
                     const double deviation = own[i].mean[c] - total / shape.pixels;
                     squares += own[i].squares[c] + deviation * deviation * own[i].count;
                 }
@@ -116,7 +121,7 @@ struct Passes : Layout<C> {
                 moments[(b * 2 + 1) * C + c] = squares;
                 if (!sign) continue;
                 long best = 0;
-                for (long i = 1; i < PIECES; i++)
+                for (long i = 1; i < shape.pieces(); i++)
                     if (own[i].count && (!own[best].count || own[i].extreme[c] > own[best].extreme[c])) best = i;
                 extreme[b * C + c] = own[best].extreme[c] * sign[c];
                 where[b * C + c] = own[best].where[c];
@@ -139,7 +144,7 @@ struct Passes : Layout<C> {
     // Of the gradient of relu(y), where y is positive: its sum and its sum times (x - mean), (B, 2, C).
     static void norm_relu_sums(const T* x, const T* gradient, Shape shape, const float* norm, float* sums) {
         const Norm<C> normed(norm);
-        std::vector<float> pieces(shape.batch * PIECES * 2 * C);
+        std::vector<float> pieces(shape.batch * shape.pieces() * 2 * C);
         for_pieces(shape, [&](long image, long first, long last, long piece) {
             Floats plain[VECTORS] = {}, along[VECTORS] = {};
             for (long pixel = first; pixel < last; pixel += PACK)
@@ -153,7 +158,7 @@ struct Passes : Layout<C> {
             L::gather(plain, &pieces[piece * 2 * C]);
             L::gather(along, &pieces[(piece * 2 + 1) * C]);
         });
-        add_pieces(pieces, shape.batch, 2 * C, sums);
+        add_pieces(pieces, shape, 2 * C, sums);
     }
 
     // In place of the gradient of relu(y), that of x: scale * kept + shift + (x - mean) * slope. `linear` is (2, C).
@@ -252,7 +257,7 @@ struct Passes : Layout<C> {
     static void attend_sums(const T* x, const T* after, Shape shape, const float* norm, const float* weights,
                             const float* attention, const float* average, const float* maximum, const float* to_maximum,
                             float* share, float* sums) {
-        std::vector<float> pieces(shape.batch * PIECES * 2 * C);
+        std::vector<float> pieces(shape.batch * shape.pieces() * 2 * C);
         for_pieces(shape, [&](long image, long first, long last, long piece) {
             const Weighted weighted(norm, weights, image);
             Floats plain[VECTORS] = {}, along[VECTORS] = {};
@@ -286,7 +291,7 @@ struct Passes : Layout<C> {
             L::gather(plain, &pieces[piece * 2 * C]);
             L::gather(along, &pieces[(piece * 2 + 1) * C]);
         });
-        add_pieces(pieces, shape.batch, 2 * C, sums);
+        add_pieces(pieces, shape, 2 * C, sums);
     }
 
     // The gradient of x: factor * (that of z) + shift + (x - mean) * slope. `linear` is (B, 3, C).

@@ -226,6 +226,20 @@ def test_a_compiled_training_step_is_the_same_with_every_number_of_threads():
 
 
 @needs_compiler
+@pytest.mark.parametrize("size", [(4, 4), (8, 40), (160, 128)])  # fewer pixels than pieces, some, many
+def test_statistics_far_from_zero(size):
+    torch.manual_seed(0)
+    x = (1000 + torch.randn(3, 16, *size)).to(memory_format=torch.channels_last)
+    norm = ResidualBlock(16, 16).bn1
+    normed = compiled_steps._Norm(x, norm, extremes=True)
+    variance, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
+    assert torch.allclose(normed.mean.double(), mean, rtol=5e-7)
+    assert torch.allclose(normed.rstd.double(), (variance + norm.eps).rsqrt(), rtol=1e-4)
+    assert torch.equal(normed.extreme, x.amax((2, 3)))
+    assert torch.equal(x.flatten(2).gather(2, normed.where[..., None].long())[..., 0], normed.extreme)
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     "other",
     [
