@@ -1,13 +1,16 @@
-// The end of a residual block in prediction, in three passes over its map: relu(S(z) * z + shortcut) with z = C(y) * y.
+// What stands between the convolutions in prediction. Maps are channels_last, (B, H, W, C) in memory.
 //
+// srs_attend is the end of a residual block, in three passes over its map: relu(S(z) * z + shortcut) with z = C(y) * y.
 // C and S are the weights of the channel and the spatial attention (models/blocks.py); y is the second convolution's
-// result. torch needs some forty operations for it, ten of which go over the whole map. Maps are channels_last, (B, H,
-// W, C) in memory; y is float or bfloat16, all else float.
+// result, float or bfloat16, all else is float. torch needs some forty operations, ten of which go over the whole map.
+//
+// srs_join is the beginning of a node: maps side by side, one of which is upsampled on the way.
 
 #include <omp.h>
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "lanes.h"
 
@@ -187,7 +190,83 @@ void attend(const T* y, const Attention& a, float* scratch) {
     }
 }
 
+// One of the maps that are joined.
+template <class T>
+struct Part {
+    const T* map;
+    long channels, before;  // those of the parts before it
+};
+
+// The rows `y` of all parts side by side, `channels` in all.
+template <class T>
+void copy_row(const Part<T>& part, long y, long width, long channels, T* out) {
+    const T* row = part.map + y * width * part.channels;
+    for (long x = 0; x < width; x++)
+        std::memcpy(out + x * channels + part.before, row + x * part.channels, part.channels * sizeof(T));
+}
+
+// Row `y` of `height` of a map of half the height and width, bilinear with the corners aligned; `line` is a row of it.
+template <class T>
+void upsample_row(const Part<T>& part, long image, long y, long height, long width, long channels, float* line, T* out) {
+    const long low = height / 2, narrow = width / 2, C = part.channels;
+    const float down = height > 1 ? (float)(low - 1) / (height - 1) * y : 0;
+    const long above = (long)down, below = std::min(above + 1, low - 1);
+    const T *first = part.map + (image * low + above) * narrow * C, *second = part.map + (image * low + below) * narrow * C;
+    const Floats share = Floats{} + (down - above);
+    for (long i = 0; i < narrow * C; i += LANES)
+        store(line + i, load(first + i) * (1 - share) + load(second + i) * share);
+    const float step = width > 1 ? (float)(narrow - 1) / (width - 1) : 0;
+    for (long x = 0; x < width; x++) {
+        const float along = step * x;
+        const long left = (long)along, right = std::min(left + 1, narrow - 1);
+        const Floats weight = Floats{} + (along - left);
+        for (long c = 0; c < C; c += LANES)
+            store(out + x * channels + part.before + c,
+                  load(line + left * C + c) * (1 - weight) + load(line + right * C + c) * weight);
+    }
+}
+
+template <class T>
+void join(const std::vector<Part<T>>& parts, long upsampled, T* out, long batch, long height, long width) {
+    const long channels = parts.back().before + parts.back().channels;
+#pragma omp parallel
+    {
+        std::vector<float> line(width / 2 * parts[upsampled].channels);
+#pragma omp for schedule(static)
+        for (long y = 0; y < batch * height; y++) {
+            T* row = out + y * width * channels;
+            for (long i = 0; i < (long)parts.size(); i++) {
+                if (i == upsampled) {
+                    upsample_row(parts[i], y / height, y % height, height, width, channels, line.data(), row);
+                } else {
+                    copy_row(parts[i], y, width, channels, row);
+                }
+            }
+        }
+    }
+}
+
+template <class T>
+void join(const void* const* maps, const long* widths, long count, long upsampled, void* out, long batch, long height,
+          long width) {
+    std::vector<Part<T>> parts;
+    for (long i = 0, before = 0; i < count; before += widths[i++])
+        parts.push_back({static_cast<const T*>(maps[i]), widths[i], before});
+    join(parts, upsampled, static_cast<T*>(out), batch, height, width);
+}
+
 }  // namespace
+
+// The channels of `count` maps one after the other, all float or all bfloat16; (B, `height`, `width`) is that of the
+// result. The one numbered `upsampled` has half the height and width, and a number of channels that LANES divides.
+extern "C" void srs_join(bool bfloat16, const void* const* maps, const long* channels, long count, long upsampled,
+                         void* out, long batch, long height, long width) {
+    if (bfloat16) {
+        join<uint16_t>(maps, channels, count, upsampled, out, batch, height, width);
+    } else {
+        join<float>(maps, channels, count, upsampled, out, batch, height, width);
+    }
+}
 
 // How many floats `srs_attend` wants as `scratch`.
 extern "C" long srs_scratch(long height, long width, long channels) {

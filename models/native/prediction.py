@@ -1,8 +1,9 @@
-"""The attentions of a residual block in prediction, by prediction.cpp."""
+"""What stands between the convolutions in prediction, by prediction.cpp."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -42,3 +43,27 @@ def attend(
     sizes = map(ctypes.c_long, (batch, height, width, channels, len(reduce)))
     run(functions.srs_attend, y, narrow, *pointers, *sizes)
     return (out_narrow if narrow else out), out
+
+
+def join(left: Tensor, below: Tensor, others: Sequence[Tensor]) -> Tensor | None:
+    """The channels of left, of below at twice its size, and of the others; None where it cannot be had for these maps.
+
+    Args:
+        left: (B, C, 2H, 2W), as the others; all are float32 or bfloat16, on the CPU, channels_last, without gradients.
+        below: (B, C', H, W), becomes larger as by bilinear upsampling with the corners aligned.
+    """
+    maps = [left, below, *others]
+    fits = left.device.type == "cpu" and left.dtype in (torch.float32, torch.bfloat16) and below.shape[1] % LANES == 0
+    alike = all(x.dtype == left.dtype and x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+    if not fits or not alike or (functions := library("prediction")) is None:
+        return None
+    channels = [each.shape[1] for each in maps]
+    batch, _, height, width = left.shape
+    shape = batch, sum(channels), height, width
+    out = torch.empty(shape, dtype=left.dtype, memory_format=torch.channels_last)
+    pointers = (ctypes.c_void_p * len(maps))(*(each.data_ptr() for each in maps))
+    numbers = (ctypes.c_long * len(maps))(*channels)
+    result, sizes = ctypes.c_void_p(out.data_ptr()), map(ctypes.c_long, (batch, height, width))
+    counts = map(ctypes.c_long, (len(maps), 1))
+    run(functions.srs_join, below, left.dtype == torch.bfloat16, pointers, numbers, *counts, result, *sizes)
+    return out

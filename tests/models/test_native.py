@@ -15,6 +15,7 @@ from models.folding import fold_batch_norms
 from models.forms import plain_forms
 from models.native import prediction
 from models.native.training import Passes
+from models.nested import up
 from models.packed import can_pack
 from utils.operators import OperatorTimes
 
@@ -157,6 +158,35 @@ def test_what_does_not_compile_is_done_without(monkeypatch, library, tmp_path):
     (tmp_path / "one.cpp").write_text("no C++")
     assert library("one") is None
     assert not list((tmp_path / "__pycache__").iterdir())
+
+
+@needs_compiler
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 3), (16, 40)])
+def test_joined_is_upsampled_and_concatenated(size, dtype):
+    torch.manual_seed(0)
+    large, layout = (2 * size[0], 2 * size[1]), torch.channels_last
+    left, other = (torch.randn(2, channels, *large).to(dtype, memory_format=layout) for channels in (24, 3))
+    below = torch.randn(2, 32, *size).to(dtype, memory_format=layout)
+    for others in [], [other], [other, left]:
+        joined = prediction.join(left, below, others)
+        assert joined.dtype == dtype and joined.is_contiguous(memory_format=torch.channels_last)
+        expected = torch.cat([left, up(below.float()), *others], dim=1)
+        rounding = 2**-8 if dtype == torch.bfloat16 else 1e-6
+        assert torch.allclose(joined.float(), expected, rtol=rounding, atol=1e-6)
+        unchanged = torch.cat([joined[:, :24], joined[:, 56:]], dim=1)
+        assert torch.equal(unchanged, torch.cat([left, *others], dim=1))
+
+
+@torch.inference_mode()
+@needs_compiler
+@pytest.mark.parametrize("change", [lambda x: x.double(), lambda x: x[:, :8], lambda x: x.bfloat16(), lambda x: x])
+def test_what_cannot_be_joined_is_left_to_torch(change):
+    left = torch.randn(1, 8, 8, 8).to(memory_format=torch.channels_last)
+    below = torch.randn(1, 16, 4, 4)
+    assert prediction.join(left, change(below), []) is None
+    assert prediction.join(left, below.to(memory_format=torch.channels_last), []) is not None
 
 
 def trained_step(block, x, gradient):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import models
 from models.blocks import EfficientChannelAttention, LocalContrast
@@ -106,3 +107,14 @@ def test_local_contrast_uses_each_convolution_twice():
         mu = conv(x)
         contrasts.append((x - mu + 0.001) / (torch.sigmoid(conv(x - mu)) + 0.001))
     torch.testing.assert_close(block(x), x * torch.sigmoid(torch.stack(contrasts).mean(0)) + x)
+
+
+def test_small_variations_survive_bfloat16():
+    torch.manual_seed(0)
+    encoder = small(stem=8).train().encode
+    nn.init.uniform_(encoder.stem[0].bias, 0.1, 0.3)
+    image = 0.01 * torch.randn(4, 3, 32, 32)  # about as the authors' normalization has it
+    expected = encoder(image)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        x = encoder(image)[0]
+    assert (x - expected).square().mean().sqrt() < 0.01 * expected.std()
