@@ -30,6 +30,13 @@ def has_pass(norm: nn.Module) -> bool:
     return not forms.plain() and ordinary and torch.is_grad_enabled() and norm.weight.requires_grad
 
 
+def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Moves the running statistics towards those of a batch, of `count` numbers a channel."""
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
+
+
 class BatchNormPass:
     """A forward and a backward pass of a batch norm in training, for steps of autograd: keeps two numbers a channel."""
 
@@ -42,10 +49,10 @@ class BatchNormPass:
 
     def forward(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         running = (norm.running_mean, norm.running_var) if norm.track_running_stats else (None, None)
-        if norm.track_running_stats:
-            norm.num_batches_tracked.add_(1)
         columns = foldable(x)
         if columns == 1:
+            if norm.track_running_stats:
+                norm.num_batches_tracked.add_(1)
             y, self.mean, self.rstd = torch.native_batch_norm(
                 x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps
             )
@@ -58,9 +65,7 @@ class BatchNormPass:
         variance = variances.mean(0) + means.var(0, correction=0)
         self.rstd = torch.rsqrt(variance + self.eps)
         if norm.track_running_stats:
-            count = x.numel() / x.shape[1]
-            norm.running_mean.lerp_(self.mean, norm.momentum)
-            norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
+            track(norm, self.mean, variance, x.numel() // x.shape[1])
         return self.again(x, norm.weight, norm.bias)
 
     def again(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

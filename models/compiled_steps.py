@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from models.batch_norm import track
 from models.conv_gradients import conv_backward
 from models.native.training import Passes
 
@@ -47,10 +48,7 @@ class _Norm:
         self.rstd = torch.rsqrt(variance + norm.eps)
         self.scale = norm.weight.detach() * self.rstd
         self.numbers = torch.stack([self.mean, self.scale, norm.bias.detach()])
-        if norm.track_running_stats:
-            norm.num_batches_tracked.add_(1)
-            norm.running_mean.lerp_(self.mean, norm.momentum)
-            norm.running_var.lerp_(variance * (self.count / (self.count - 1)), norm.momentum)
+        track(norm, self.mean, variance, self.count)
 
     def __call__(self, x: Tensor) -> Tensor:
         """y of some numbers of x, (B, C) to (B, C, 1, 1)."""
