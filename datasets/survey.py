@@ -105,10 +105,11 @@ def table(result: Survey) -> str:
     rows += [(key, *(result.lists[name].get(key, "") for name in names)) for key in keys]
     lines = [aligned(rows)]
     for kind, consequence, findings in (
-        ("errors", ", training would be wrong", result.errors),
-        ("warnings", "", result.warnings),
+        ("error", ", training would be wrong", result.errors),
+        ("warning", "", result.warnings),
     ):
-        lines.append(f"\n{len(findings)} {kind}" + (f"{consequence}:" if findings else ""))
+        plural = "" if len(findings) == 1 else "s"
+        lines.append(f"\n{len(findings)} {kind}{plural}" + (f"{consequence}:" if findings else ""))
         lines += [f"  {finding}" for finding in findings]
     return "\n".join(lines)
 

@@ -128,5 +128,5 @@ def test_the_verb(base, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         prepare_data.main(prepare_data.parser().parse_args(argv))
     assert caught.value.code == 1
-    assert "1 errors, training would be wrong" in capsys.readouterr().out
+    assert "1 error, training would be wrong" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text())["errors"]
