@@ -38,7 +38,7 @@ class PackedNode(nn.Module):
 class _PackedBlock(nn.Module):
     """One of the blocks: a map in the convolutions' type and in float32 to the next two.
 
-    Where its attentions are not compiled (`models/native.py`) they work in place and in float32: torch's kernels
+    Where its attentions are not compiled (`models/native/`) they work in place and in float32: torch's kernels
     compute with bfloat16 maps in float32 anyway, and spend more on the way there and back in each operation than all of
     them need when the map is converted once.
     """

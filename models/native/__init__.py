@@ -1,6 +1,6 @@
 """Passes over maps in C++, compiled for this machine: on Linux, where g++ is. All that they do torch does, too, slower.
 
-    prediction.cpp   the attentions of a residual block in prediction
+    prediction.cpp   what stands between the convolutions in prediction: a block's attentions, a node's joined input
     training.cpp     what stands between a residual block's convolutions in training
 
 Each is compiled once, in 2 and 4 seconds, and kept in __pycache__, beside what Python has compiled there.

@@ -197,7 +197,7 @@ struct Part {
     long channels, before;  // those of the parts before it
 };
 
-// The rows `y` of all parts side by side, `channels` in all.
+// Row `y` of a part to its place among all `channels`; rows are counted through the batch.
 template <class T>
 void copy_row(const Part<T>& part, long y, long width, long channels, T* out) {
     const T* row = part.map + y * width * part.channels;
