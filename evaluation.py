@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from datasets.load import data_folder
+from datasets.resizing import Shift
 from models import SRS
 from utils import arguments, compare, config
 from utils.cases import look_at_cases
@@ -82,7 +83,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if "compare" in given:
         return compare.settings(given)
     if names_authors_files(given):
-        return script.settings(argv)
+        return script.settings(argv, {"mask_interpolation": "nearest"})  # as the released code trains
     if "weights" in given:
         path = given["weights"]
     else:
@@ -103,20 +104,34 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return script.settings(argv, {**recorded, "weights": str(path)})
 
 
-def load_model(args: argparse.Namespace) -> SRS:
+def load_model(args: argparse.Namespace) -> tuple[SRS, Shift | None]:
+    """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
     if args.seg_weights:
-        return load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)[0]
-    return load_trained(Path(args.weights), encoder_bn=args.encoder_bn)[0]
+        model, trained_with = load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)
+    else:
+        model, trained_with = load_trained(Path(args.weights), encoder_bn=args.encoder_bn)
+    if args.resize == "img_size" and args.mask_interpolation == "nearest":
+        return model, (0.0, 0.0)  # these masks lie beside their images, as they did in training
+    return model, trained_with.get("mask_shift")
 
 
-def compared_at(args: argparse.Namespace) -> str:
+def compared_at(args: argparse.Namespace, shift: Shift | None) -> str:
     """The size at which predictions meet their masks, in words."""
     sizes = f"{args.img_size}x{args.img_size} pixels"
-    return {
+    words = {
         "img_size": f"{sizes}, to which images and masks were resized",
         "keep": "each image's own size",
         "back": f"each image's own size, predicted at {sizes}",
     }[args.resize]
+    if shift is None:
+        return f"{words}; predictions are moved back by the shift of masks resized by nearest"
+    if any(shift):
+        down, right = shift
+        return (
+            f"{words}; predictions are moved {down:.2f} pixels up and {right:.2f} left, as far as the masks lay beside "
+            "the images in training"
+        )
+    return words
 
 
 def results_folder(args: argparse.Namespace) -> Path:
@@ -133,25 +148,25 @@ def main(args: argparse.Namespace) -> dict | list:
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
     precision = Precision(args.amp, device)
-    network = load_model(args)
+    network, shift = load_model(args)
     model = load_engine(args.engine, network, precision, args.threads, args.normalization)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
-    results = evaluate(model, loader, device, precision)
-    summary = {"compared_at": compared_at(args), **results.summary()}
+    results = evaluate(model, loader, device, precision, shift)
+    summary = {"compared_at": compared_at(args, shift), **results.summary()}
     summary |= {"settings": vars(args), "provenance": provenance(args, device)}
     if not is_writer():
         return summary
     print(table(summary, args.field))
     folder = results_folder(args)
     write_results(results, summary, folder)
-    save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization))
+    save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
     print(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
         network = network.fuse().to(device, memory_format=torch.channels_last)
-        cases = look_at_cases(network, loader, results, device, precision, args.normalization)
+        cases = look_at_cases(network, loader, results, device, precision, args.normalization, shift)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep)
         print(f"wrote {page}")

@@ -28,7 +28,7 @@ from utils.export import FORMATS, export_model
 from utils.files import sha256
 from utils.provenance import git_commit
 from utils.runtime import run_script
-from utils.weights import load_authors, load_segmenter, names_authors_files
+from utils.weights import learned_shift, load_authors, load_segmenter, names_authors_files
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,6 +67,7 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
         checkpoint = load_checkpoint(weights, "seg")
         settings = checkpoint["settings"]
         known = {"Dataset": settings.get("Dataset"), "epoch": checkpoint.get("epoch")}
+        known["mask_shift"] = json.dumps(learned_shift(checkpoint, weights))
         known["validation_figures"] = json.dumps(checkpoint.get("figures"))
         files = [weights]
     else:

@@ -22,6 +22,7 @@ import re
 import sys
 from pathlib import Path
 
+from datasets import MASK_INTERPOLATIONS
 from datasets.busi import convert_busi
 from datasets.convert import Converted
 from datasets.division import SHARE
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=HelpFormatter)
     _add_source(busi, "holds benign, malignant and normal")
     busi.add_argument("--normals", action="store_true", help="keep the images without a lesion")
-    busi.add_argument("--fit_masks", action="store_true", help="resize a mask (nearest) to its image's size")
+    busi.add_argument("--fit_masks", action="store_true", help="resize a mask to its image's size")
 
     sirst = verbs.add_parser("sirst", help="SIRST v1 or v2 as distributed", formatter_class=HelpFormatter)
     _add_source(sirst, "holds images, masks and lists or idx_427; v2: mixed, annotations/masks and splits")
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     folder.add_argument("--train_list", metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set")
     folder.add_argument("--val_list", metavar="FILE", help="as --train_list")
     folder.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target")
-    folder.add_argument("--fit_masks", action="store_true", help="resize a mask (nearest) to its image's size")
+    folder.add_argument("--fit_masks", action="store_true", help="resize a mask to its image's size")
 
     divide = verbs.add_parser(
         "split", help="random divisions: train1.txt, val1.txt, ...", formatter_class=HelpFormatter
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--mask_suffix", help="as in training")
     check.add_argument("--mask_threshold", type=float, help="as in training")
     check.add_argument("--fit_masks", action="store_true", help="as in training")
+    check.add_argument("--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="as in training")
     check.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
     return parser
 
@@ -144,7 +146,15 @@ def _report(out: Path, converted: Converted) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Exit code 1 if training would be wrong."""
-    result = survey(args.base, args.lists, args.img_size, args.mask_suffix, args.mask_threshold, args.fit_masks)
+    result = survey(
+        args.base,
+        args.lists,
+        args.img_size,
+        args.mask_suffix,
+        args.mask_threshold,
+        args.fit_masks,
+        args.mask_interpolation,
+    )
     print(table(result))
     if args.json:
         with replacing(args.json) as beside:

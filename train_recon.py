@@ -12,6 +12,7 @@ TensorBoard events and validation.png (image above its reconstruction) into OUTP
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -60,6 +61,10 @@ def parser() -> config.ScriptParser:
     return parser
 
 
+def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return config.run_settings(parser(), "recon", argv)
+
+
 def main(args: argparse.Namespace) -> None:
     say(f"phase 1, reconstruction, with\n{config.describe(args)}")
     device = set_up(args)
@@ -69,4 +74,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, parser().settings)
+    run_script(main, settings)

@@ -11,6 +11,7 @@ target, prediction) into OUTPUT_DIR/seg.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,13 @@ class Segmentation:
     watch, higher_is_better = "iou", True
     watch_from = 0
 
-    def __init__(self, model: models.SRS, normalization: str = "imagenet") -> None:
+    def __init__(
+        self, model: models.SRS, normalization: str = "imagenet", mask_shift: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
         self.model = model
         self.normalization = normalization
+        # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
+        self.recorded = {"mask_shift": mask_shift}
         self.criterion = BCEDiceLoss(reduction="none")
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,15 +94,20 @@ def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
     return encoder
 
 
+def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    return config.run_settings(parser(), "seg", argv)
+
+
 def main(args: argparse.Namespace) -> None:
     say(f"phase 2, segmentation, with\n{config.describe(args)}")
     device = set_up(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     encoder = None if args.init_from else pretrained_encoder(args)
-    phase = Segmentation(models.build_srs(args.variant, args.encoder_bn, encoder), args.normalization)
+    model = models.build_srs(args.variant, args.encoder_bn, encoder)
+    phase = Segmentation(model, args.normalization, train.dataset.mask_shift())
     fit(phase, train, val, args, config.output_dir(args) / "seg", device)
 
 
 if __name__ == "__main__":
-    run_script(main, parser().settings)
+    run_script(main, settings)

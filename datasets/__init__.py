@@ -9,3 +9,7 @@ import cv2
 # The loader's processes are the parallelism. OpenCV's own threads on top of them would oversubscribe the cores, and a
 # loader forked after they were started hangs at its first OpenCV call.
 cv2.setNumThreads(0)
+
+# What flags choose from.
+MASK_INTERPOLATIONS = ("exact", "nearest")  # see datasets.resizing
+AUGMENT_ORDERS = ("before_resize", "after_resize")  # see datasets.transforms

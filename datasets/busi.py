@@ -28,7 +28,7 @@ def convert_busi(source: Path, out: Path, normals: bool = False, seed: int = 41,
         out: is made; it appears whole, at the end.
         normals: keep the images without a lesion (their masks are empty).
         seed: of the division into training and validation.
-        fit_masks: resize a mask (nearest) whose size is not its image's.
+        fit_masks: resize a mask whose size is not its image's.
 
     Raises:
         UserError: if `out` exists, a folder is missing, an image has no mask or another size than it, or a file cannot

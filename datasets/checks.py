@@ -83,6 +83,6 @@ def decode_case(
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
         problems.append(
             f"{case.masks[0]}: the mask is {mask_width}x{mask_height} pixels, its image {case.image} {width}x{height}. "
-            "If both show the same scene, --fit_masks resizes the mask (nearest)."
+            "If both show the same scene, --fit_masks resizes the mask."
         )
     return image, mask, problems

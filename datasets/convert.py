@@ -18,9 +18,9 @@ import cv2
 from tqdm import tqdm
 
 from datasets.checks import THREADS, decode_case, raise_problems
-from datasets.decode import fit_mask
 from datasets.lists import read_list, write_list
 from datasets.pairing import Case, find_cases, pair_folders
+from datasets.resizing import resize_mask
 from utils.errors import UserError
 from utils.files import making_folder
 
@@ -55,7 +55,7 @@ def convert(
         cases: their names become those in `out`.
         lists: list files below `out`, and the names of the cases in each.
         mask_threshold: see `datasets.decode.read_mask`.
-        fit_masks: resize a mask (nearest) whose size is not its image's; else that is a problem.
+        fit_masks: resize a mask whose size is not its image's ("exact", see `datasets.resizing`); else a problem.
 
     Raises:
         UserError: if `out` is there already, or names every problem with the files (up to 20, and their number).
@@ -118,7 +118,7 @@ def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: 
     image, mask, problems = decode_case(case, fit_masks, mask_threshold)
     if problems:
         return problems, None
-    fitted = fit_mask(mask, image.shape[:2])
+    fitted = resize_mask(mask, image.shape[:2], "exact")
     picture = out / "images" / f"{case.name}{case.image.suffix}"
     target = out / "masks" / f"{case.name}.png"
     for path in (picture, target):

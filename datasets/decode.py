@@ -44,6 +44,16 @@ def read_pixels(path: Path) -> np.ndarray:
     return pixels if pixels.ndim == 2 else pixels[..., :3]
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """(height, width) of what `read_image` decodes; from the header alone, where Pillow understands it."""
+    try:
+        with Image.open(path) as header:
+            return header.height, header.width
+    except Exception:  # Pillow's parsers raise whatever a damaged header leads them to; decoding will name the error
+        height, width = read_pixels(path).shape[:2]
+        return height, width
+
+
 def to_rgb(pixels: np.ndarray) -> np.ndarray:
     """(H, W) or (H, W, 3), uint8, uint16 or float in 0..255, as `read_image` returns it: (H, W, 3) uint8 or float32."""
     if pixels.dtype != np.uint8:
@@ -91,11 +101,6 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarr
     if union is None:
         raise ValueError("read_mask needs at least one path")
     return union.astype(np.uint8)
-
-
-def fit_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The mask at the (height, width) of its image, nearest; as it is if it has that size."""
-    return mask if mask.shape == shape else cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def digest(image: np.ndarray) -> str:

@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.checks import THREADS
-from datasets.decode import fit_mask, read_image, read_mask
+from datasets.decode import image_size, read_image, read_mask
 from datasets.pairing import Case
+from datasets.resizing import Shift, mask_shift, resize_mask
 from datasets.transforms import Transform
 
 _AT_ONCE = 64  # cases that are decoded before their sizes are held against the budget
@@ -28,7 +29,7 @@ class SegmentationFolder(Dataset):
     Args:
         cases: from `datasets.pairing.find_cases`.
         transform: what brings an image and its mask to tensors.
-        fit_masks: resize a mask to its image (nearest) where their sizes differ.
+        fit_masks: how to resize a mask whose size is not its image's, see `datasets.resizing.resize_mask`; None: as is.
         mask_threshold: see `datasets.decode.read_mask`.
     """
 
@@ -36,7 +37,7 @@ class SegmentationFolder(Dataset):
         self,
         cases: Sequence[Case],
         transform: Transform,
-        fit_masks: bool = False,
+        fit_masks: str | None = None,
         mask_threshold: float | None = None,
     ) -> None:
         self.cases = list(cases)
@@ -62,6 +63,20 @@ class SegmentationFolder(Dataset):
                     used += size
         return used
 
+    def mask_shift(self) -> Shift:
+        """How far the resized masks lie beside their images, mean over the cases; a network trained on them learns it.
+
+        Zero where the augmentation follows the resize: it turns the shift in all directions.
+        """
+        transform = self.transform
+        if transform.size is None or transform.mask_interpolation != "nearest":
+            return 0.0, 0.0
+        if transform.augment_order == "after_resize":
+            return 0.0, 0.0
+        shifts = [mask_shift(image_size(case.image), transform.size, "nearest") for case in self.cases]
+        down, right = np.mean(shifts, axis=0).tolist()
+        return down, right
+
     def __len__(self) -> int:
         return len(self.cases)
 
@@ -78,7 +93,7 @@ class SegmentationFolder(Dataset):
         if not case.masks:
             return image, None
         mask = read_mask(case.masks, self.mask_threshold)
-        return image, fit_mask(mask, image.shape[:2]) if self.fit_masks else mask
+        return image, resize_mask(mask, image.shape[:2], self.fit_masks) if self.fit_masks else mask
 
 
 class EpochBatches(Sampler):

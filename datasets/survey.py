@@ -1,8 +1,8 @@
 """A look at a whole data set before anything is trained on it: what is there, what is odd, what would be wrong.
 
 Errors are what training refuses itself (`datasets.checks`): files that are missing, unreadable or ambiguous, a case
-listed twice. Warnings are what it would silently learn from or be measured on: empty masks, targets that vanish when
-the image is resized, pictures that stand in both lists under two names.
+listed twice. Warnings are what it would silently learn from or be measured on: empty masks, targets too small for the
+size the image is resized to, pictures that stand in both lists under two names.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from datasets.decode import digest, read_image, read_mask
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
 from datasets.pairing import Case, find_cases, image_files
+from datasets.resizing import too_small_targets
 from utils.errors import UserError
 from utils.tables import aligned
 
@@ -39,7 +40,7 @@ class Facts:
     kind: str  # such as "PNG RGB"
     share: float  # of the pixels that are target
     components: list[int]  # areas of the 8-connected targets, pixels
-    vanishing: int  # targets of which no pixel is left at img_size
+    too_small: int  # targets for img_size: lost, or one pixel of them kept
     digest: str  # of the decoded pixels
     phash: int  # perceptual hash, 64 bits
 
@@ -63,13 +64,14 @@ def survey(
     mask_suffix: str | None = None,
     mask_threshold: float | None = None,
     fit_masks: bool = False,
+    mask_interpolation: str = "exact",
 ) -> Survey:
     """Looks at every case of the lists (names or paths, as `--train_file_dir` takes them) and at what is in no list.
 
     Args:
         base_dir: the data folder, as `datasets.pairing.LAYOUT`.
-        img_size: side the images will be resized to, to find targets that vanish.
-        mask_suffix, mask_threshold, fit_masks: as in training.
+        img_size: side the images will be resized to, to find targets too small for it.
+        mask_suffix, mask_threshold, fit_masks, mask_interpolation: as in training.
 
     Raises:
         UserError: if the folder is missing. Whatever is wrong with lists and files is a finding.
@@ -87,7 +89,7 @@ def survey(
         result.errors += [f"{name}: {problem}" for problem in problems]
     facts: dict[str, dict[str, Facts]] = {}
     for name, of_list in cases.items():
-        facts[name] = _look(of_list, name, img_size, mask_threshold, fit_masks, result)
+        facts[name] = _look(of_list, name, img_size, mask_threshold, fit_masks, mask_interpolation, result)
         result.lists[name] = _figures(len(of_list), facts[name].values())
     _compare_lists(cases, facts, result)
     listed = {case.image for of_list in cases.values() for case in of_list}
@@ -115,13 +117,19 @@ def table(result: Survey) -> str:
 
 
 def _look(
-    cases: Sequence[Case], name: str, img_size: int, threshold: float | None, fit_masks: bool, result: Survey
+    cases: Sequence[Case],
+    name: str,
+    img_size: int,
+    threshold: float | None,
+    fit_masks: bool,
+    mask_interpolation: str,
+    result: Survey,
 ) -> dict[str, Facts]:
     """The facts of the readable cases of one list; the findings about single cases go into the result."""
 
     def look(case: Case) -> tuple[list[str], Facts | None]:
         problems = case_problems(case, fit_masks, threshold)
-        return problems, None if problems else _facts(case, img_size, threshold)
+        return problems, None if problems else _facts(case, img_size, threshold, mask_interpolation)
 
     facts = {}
     with ThreadPoolExecutor(THREADS) as pool:
@@ -130,28 +138,29 @@ def _look(
             result.errors += [f"{name}: {problem}" for problem in problems]
             if of_case is not None:
                 facts[case.name] = of_case
+    consequence = "lost" if mask_interpolation == "nearest" else "kept as one pixel"
+    small = f"images have targets too small for --img_size {img_size} (they are {consequence})"
     for what, chosen in (
         ("masks are empty", [case for case, fact in facts.items() if not fact.components]),
-        (f"images lose targets at --img_size {img_size}", [case for case, fact in facts.items() if fact.vanishing]),
+        (small, [case for case, fact in facts.items() if fact.too_small]),
     ):
         if chosen:
             result.warnings.append(f"{name}: {len(chosen)} {what}: {_some(chosen)}")
     return facts
 
 
-def _facts(case: Case, img_size: int, threshold: float | None) -> Facts:
+def _facts(case: Case, img_size: int, threshold: float | None, mask_interpolation: str) -> Facts:
     image, mask = read_image(case.image), read_mask(case.masks, threshold)
     with Image.open(case.image) as header:
         kind = f"{header.format} {header.mode}"
     height, width = image.shape[:2]
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    resized = cv2.resize(labels.astype(np.float32), (img_size, img_size), interpolation=cv2.INTER_NEAREST)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     return Facts(
         size=(width, height),
         kind=kind,
         share=float(mask.mean()),
         components=stats[1:, cv2.CC_STAT_AREA].tolist(),
-        vanishing=count - len(np.union1d(resized, [0])),
+        too_small=too_small_targets(mask, (img_size, img_size), mask_interpolation),
         digest=digest(image),
         phash=perceptual_hash(image),
     )
@@ -182,7 +191,7 @@ def _figures(count: int, facts: Any) -> dict[str, Any]:
     if areas:
         figures["target area px"] = " / ".join(f"{value:g}" for value in _spread(areas))
     figures["targets"] = len(areas)
-    figures["vanishing targets"] = sum(fact.vanishing for fact in facts)
+    figures["too small targets"] = sum(fact.too_small for fact in facts)
     return figures
 
 

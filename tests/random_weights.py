@@ -11,11 +11,11 @@ import models
 from utils.checkpoint import save_checkpoint
 
 
-def save_random_weights(path: Path, variant: str = "srs_tiny", **settings: Any) -> Path:
+def save_random_weights(path: Path, variant: str = "srs_tiny", recorded: dict | None = None, **settings: Any) -> Path:
     """Its last layer is scaled up: a fresh network's probabilities hardly differ from pixel to pixel."""
     torch.manual_seed(0)
     state = models.build_srs(variant).state_dict()
     state["segmenter.decode.head.weight"] *= 200
     defaults = {"variant": variant, "encoder_bn": "frozen", "img_size": 32, "normalization": "imagenet", "amp": "off"}
-    save_checkpoint(path, {"phase": "seg", "model": state, "settings": {**defaults, **settings}})
+    save_checkpoint(path, {"phase": "seg", "model": state, "settings": {**defaults, **settings}, **(recorded or {})})
     return path

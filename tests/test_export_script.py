@@ -83,7 +83,7 @@ def test_the_python_of_the_docs(weights, data, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
     names: dict = {}
     exec(code, names)  # our own file
-    model = evaluation.load_model(evaluation.settings(["--weights", str(weights), "--base_dir", str(data)]))
+    model, _ = evaluation.load_model(evaluation.settings(["--weights", str(weights), "--base_dir", str(data)]))
     with torch.no_grad():
         expected = model(Transform(32)(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))[0][None])
     sure = np.abs(expected[0, 0].numpy()) > 0.01 * expected.abs().max().item()  # OpenCV rounds what it resizes

@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 
+import evaluation
 import models
 import train_recon
 import train_seg
@@ -15,6 +16,7 @@ from datasets.sample import make_sample
 from utils.checkpoint import load_checkpoint
 from utils.data import training_loaders
 from utils.engine import fit
+from utils.errors import UserError
 from utils.runtime import seed_everything
 from utils.signals import Stopped
 
@@ -38,7 +40,8 @@ def seg(args):
 
 def run(script, build, data, folder, workers, stop_at=None, resume=()):
     """As the script's main does, but that the process sends itself a signal in step `stop_at`."""
-    args = script.parser().settings(["--base_dir", str(data), *FLAGS, "--workers", str(workers), *resume])
+    flags = ["--base_dir", str(data), *FLAGS, "--workers", str(workers), "--output_dir", str(folder.parent), *resume]
+    args = script.settings(flags)
     seed_everything(args.seed)
     loaders = training_loaders(args, need_masks=script is train_seg, val_batch_size=2)
     phase = build(args)
@@ -71,6 +74,50 @@ def test_a_stopped_run_ends_like_one_that_was_not(data, tmp_path, script, build)
         for ours, theirs in zip(*(run["optimizer"]["state"].values() for run in (whole, resumed)), strict=True):
             assert torch.equal(ours["momentum_buffer"], theirs["momentum_buffer"])
         assert whole["best"] == resumed["best"] and whole["figures"] == resumed["figures"]
+
+
+def as_earlier(path):
+    """Takes out of a checkpoint what came later, as a run of before it left it."""
+    content = torch.load(path, weights_only=True)
+    for name in ("augment_order", "mask_interpolation"):
+        del content["settings"][name]
+    content.pop("mask_shift", None)
+    torch.save(content, path)
+
+
+def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_path, capsys):
+    earlier = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
+    whole, _ = run(train_seg, seg, data, tmp_path / "whole" / "seg", 0, resume=earlier)
+    folder = tmp_path / "cut" / "seg"
+    with pytest.raises(Stopped):
+        run(train_seg, seg, data, folder, 0, stop_at=5, resume=earlier)
+    as_earlier(folder / "last.pth")
+    capsys.readouterr()
+    resumed, _ = run(train_seg, seg, data, folder, 0, resume=["--resume", "--img_size", "24"])
+    said = capsys.readouterr().out
+    assert "begun with --augment_order after_resize" in said and "begun with --mask_interpolation nearest" in said
+    assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
+    today, _ = run(train_seg, seg, data, tmp_path / "today" / "seg", 0, resume=["--img_size", "24"])
+    assert any(not torch.equal(value, today["model"][name]) for name, value in whole["model"].items())
+    as_earlier(folder / "last.pth")
+    with pytest.raises(UserError, match="augment_order was after_resize, now before_resize"):
+        run(
+            train_seg, seg, data, folder, 0, resume=["--resume", "--img_size", "24", "--augment_order", "before_resize"]
+        )
+
+
+def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path):
+    """With the figures of its own validation; and at the images' size without a shift that it has not learned."""
+    flags = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
+    run(train_seg, seg, data, tmp_path / "seg", 0, resume=flags)
+    best = tmp_path / "seg" / "best.pth"
+    as_earlier(best)
+    args = evaluation.settings(["--weights", str(best), "--workers", "0"])
+    summary = evaluation.main(args)
+    assert args.mask_interpolation == "nearest"
+    figures = load_checkpoint(best, "seg")["figures"]
+    assert summary["mean_over_images"]["iou"] == pytest.approx(figures["iou"], rel=1e-4)
+    assert evaluation.load_model(evaluation.settings(["--weights", str(best), "--resize", "back"]))[1] == (0, 0)
 
 
 @pytest.mark.slow

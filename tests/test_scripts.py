@@ -108,7 +108,7 @@ def test_evaluation_of_the_authors_weights(golden, data, tmp_path):
     flags += ["--encoder_bn", "batch", "--normalization", "authors", "--workers", 0, "--output_dir", tmp_path / "out"]
     args = evaluation.settings(list(map(str, flags)))
     summary = evaluation.main(args)
-    model = evaluation.load_model(args)
+    model, _ = evaluation.load_model(args)
     case = evaluation.checked_cases(args, {"validation": "val.txt"})["validation"][0]
     sample = evaluation.evaluation_loader(args, [case], 1).dataset[0]
     with torch.no_grad():

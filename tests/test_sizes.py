@@ -16,7 +16,9 @@ import train_seg
 from datasets.sample import make_sample
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader, training_loaders
+from utils.errors import UserError
 from utils.evaluation import predict
+from utils.weights import load_trained
 
 SIZES = [(40, 56), (33, 47), (56, 56), (24, 51)]  # height, width
 FLAGS = ["--batch_size", "4", "--epochs", "1", "--workers", "0", "--variant", "srs_tiny"]
@@ -78,7 +80,7 @@ def test_a_network_trained_on_crops_is_evaluated_at_each_images_own_size(trained
 def test_a_prediction_resized_back_is_compared_with_the_mask_as_it_is(trained, data):
     args, summary = evaluated(trained, "--resize", "back", "--img_size", "24")
     assert summary["compared_at"] == "each image's own size, predicted at 24x24 pixels"
-    model, found = evaluation.load_model(args), rows(trained / "evaluation" / "best-val-back")
+    (model, _), found = evaluation.load_model(args), rows(trained / "evaluation" / "best-val-back")
     cases = checked_cases(args, {"validation": "val.txt"})["validation"]
     for batch in evaluation_loader(args, cases, 1, "back"):
         (name,) = batch["name"]
@@ -87,6 +89,40 @@ def test_a_prediction_resized_back_is_compared_with_the_mask_as_it_is(trained, d
             expected = cv2.resize(model(batch["image"])[0, 0].numpy(), mask.shape[::-1])
             np.testing.assert_allclose(predict(model, batch)[0, 0].numpy(), expected, atol=1e-5)
         assert sum(int(found[name][count]) for count in ("TP", "FP", "FN", "TN")) == mask.size
+
+
+def test_a_learned_shift_is_undone_where_masks_lie_on_their_images(trained, tmp_path, data, capsys):
+    content = torch.load(trained / "seg" / "best.pth", weights_only=True)
+    content["settings"] |= {"mask_interpolation": "nearest", "crop": None, "img_size": 24}
+    (tmp_path / "seg").mkdir()
+    torch.save({**content, "mask_shift": (0.5, 0.25)}, tmp_path / "seg" / "best.pth")
+    expected = {"img_size": (0, 0), "keep": (0.5, 0.25), "back": (0.5, 0.25)}
+    for resize, shift in expected.items():
+        args = evaluation.settings(["--weights", str(tmp_path / "seg" / "best.pth"), "--resize", resize])
+        model, found = evaluation.load_model(args)
+        assert found == shift
+        text = evaluation.compared_at(args, found)
+        assert ("moved 0.50 pixels up and 0.25 left" in text) == any(shift)
+    batch = next(iter(evaluation_loader(args, checked_cases(args, {"validation": "val.txt"})["validation"], 1, "back")))
+    with torch.no_grad():
+        moved, unmoved = predict(model, batch, (0.5, 0.25)), predict(model, batch)
+    size = tuple(batch["mask"].shape[-2:])
+    down, right = (round(8 * side / 24 * part) for side, part in zip(size, (0.5, 0.25), strict=True))
+    fine = cv2.resize(unmoved[0, 0].numpy(), None, fx=8, fy=8)  # moved up and left there, then back
+    back = cv2.resize(np.roll(fine, (-down, -right), (0, 1)), size[::-1], interpolation=cv2.INTER_AREA)
+    inside = (slice(2, -4), slice(2, -4))
+    spread = np.ptp(unmoved.numpy())
+    assert np.abs(back[inside] - moved[0, 0].numpy()[inside]).max() < 0.15 * spread
+    args = evaluation.settings(["--weights", str(tmp_path / "seg" / "best.pth"), "--mask_interpolation", "exact"])
+    assert evaluation.load_model(args)[1] == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("shift", [(0.5,), "half", (float("nan"), 0.0), (3.0, 0.0), torch.zeros(2)])
+def test_a_recorded_shift_that_is_none_is_refused(trained, tmp_path, shift):
+    content = torch.load(trained / "seg" / "best.pth", weights_only=True)
+    torch.save({**content, "mask_shift": shift}, tmp_path / "best.pth")
+    with pytest.raises(UserError, match="mask_shift must be two numbers"):
+        load_trained(tmp_path / "best.pth")
 
 
 def test_the_files_tell_what_the_summary_tells(trained):

@@ -6,6 +6,7 @@ import argparse
 import math
 from typing import Any
 
+from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS
 from utils.precision import CHOICES
 
 RESIZE = ("img_size", "keep", "back")
@@ -45,7 +46,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask_suffix", help="what a mask's name adds to its image's, such as _gt; found by rule if not set"
     )
     group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
-    _switch(group, "--fit_masks", False, "resize a mask (nearest) whose size is not its image's")
+    _switch(group, "--fit_masks", False, "resize a mask whose size is not its image's")
+    group.add_argument(
+        "--mask_interpolation",
+        choices=MASK_INTERPOLATIONS,
+        default="exact",
+        help="how masks are resized: exact, so that they lie on their images and no target vanishes; nearest, as the "
+        "released code does: OpenCV's INTER_NEAREST, which moves them by half a pixel of the resized image",
+    )
 
 
 def add_resize_argument(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +93,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         metavar="N",
         help="train on NxN crops of the images as they are, half of them around a target; validate on whole images; "
         "--img_size is not used then",
+    )
+    group.add_argument(
+        "--augment_order",
+        choices=AUGMENT_ORDERS,
+        default="before_resize",
+        help="rotate and flip before the resize to --img_size, as the released code does, or after it, as this project "
+        "did until 2026",
     )
     group.add_argument(
         "--resume",

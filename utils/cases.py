@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datasets.resizing import Shift
 from models import SRS
 from utils.charts import Axis, Chart
 from utils.evaluation import predict_case
@@ -66,6 +67,7 @@ def look_at_cases(
     device: torch.device,
     precision: Precision,
     normalization: str,
+    shift: Shift | None = (0.0, 0.0),
 ) -> list[CaseView]:
     """Predicts the chosen images once more and draws them; an SRS is looked into as well."""
     ranked = results.ranked()
@@ -74,7 +76,7 @@ def look_at_cases(
     views: list[Inside] = []
     for _, i in tqdm(chosen, desc="drawing cases", unit="img", leave=False):
         with precision.autocast():
-            tiles.append(_case_tiles(*predict_case(model, loader, i, device, normalization), results.names[i]))
+            tiles.append(_case_tiles(*predict_case(model, loader, i, device, normalization, shift), results.names[i]))
         if isinstance(model, SRS):
             image = to_device(loader.collate_fn([loader.dataset[i]]), device)["image"]
             views.append(look_inside(model, image))

@@ -14,6 +14,8 @@ from utils.errors import UserError
 from utils.files import replacing
 
 FORMAT = 1
+# Settings that came later, with what runs before them did.
+EARLIER = {"augment_order": "after_resize", "mask_interpolation": "nearest"}
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -49,6 +51,8 @@ def load_state(path: Path, what: str) -> dict[str, Any]:
 def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
     """A checkpoint of ours, as `utils.engine` writes it, of the given phase ("recon" or "seg").
 
+    Its settings are complete: those that came after it have the value that fits what it was trained with.
+
     Raises:
         UserError: if it is missing, damaged, something else, or of another phase.
     """
@@ -60,6 +64,7 @@ def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
         )
     if content["phase"] != phase:
         raise UserError(f"{path} is a checkpoint of {content['phase']}, expected one of {phase}")
+    content["settings"] = {**EARLIER, **content["settings"]}
     return content
 
 

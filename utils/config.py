@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 
 from utils.arguments import HelpFormatter, Repeated, add_shared_arguments
+from utils.checkpoint import EARLIER, load_checkpoint
+from utils.distributed import say
 from utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -102,6 +104,28 @@ class ScriptParser(argparse.ArgumentParser):
 def known_datasets() -> list[str]:
     """The names that --Dataset takes."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The settings of a training, `phase` being its folder in the experiment's.
+
+    A run that is resumed keeps what it was begun with where it is older than a setting, unless the command line says
+    otherwise; it says so.
+
+    Raises:
+        UserError: see `ScriptParser.settings`; or if the run's last.pth cannot be read.
+    """
+    settings = script.settings(argv)
+    last = output_dir(settings) / phase / "last.pth"
+    if not settings.resume or not last.is_file():
+        return settings
+    begun_with = load_checkpoint(last, phase)["settings"]
+    kept = script.settings(argv, {name: begun_with[name] for name in EARLIER})
+    for name in EARLIER:
+        new, old = getattr(settings, name), getattr(kept, name)
+        if old != new:
+            say(f"{last}: the run was begun with --{name} {old} and keeps it; a new run would take {new}")
+    return kept
 
 
 def trained_resize(settings: Mapping[str, Any]) -> str:

@@ -46,7 +46,15 @@ def training_loaders(
             say(f"  left out: {note}")
         train_cases = [*train_cases, *unlabeled]
     size = None if settings.crop else settings.img_size
-    folder = _folder(settings, train_cases, Transform(size, settings.normalization, True, settings.crop))
+    transform = Transform(
+        size,
+        settings.normalization,
+        augment=True,
+        crop=settings.crop,
+        mask_interpolation=settings.mask_interpolation,
+        augment_order=settings.augment_order,
+    )
+    folder = _folder(settings, train_cases, transform)
     train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size()))
     val = evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size")
     budget = round(settings.cache * 1e9)
@@ -67,7 +75,8 @@ def evaluation_loader(
         resize: one of `utils.arguments.RESIZE`.
     """
     size = None if resize == "keep" else settings.img_size
-    dataset = _folder(settings, cases, Transform(size, settings.normalization, resize_mask=resize != "back"))
+    interpolation = None if resize == "back" else settings.mask_interpolation
+    dataset = _folder(settings, cases, Transform(size, settings.normalization, mask_interpolation=interpolation))
     batch_size = batch_size if resize == "img_size" else 1
     return make_loader(dataset, batch_size, settings.workers, share=(rank(), world_size()))
 
@@ -82,4 +91,5 @@ def checked_cases(
 
 
 def _folder(settings: argparse.Namespace, cases: Sequence[Case], transform: Transform) -> SegmentationFolder:
-    return SegmentationFolder(cases, transform, settings.fit_masks, settings.mask_threshold)
+    fit_masks = settings.mask_interpolation if settings.fit_masks else None
+    return SegmentationFolder(cases, transform, fit_masks, settings.mask_threshold)

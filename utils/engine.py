@@ -59,6 +59,7 @@ class Phase(Protocol):
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """A row of tiles for each image of the batch."""
 
+    # Optional: recorded: dict[str, Any], what the checkpoints hold beside weights and settings.
     # Optional: def distributions(self, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the distribution of,
     # (B, K) by name.
 
@@ -89,7 +90,8 @@ def fit(
         compile_model(phase.model)
     trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
-    run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device)
+    recorded = getattr(phase, "recorded", {})
+    run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device, recorded)
     if run.resume():
         say(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
     elif settings.init_from:

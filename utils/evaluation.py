@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datasets.resizing import Shift, resize_image, restore
 from datasets.transforms import denormalize
 from utils.distributed import gather, is_writer, world_size
 from utils.errors import UserError
@@ -30,8 +29,16 @@ EXAMPLES = 6  # images that are drawn, from the worst to the best
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: DataLoader, device: torch.device, precision: Precision) -> Results:
+def evaluate(
+    model: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    precision: Precision,
+    shift: Shift | None = (0.0, 0.0),
+) -> Results:
     """Runs the network over the loader (collective).
+
+    `shift` is the one that the network has learned, see `predict`.
 
     Each batch is measured on the CPU, in a thread, while the network runs on the next one. Several processes have a
     loader of their share each; all get the results of the whole list.
@@ -50,7 +57,7 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device, precisi
         for batch in loader:
             batch = to_device(batch, device)
             with precision.autocast():
-                logits = predict(model, batch).float()
+                logits = predict(model, batch, shift)
             counts = confusion(logits, batch["mask"])
             if pending:
                 pending[-1].result()  # no more than one batch waits in memory
@@ -74,8 +81,11 @@ def evaluate(model: nn.Module, loader: DataLoader, device: torch.device, precisi
     )
 
 
-def predict(model: nn.Module, batch: Batch) -> Tensor:
-    """The logits of a batch, (B, 1, H, W), at the size of its masks: bilinear where the images have another.
+def predict(model: nn.Module, batch: Batch, shift: Shift | None = (0.0, 0.0)) -> Tensor:
+    """The logits of a batch, (B, 1, H, W) float32, at the size of its masks.
+
+    Args:
+        shift: see `datasets.resizing.restore`; zero to compare with masks that were resized as in training.
 
     Raises:
         UserError: for an image that the network does not take.
@@ -84,10 +94,7 @@ def predict(model: nn.Module, batch: Batch) -> Tensor:
         logits = model(batch["image"])
     except ValueError as error:
         raise UserError(f"{', '.join(batch['name'])}: {error}") from error
-    size = batch["mask"].shape[-2:]
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return restore(logits.float(), tuple(batch["mask"].shape[-2:]), shift)
 
 
 def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np.ndarray) -> list[dict[str, Any]]:
@@ -117,27 +124,37 @@ def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np
 
 @torch.inference_mode()
 def predict_case(
-    model: nn.Module, loader: DataLoader, index: int, device: torch.device, normalization: str
+    model: nn.Module,
+    loader: DataLoader,
+    index: int,
+    device: torch.device,
+    normalization: str,
+    shift: Shift | None = (0.0, 0.0),
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image of the loader's data set: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
     batch = to_device(loader.collate_fn([loader.dataset[index]]), device)
     target = batch["mask"][0, 0].cpu().numpy() > 0.5
-    prediction = (predict(model, batch)[0, 0] > 0).cpu().numpy()
+    prediction = (predict(model, batch, shift)[0, 0] > 0).cpu().numpy()
     image = denormalize(batch["image"][0], normalization)
     if image.shape[:2] != target.shape:
-        image = cv2.resize(image, target.shape[::-1])
+        image = resize_image(image, target.shape)
     return image, target, prediction
 
 
 def draw_examples(
-    model: nn.Module, loader: DataLoader, results: Results, device: torch.device, normalization: str
+    model: nn.Module,
+    loader: DataLoader,
+    results: Results,
+    device: torch.device,
+    normalization: str,
+    shift: Shift | None = (0.0, 0.0),
 ) -> np.ndarray:
     """Image | target | prediction | errors, of images from the worst to the best; a picture (H, W, 3) uint8."""
     ranked = results.ranked()
     chosen: Sequence[int] = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).astype(int))]
     rows, captions = [], []
     for i in chosen:
-        image, target, prediction = predict_case(model, loader, i, device, normalization)
+        image, target, prediction = predict_case(model, loader, i, device, normalization, shift)
         rows.append([image, target.astype(float), prediction.astype(float), errors(image, target, prediction)])
         captions.append(f"{results.names[i]}: IoU {100 * results.figures['iou'][i].item():.1f}")
     return grid(rows, captions)

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from datasets.decode import read_pixels, to_rgb
+from datasets.resizing import Shift, restore
 from datasets.transforms import Transform
 from models.nested import STRIDE
 from utils.config import trained_resize
@@ -61,8 +61,8 @@ class Predictor:
         amp: "auto", "off", "bf16", "fp16", see `utils.precision`; as in training if not given.
         encoder_bn, normalization, img_size: as in training if not given ("frozen", "imagenet", 256 for the authors').
             With encoder_bn="batch" every image, tile and view goes through the network alone.
-        resize: "img_size" resizes each image to img_size x img_size, and the probabilities back (bilinear); "keep"
-            predicts at the image's own size; as in training if not given.
+        resize: "img_size" resizes each image to img_size x img_size, and the logits back (bilinear); "keep" predicts at
+            the image's own size; as in training if not given.
         tta: average the probabilities of the eight symmetries of the square (rotations and flips).
         tile: side of the tiles, pixels, a multiple of 8. Images larger than that are predicted in tiles, all images at
             their own size (resize is "keep" then).
@@ -115,6 +115,7 @@ class Predictor:
         self.resize = "keep" if tile else resize or trained_resize(trained_with)
         self.img_size = img_size or trained_with.get("img_size", 256)
         self.normalization = normalization or trained_with.get("normalization", "imagenet")
+        self.mask_shift: Shift | None = trained_with.get("mask_shift")  # None: the authors', see `restore`
         self.device = pick_device(device)
         self.precision = Precision(amp or trained_with.get("amp", "auto"), self.device)
         self.transform = Transform(self.img_size if self.resize == "img_size" else None, self.normalization)
@@ -126,6 +127,7 @@ class Predictor:
         """What decides what a prediction is, beside the weights."""
         names = ("img_size", "normalization", "resize", "tta", "tile", "overlap", "engine", "threshold")
         settings = {name: getattr(self, name) for name in names}
+        settings["mask_shift"] = self.mask_shift and list(self.mask_shift)  # as JSON gives it back
         return {**settings, "encoder_bn": self.model.encoder_bn, "amp": self.precision.name}
 
     def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
@@ -168,15 +170,11 @@ class Predictor:
         """The probabilities, (H, W) float32 each, of pictures from `read`: one, or several of one tensor shape."""
         if pictures[0].tensor is None:
             return [self._in_tiles(picture.pixels) for picture in pictures]
-        found = self._forward(torch.stack([picture.tensor for picture in pictures]))
-        return [self._restore(array, picture.size) for array, picture in zip(found, pictures, strict=True)]
-
-    def _restore(self, probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """From the network's size, (h, w), to the image's."""
-        height, width = size
-        if self.resize == "keep":
-            return probability[:height, :width]
-        return cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
+        images = torch.stack([picture.tensor for picture in pictures])
+        # An image that keeps its size may have been filled up.
+        sizes = [images.shape[-2:] if self.resize == "keep" else picture.size for picture in pictures]
+        found = self._forward(images, sizes)
+        return [array[: picture.size[0], : picture.size[1]] for array, picture in zip(found, pictures, strict=True)]
 
     def _in_tiles(self, pixels: np.ndarray) -> np.ndarray:
         rows, columns = (strips(side, self.tile, self.overlap) for side in pixels.shape[:2])
@@ -186,7 +184,8 @@ class Predictor:
         with tqdm(total=len(tiles), desc="tiles", unit="tile", leave=False, disable=not self.progress) as bar:
             for first in range(0, len(tiles), at_once):
                 batch = tiles[first : first + at_once]
-                found = self._forward(torch.stack([self._tile(pixels, *tile) for tile in batch]))
+                images = torch.stack([self._tile(pixels, *tile) for tile in batch])
+                found = self._forward(images, [images.shape[-2:]] * len(batch))
                 for (row, column), probability in zip(batch, found, strict=True):
                     inside = probability[: len(row.weights), : len(column.weights)]
                     result[row.inside, column.inside] += row.weights[:, None] * column.weights * inside
@@ -197,23 +196,26 @@ class Predictor:
         return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile))))[0]
 
     @torch.inference_mode()
-    def _forward(self, images: Tensor) -> np.ndarray:
-        """(B, 3, h, w) to probabilities (B, h, w), averaged over the views if asked for.
+    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """(B, 3, h, w) to the probabilities of each image at its (height, width), averaged over the views if asked for.
 
-        Probabilities are averaged, not logits: Dice drives logits to tens, where one view that is wrong and certain
-        would outvote seven that are right. A probability is bounded: each view has one vote.
+        The logits of a view are resized, then turned to probabilities, then averaged. Not the logits are averaged: Dice
+        drives them to tens, where one view that is wrong and certain would outvote seven that are right. A probability
+        is bounded: each view has one vote.
         """
         views = [(turns, flip) for flip in (False, True) for turns in range(4)] if self.tta else [(0, False)]
         images = images.to(self.device)
-        total = torch.zeros_like(images[:, 0])
+        totals = [torch.zeros(*size, device=self.device) for size in sizes]
         for turns, flip in views:
-            view = torch.rot90(images.flip(3) if flip else images, turns, (2, 3))
-            seen = torch.rot90(torch.sigmoid(self.network(view)), -turns, (2, 3))
-            total += (seen.flip(3) if flip else seen)[:, 0]
-        probabilities = (total / len(views)).cpu()
-        if not probabilities.isfinite().all():
-            raise UserError("the network's output is not finite: --amp off computes in float32")
-        return probabilities.numpy()
+            logits = self.network(torch.rot90(images.flip(3) if flip else images, turns, (2, 3)))
+            if not logits.isfinite().all():
+                raise UserError("the network's output is not finite: --amp off computes in float32")
+            for total, of_image, (height, width) in zip(totals, logits, sizes, strict=True):
+                # The network has learned its shift on upright images: it is undone before the view is turned back.
+                seen = restore(of_image[None], (width, height) if turns % 2 else (height, width), self.mask_shift)
+                seen = torch.rot90(torch.sigmoid(seen[0, 0]), -turns, (0, 1))
+                total += seen.flip(1) if flip else seen
+        return [(total / len(views)).cpu().numpy() for total in totals]
 
 
 def _at_least_smallest(image: np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ class Run:
     """The model in training, its optimizer and schedule, and how far they are.
 
     `epoch` whole epochs are done, and `step` steps of the next one, whose figures so far are in `means`. `best` is
-    {"epoch": number from 1, figure: value} of the best epoch, or None.
+    {"epoch": number from 1, figure: value} of the best epoch, or None. `recorded` goes into the checkpoints as it is.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Run:
         settings: argparse.Namespace,
         folder: Path,
         device: torch.device,
+        recorded: dict[str, Any] | None = None,
     ) -> None:
         self.precision = Precision(settings.amp, device)
         self.name = name
@@ -98,6 +99,7 @@ class Run:
         self.folder = folder
         self.device = device
         self.provenance = provenance(settings, device)
+        self.recorded = recorded or {}
         self.epoch = 0
         self.step = 0
         self.means = Means()
@@ -156,6 +158,7 @@ class Run:
             "phase": self.name,
             "settings": vars(self.settings),
             "provenance": self.provenance,
+            **self.recorded,
             "model": self.model.state_dict(),
             "epoch": self.epoch,
             "best": self.best,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from datasets.resizing import Shift
 from models import SRS, build_reconstruction, build_srs
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
@@ -15,7 +16,7 @@ from utils.checkpoint import explain, fill, load_checkpoint, load_state
 from utils.errors import UserError
 
 # What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "normalization", "amp")
+MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "amp")
 
 
 def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
@@ -47,7 +48,8 @@ def load_trained(
             given.
 
     Returns:
-        The network, and its settings: empty for the authors' files, which hold none.
+        The network; and its settings, with its "mask_shift" (see `learned_shift`): empty for the authors' files, which
+        hold none.
 
     Raises:
         UserError: if a file is missing, damaged, or something else.
@@ -56,7 +58,26 @@ def load_trained(
         return load_authors(recon_weights, weights, encoder_bn or "frozen"), {}
     checkpoint = load_checkpoint(weights, "seg")
     settings = checkpoint["settings"]
-    return load_segmenter(checkpoint, encoder_bn or settings.get("encoder_bn", "frozen"), weights), settings
+    model = load_segmenter(checkpoint, encoder_bn or settings.get("encoder_bn", "frozen"), weights)
+    return model, {**settings, "mask_shift": learned_shift(checkpoint, weights)}
+
+
+def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:
+    """How far the masks of a phase 2 checkpoint's training lay beside their images: (down, right), network pixels.
+
+    Zero for checkpoints of before it was recorded: their augmentation turned it in all directions.
+
+    Raises:
+        UserError: if what is recorded is something else.
+    """
+    shift = checkpoint.get("mask_shift", (0.0, 0.0))
+    if (
+        not isinstance(shift, tuple | list)
+        or len(shift) != 2
+        or not all(isinstance(x, float) and abs(x) <= 1 for x in shift)
+    ):
+        raise UserError(f"{path}: mask_shift must be two numbers between -1 and 1, found {str(shift)[:100]}")
+    return shift[0], shift[1]
 
 
 def names_authors_files(given: Collection[str]) -> bool:

@@ -139,7 +139,7 @@ def test_masks_of_another_size(base):
     with pytest.raises(UserError, match=r"c1\.png.*32x32.*16x16.*--fit_masks"):
         load_lists(base, LISTS)
     cases = load_lists(base, LISTS, fit_masks=True)["training"]
-    sample = SegmentationFolder(cases, Transform(16), fit_masks=True)[1]
+    sample = SegmentationFolder(cases, Transform(16), fit_masks="nearest")[1]
     assert sample["mask"].shape == (1, 16, 16) and sample["mask"].min() == 1
 
 

@@ -55,13 +55,17 @@ def test_components_and_share(base):
     assert figures["target share %"].startswith(f"{100 * 8 / 4096:.3g}")
 
 
-def test_targets_that_vanish_at_img_size(base):
+@pytest.mark.parametrize(
+    ("interpolation", "consequence"), [("nearest", "they are lost"), ("exact", "they are kept as one pixel")]
+)
+def test_targets_too_small_for_img_size(base, interpolation, consequence):
     mask = np.zeros((64, 64), np.uint8)
     mask[20:40, 20:40] = mask[3, 3] = 255
     write(base, "t2", mask=mask)
-    result = look(base, img_size=16)
-    assert any("train.txt: 1 images lose targets at --img_size 16: t2" in warning for warning in result.warnings)
-    assert result.lists["train.txt"]["vanishing targets"] == 1
+    result = look(base, img_size=16, mask_interpolation=interpolation)
+    expected = f"train.txt: 1 images have targets too small for --img_size 16 ({consequence}): t2"
+    assert expected in result.warnings
+    assert result.lists["train.txt"]["too small targets"] == 1
     assert not look(base).warnings
 
 

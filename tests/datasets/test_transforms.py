@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import albumentations as A
 import cv2
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ def test_shapes_types_and_resize():
     assert mask_tensor.shape == (1, 16, 16) and set(mask_tensor.unique().tolist()) == {0.0, 1.0}
     resized = cv2.resize(image, (16, 16), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(denormalize(image_tensor, "imagenet"), resized)
+    np.testing.assert_array_equal(mask_tensor[0, :, 0].numpy(), np.arange(16) < 8)
+    _, mask_tensor = Transform(16, mask_interpolation="nearest")(image, mask)
     nearest = cv2.resize(mask, (16, 16), interpolation=cv2.INTER_NEAREST)
     np.testing.assert_array_equal(mask_tensor[0].numpy(), nearest)
 
@@ -66,6 +69,70 @@ def test_augmentation_rotates_and_flips_image_and_mask_alike():
     # Untouched: no rotation (1/2, or a rotation by 0, 1/8) and no flip (1/2); or both axes flipped and turned back.
     assert counts[0, False] == pytest.approx(5 / 8 * 1 / 2 + 1 / 8 * 1 / 6, abs=0.07)
     assert sum(share for (_, flipped), share in counts.items() if flipped) == pytest.approx(1 / 3, abs=0.07)
+
+
+def released(image, mask, turns, flips, size):
+    """The released pipeline, out of albumentations' own parts: rotate, flip, then resize; image and mask."""
+    flip = {"": [], "h": [A.HorizontalFlip(p=1)], "v": [A.VerticalFlip(p=1)]}
+    flip["hv"] = flip["h"] + flip["v"]
+    resize = A.Resize(size, size, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST)
+    turned = {
+        "image": np.rot90(image, turns).copy(),
+        "mask": np.rot90(mask, turns).copy(),
+    }  # RandomRotate90 is np.rot90
+    out = A.Compose([*flip[flips], resize])(**turned)
+    return out["image"], out["mask"]
+
+
+@pytest.mark.parametrize("shape", [(37, 53), (53, 37), (41, 41), (64, 30), (24, 24)])
+def test_the_released_order_pixel_by_pixel(shape):
+    """Rotated and flipped at the image's own size, resized then: image and mask alike, by the same decisions."""
+    image = picture(*shape)
+    mask = (cv2.GaussianBlur(image[..., 0], (5, 5), 2) > 127).astype(np.uint8)
+    transform = Transform(24, augment=True, mask_interpolation="nearest")
+    ways = {(k, flips): released(image, mask, k, flips, 24) for k in range(4) for flips in ("", "h", "v", "hv")}
+    seen = set()
+    for seed in range(100):
+        image_tensor, mask_tensor = transform(image, mask, seed)
+        out = denormalize(image_tensor, "imagenet"), mask_tensor[0].numpy()
+        fitting = {way for way, pair in ways.items() if all(map(np.array_equal, out, pair))}
+        assert fitting, f"seed {seed}: none of the released pipeline's results"
+        seen |= fitting
+    assert seen == set(ways)
+
+
+def test_the_order_of_earlier_runs_pixel_by_pixel():
+    """Resized first, and by the decisions that the same seed led to then: such a run resumes as if nothing had been."""
+    image = picture(37, 53)
+    mask = (image[..., 0] > 127).astype(np.uint8)
+    both = A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=1)
+    steps = [
+        A.Resize(24, 24, interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST),
+        A.RandomRotate90(p=0.5),
+        A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1), both], p=0.5),
+    ]
+    earlier = A.Compose(steps)
+    transform = Transform(24, augment=True, mask_interpolation="nearest", augment_order="after_resize")
+    for seed in range(50):
+        for step, number in zip(earlier.transforms, np.random.SeedSequence(seed).generate_state(3), strict=True):
+            step.set_random_seed(int(number))
+        expected = earlier(image=image, mask=mask)
+        image_tensor, mask_tensor = transform(image, mask, seed)
+        np.testing.assert_array_equal(denormalize(image_tensor, "imagenet"), expected["image"])
+        np.testing.assert_array_equal(mask_tensor[0].numpy(), expected["mask"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_interpolation": "cubic"}, "exact, nearest"),
+        ({"augment_order": "never"}, "before_resize, after_resize"),
+        ({"crop": 8}, "size must be None"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Transform(8, **options)
 
 
 def test_the_seed_fixes_the_augmentation():
@@ -151,8 +218,8 @@ def test_the_size_may_be_kept():
     image_tensor, mask_tensor = Transform(None)(image, mask)
     np.testing.assert_array_equal(denormalize(image_tensor, "imagenet"), image)
     np.testing.assert_array_equal(mask_tensor[0].numpy(), mask)
-    small, kept = Transform(8, resize_mask=False)(image, mask)
+    small, kept = Transform(8, mask_interpolation=None)(image, mask)
     assert torch.equal(small, Transform(8)(image)[0])
     np.testing.assert_array_equal(kept[0].numpy(), mask)
     with pytest.raises(ValueError, match="together with its mask"):
-        Transform(8, augment=True, resize_mask=False)
+        Transform(8, augment=True, mask_interpolation=None)

@@ -28,11 +28,15 @@ def picture(height, width, seed=0):
     return np.stack([gray, gray.T, 255 - gray], axis=2)[:height, :width]
 
 
-def expected(weights, image, size):
-    """The probabilities of the network as it was trained, by hand."""
+def logits_of(weights, image, size):
+    """The logits of the network as it was trained, by hand."""
     model, _ = load_trained(weights)
     with torch.no_grad():
-        return torch.sigmoid(model(Transform(size)(image)[0][None]))[0, 0].numpy()
+        return model(Transform(size)(image)[0][None])[0, 0]
+
+
+def expected(weights, image, size):
+    return torch.sigmoid(logits_of(weights, image, size)).numpy()
 
 
 def test_an_image_of_the_trainings_size_is_predicted_as_evaluation_does(weights):
@@ -47,9 +51,10 @@ def test_an_image_of_the_trainings_size_is_predicted_as_evaluation_does(weights)
 
 def test_resized_predictions_come_back_to_the_images_size(weights):
     image = picture(50, 70)
-    small = expected(weights, image, 32)
+    """The logits, not the probabilities: as `evaluation.py --resize back` compares them."""
+    resized = cv2.resize(logits_of(weights, image, 32).numpy(), (70, 50), interpolation=cv2.INTER_LINEAR)
     found = Predictor(weights).probability(image)
-    np.testing.assert_allclose(found, cv2.resize(small, (70, 50), interpolation=cv2.INTER_LINEAR), atol=1e-5)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-resized)), atol=1e-5)
     assert Predictor(weights, img_size=48).probability(image).shape == (50, 70)
 
 
@@ -117,6 +122,22 @@ def test_tta_turns_with_the_image(weights):
     reference = tta.probability(picture(20, 37))
     for view, back in symmetries(picture(20, 37)):
         np.testing.assert_allclose(back(tta.probability(view)), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{}, {"tta": True}, {"resize": "keep"}, {"resize": "keep", "tta": True}, {"tile": 32}, {"tile": 32, "tta": True}],
+)
+def test_a_learned_shift_is_undone_by_every_way(tmp_path, way):
+    """A network that has learned masks one pixel to the right of and below their images, in every view and tile."""
+    weights = save_random_weights(tmp_path / "best.pth", recorded={"mask_shift": (1.0, 1.0)})
+    smooth = cv2.GaussianBlur(picture(64, 96), (0, 0), 3)
+    moved, lying = Predictor(weights, **way), Predictor(save_random_weights(tmp_path / "other.pth"), **way)
+    moved.network = lambda images: torch.roll(images[:, :1], (1, 1), (2, 3))
+    lying.network = lambda images: images[:, :1]
+    inside = (slice(6, -6), slice(9, -9))  # what is rolled in at the edges comes from the other side
+    np.testing.assert_allclose(moved.probability(smooth)[inside], lying.probability(smooth)[inside], atol=1e-4)
+    assert moved.settings["mask_shift"] == [1, 1]
 
 
 def conv(images):

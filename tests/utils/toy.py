@@ -88,6 +88,8 @@ def settings(**changes):
         "batch_size": 2,
         "amp": "off",
         "accumulate": 1,
+        "mask_interpolation": "exact",
+        "augment_order": "before_resize",
     }
     return argparse.Namespace(**{**values, **changes})
 
