@@ -34,12 +34,14 @@ from models.forms import plain_forms
 from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.arguments import ENGINES, positive
+from utils.devices import peak_memory, pick_device
 from utils.engines import load_engine
 from utils.operators import operator_table
 from utils.precision import Precision
-from utils.runtime import Batch, pick_device, run_script, spare_overheads
+from utils.runtime import Batch, spare_overheads
 from utils.schedule import sgd_with_poly_decay
-from utils.timing import convolution_peak, peak_memory, timed
+from utils.script import run_script
+from utils.timing import convolution_peak, timed
 from utils.turns import changed, compare, grow, line
 
 SCRIPT = Path(__file__)

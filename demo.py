@@ -18,9 +18,10 @@ from pathlib import Path
 
 import torch
 
-from utils.arguments import positive
+from utils.arguments import DEVICES, positive
 from utils.errors import UserError
-from utils.runtime import keep_freed_memory, run_script
+from utils.runtime import keep_freed_memory
+from utils.script import run_script
 from utils.signals import StopRequest
 
 
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=positive, default=7860)
     parser.add_argument("--max_upload", type=positive, default=32, metavar="MB", help="of one file (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--device", default="auto", help=DEVICES)
     parser.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
     return parser
 

@@ -30,16 +30,17 @@ from utils import arguments, compare, config
 from utils.cases import look_at_cases
 from utils.checkpoint import load_checkpoint
 from utils.data import checked_cases, evaluation_loader
-from utils.distributed import is_writer, say
 from utils.engines import load_engine
 from utils.errors import UserError
 from utils.evaluation import draw_examples, evaluate
 from utils.pictures import save_png
 from utils.precision import Precision
+from utils.processes import is_writer, say
 from utils.provenance import provenance
 from utils.report import write_report
 from utils.results import FIELDS, table, write_results
-from utils.runtime import run_script, set_up
+from utils.runtime import set_up
+from utils.script import run_script
 from utils.weights import MODEL_SETTINGS, load_trained, names_authors_files
 
 # What a checkpoint decides, too, where the command line names no data.

@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.export import FORMATS, export_model
 from utils.files import sha256
 from utils.provenance import git_commit
-from utils.runtime import run_script
+from utils.script import run_script
 from utils.weights import load_authors, load_segmenter, names_authors_files
 
 

@@ -26,14 +26,15 @@ from datasets.inputs import find_inputs
 from datasets.transforms import NORMALIZATIONS
 from models import ENCODER_BN
 from utils import arguments
-from utils.distributed import is_writer, join, say
+from utils.distributed import join
 from utils.errors import UserError
 from utils.files import sha256
 from utils.outputs import Outputs
-from utils.precision import CHOICES
 from utils.prediction import Report, predict_files
 from utils.predictor import RESIZE, Predictor
-from utils.runtime import keep_freed_memory, run_script
+from utils.processes import is_writer, say
+from utils.runtime import keep_freed_memory
+from utils.script import run_script
 from utils.weights import names_authors_files
 
 # A process that is done waits for the others, which may have large images left; one that has died is noticed at once.
@@ -63,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_engine_argument(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--batch_size", type=arguments.positive, default=8, help="images at once, by their pixels (8)")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    run.add_argument("--amp", choices=CHOICES, help="mixed precision")
+    run.add_argument("--device", default="auto", help=arguments.DEVICES)
+    run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision")
     run.add_argument("--threads", type=arguments.positive, help="of torch on the CPU; one a core if not set")
     run.add_argument("--workers", type=arguments.positive, default=2, help="threads that decode images (2)")
     return parser

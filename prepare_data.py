@@ -32,7 +32,7 @@ from datasets.split import split
 from datasets.survey import survey, table
 from utils.arguments import HelpFormatter, natural, positive
 from utils.files import replacing
-from utils.runtime import run_script
+from utils.script import run_script
 
 
 def parser() -> argparse.ArgumentParser:

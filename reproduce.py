@@ -33,7 +33,7 @@ from utils.errors import UserError
 from utils.protocol import Evaluation, Step, Training, check_lists, find_test_lists, numbered, run_division, shown
 from utils.published import published
 from utils.run import FREE_SETTINGS
-from utils.runtime import run_script
+from utils.script import run_script
 
 NOT_HERE = {
     "epochs": "--recon_epochs and --seg_epochs name the phases' own",

@@ -20,9 +20,10 @@ import models
 from datasets.transforms import denormalize
 from utils import arguments, config
 from utils.data import training_loaders
-from utils.distributed import say
 from utils.engine import fit
-from utils.runtime import Batch, run_script, set_up
+from utils.processes import say
+from utils.runtime import Batch, set_up
+from utils.script import run_script
 
 
 class Reconstruction:

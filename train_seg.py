@@ -21,12 +21,13 @@ import models
 from datasets.transforms import denormalize
 from utils import arguments, config
 from utils.data import training_loaders
-from utils.distributed import say
 from utils.engine import fit
 from utils.errors import UserError
 from utils.losses import BCEDiceLoss
 from utils.metrics import confusion, figures, predicted_share
-from utils.runtime import Batch, run_script, set_up
+from utils.processes import say
+from utils.runtime import Batch, set_up
+from utils.script import run_script
 from utils.weights import load_encoder
 
 

@@ -16,8 +16,9 @@ import models
 import predict
 import train_recon
 import train_seg
-from utils.distributed import add_gradients, is_writer, join, rank, same_weights, world_size
+from utils.distributed import add_gradients, join, same_weights
 from utils.predictor import Predictor
+from utils.processes import is_writer, rank, world_size
 from utils.sync_batch_norm import synchronise_batch_norms
 
 BATCH, STEPS = 5, 2
@@ -48,7 +49,7 @@ def _as_rank(number: int, processes: int, port: int, work: Callable[..., None], 
     os.environ["MASTER_PORT"] = str(port)
     torch.set_num_threads(1)
     work(*args)
-    os._exit(0)  # as utils.runtime.run_script does
+    os._exit(0)  # as utils.script.run_script does
 
 
 def train(script: str, argv: list[str]) -> None:

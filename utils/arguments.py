@@ -6,9 +6,12 @@ import argparse
 import math
 from typing import Any
 
-from utils.precision import CHOICES
+from datasets import NORMALIZATIONS
+from models import ENCODER_BN, VARIANTS
 
 RESIZE = ("img_size", "keep", "back")
+PRECISIONS = ("auto", "off", "bf16", "fp16")
+DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
 ENGINES = ("torch", "onnxruntime", "openvino")
 
 
@@ -37,7 +40,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
     group.add_argument(
         "--normalization",
-        choices=["imagenet", "authors"],
+        choices=NORMALIZATIONS,
         default="imagenet",
         help="authors: divided by 255 a second time, as the released weights were trained",
     )
@@ -58,10 +61,10 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     group = parser.add_argument_group("model")
-    group.add_argument("--variant", choices=["srs", "srs_tiny"], default="srs", help="the paper's, or a laptop's")
+    group.add_argument("--variant", choices=list(VARIANTS), default="srs", help="the paper's, or a laptop's")
     group.add_argument(
         "--encoder_bn",
-        choices=["frozen", "batch"],
+        choices=ENCODER_BN,
         default="frozen",
         help="batch norms of the frozen encoder: running statistics (the paper), or the batch's (the released code)",
     )
@@ -120,9 +123,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Where and with what it runs."""
     group = parser.add_argument_group("run")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument("--device", default="auto", help=DEVICES)
     group.add_argument(
-        "--amp", choices=CHOICES, default="auto", help="mixed precision; auto: bf16 on GPUs that have it"
+        "--amp",
+        choices=PRECISIONS,
+        default="auto",
+        help="mixed precision; off: float32, without TF32; auto: bf16 or fp16 on NVIDIA GPUs built for it, else off",
     )
     group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
     group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")

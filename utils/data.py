@@ -12,8 +12,9 @@ from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
 from datasets.unlabeled import unlabeled_cases
-from utils.distributed import rank, say, world_size
+from utils.devices import pins_memory
 from utils.errors import UserError
+from utils.processes import rank, say, world_size
 
 
 def training_loaders(
@@ -47,7 +48,8 @@ def training_loaders(
         train_cases = [*train_cases, *unlabeled]
     size = None if settings.crop else settings.img_size
     folder = _folder(settings, train_cases, Transform(size, settings.normalization, True, settings.crop))
-    train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size()))
+    share, pin = (rank(), world_size()), pins_memory(settings.device)
+    train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share, pin)
     val = evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size")
     budget = round(settings.cache * 1e9)
     budget -= train.dataset.keep_decoded(budget)
@@ -69,7 +71,8 @@ def evaluation_loader(
     size = None if resize == "keep" else settings.img_size
     dataset = _folder(settings, cases, Transform(size, settings.normalization, resize_mask=resize != "back"))
     batch_size = batch_size if resize == "img_size" else 1
-    return make_loader(dataset, batch_size, settings.workers, share=(rank(), world_size()))
+    share, pin = (rank(), world_size()), pins_memory(settings.device)
+    return make_loader(dataset, batch_size, settings.workers, share=share, pin_memory=pin)
 
 
 def checked_cases(

@@ -14,9 +14,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
-from utils.distributed import gather, is_writer
+from utils.devices import widest_float
+from utils.distributed import gather
 from utils.errors import UserError
 from utils.precision import Precision
+from utils.processes import is_writer
 from utils.provenance import list_hashes, provenance
 
 # Settings that a run may change when it goes on; all others are the experiment itself.
@@ -47,8 +49,7 @@ class Means:
 
     def add(self, figures: dict[str, Tensor]) -> None:
         for name, values in figures.items():
-            # Apple's MPS has no float64.
-            total = values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+            total = values.detach().sum(dtype=widest_float(values.device))
             self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.count += len(figures["loss"])
 
