@@ -14,13 +14,11 @@ import argparse
 import os
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
-
-import torch
 
 from utils.arguments import DEVICES, positive
 from utils.errors import UserError
-from utils.runtime import keep_freed_memory
 from utils.script import run_script
 from utils.signals import StopRequest
 
@@ -36,6 +34,28 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def needs_gradio() -> None:
+    """Whether Gradio is installed; it is not imported, which takes seconds.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if find_spec("gradio") is None:
+        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
+
+
+def find_weights(args: argparse.Namespace) -> list[Path]:
+    """The checkpoints that can be chosen on the page.
+
+    Raises:
+        UserError: if there are none.
+    """
+    weights = args.weights or sorted(Path("checkpoints").glob("*/seg/best.pth"))
+    if not weights:
+        raise UserError("no weights in checkpoints/*/seg/best.pth: run make demo or train, or pass --weights FILE")
+    return weights
+
+
 def start(args: argparse.Namespace, folder: str) -> tuple:
     """Starts the page in threads of its own; returns it and its address. Its files go into `folder`.
 
@@ -46,16 +66,10 @@ def start(args: argparse.Namespace, folder: str) -> tuple:
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
     # Gradio asks itself whether it can be reached; not by way of a proxy.
     os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost"]))
-    try:
-        from utils.demo_page import CSS, build_page
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("gradio"):
-            raise
-        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt") from error
-    weights = args.weights or sorted(Path("checkpoints").glob("*/seg/best.pth"))
-    if not weights:
-        raise UserError("no weights in checkpoints/*/seg/best.pth: run make demo or train, or pass --weights FILE")
-    page = build_page(weights, Path(folder), args.device)
+    needs_gradio()
+    from utils.demo_page import CSS, build_page
+
+    page = build_page(find_weights(args), Path(folder), args.device)
     try:
         _, address, _ = page.launch(
             server_name=args.host,
@@ -74,6 +88,12 @@ def start(args: argparse.Namespace, folder: str) -> tuple:
 
 
 def main(args: argparse.Namespace) -> None:
+    needs_gradio()
+    find_weights(args)
+    import torch
+
+    from utils.runtime import keep_freed_memory
+
     keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
-
-import models
-from datasets.transforms import denormalize
 from utils import arguments, config
-from utils.data import training_loaders
-from utils.engine import fit
 from utils.errors import UserError
-from utils.losses import BCEDiceLoss
 from utils.metrics import confusion, figures, predicted_share
 from utils.processes import say
-from utils.runtime import Batch, set_up
+from utils.refusals import check_training
 from utils.script import run_script
-from utils.weights import load_encoder
+
+if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    import numpy as np
+    from torch import Tensor
+
+    import models
+    from utils.runtime import Batch
 
 
 class Segmentation:
@@ -39,6 +37,8 @@ class Segmentation:
     watch_from = 0
 
     def __init__(self, model: models.SRS, normalization: str = "imagenet") -> None:
+        from utils.losses import BCEDiceLoss
+
         self.model = model
         self.normalization = normalization
         self.criterion = BCEDiceLoss(reduction="none")
@@ -52,7 +52,9 @@ class Segmentation:
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """input | target | predicted probability"""
-        probabilities = torch.sigmoid(self.model(batch["image"]))
+        from datasets.transforms import denormalize
+
+        probabilities = self.model(batch["image"]).sigmoid()
         columns = zip(batch["image"], batch["mask"], probabilities, strict=True)
         return [
             [denormalize(image, self.normalization), mask[0].cpu().numpy(), probability[0].float().cpu().numpy()]
@@ -75,14 +77,22 @@ def parser() -> config.ScriptParser:
     return parser
 
 
-def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
-    """The encoder phase 1 has left, if it saw its images as this run will see them."""
+def find_encoder(args: argparse.Namespace) -> Path:
+    """The file of the reconstruction network."""
     path = Path(args.recon_weights or config.output_dir(args) / "recon" / "best.pth")
     if not path.is_file():
         raise UserError(
             f"{path} is not there: phase 2 needs the encoder of phase 1. Run python train_recon.py with the same "
             "--Dataset (or --base_dir) and --output_dir first, or pass --recon_weights FILE"
         )
+    return path
+
+
+def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
+    """The encoder phase 1 has left, if it saw its images as this run will see them."""
+    from utils.weights import load_encoder
+
+    path = find_encoder(args)
     encoder, trained_with = load_encoder(path)
     normalization = trained_with.get("normalization", args.normalization)
     if normalization != args.normalization:
@@ -91,13 +101,22 @@ def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
 
 
 def main(args: argparse.Namespace) -> None:
+    folder = config.output_dir(args) / "seg"
+    check_training(args, folder)
+    if not args.init_from:
+        find_encoder(args)
+    import models
+    from utils.data import training_loaders
+    from utils.engine import fit
+    from utils.runtime import set_up
+
     say(f"phase 2, segmentation, with\n{config.describe(args)}")
     device = set_up(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     encoder = None if args.init_from else pretrained_encoder(args)
     phase = Segmentation(models.build_srs(args.variant, args.encoder_bn, encoder), args.normalization)
-    fit(phase, train, val, args, config.output_dir(args) / "seg", device)
+    fit(phase, train, val, args, folder, device)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ VARIANTS = {
     "srs_tiny": Variant(widths=(8, 16, 32, 64), depths=(2, 2, 2, 2)),  # for laptops
 }
 
+STRIDE = 8  # the deepest map is at 1/8 of the input, in each direction
 ENCODER_BN = ("frozen", "batch")
 
 # One reconstruction network for every variant, so that one pretrained encoder serves them all.

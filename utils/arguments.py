@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Collection
 from typing import Any
 
 from datasets import NORMALIZATIONS
 from models import ENCODER_BN, VARIANTS
+from utils.errors import UserError
 
 RESIZE = ("img_size", "keep", "back")
 PRECISIONS = ("auto", "off", "bf16", "fp16")
 DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
+FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
+FORMATS = ("onnx", "openvino", "torchscript")  # of export.py, keys of utils.export.FORMATS
 ENGINES = ("torch", "onnxruntime", "openvino")
 
 
@@ -163,6 +167,18 @@ def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
     add_model_arguments(parser)
     add_training_arguments(parser, epochs)
     add_run_arguments(parser)
+
+
+def names_authors_files(given: Collection[str]) -> bool:
+    """Whether a command line, of which the flags' names are given, names the authors' two files, not our checkpoint.
+
+    Raises:
+        UserError: if it names one of the two, or both kinds.
+    """
+    named = {"seg_weights", "recon_weights"}.intersection(given)
+    if named and ("weights" in given or len(named) < 2):
+        raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+    return bool(named)
 
 
 def positive(text: str) -> int:

@@ -24,6 +24,24 @@ from utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
+# Settings that a run may change when it goes on; all others are the experiment itself.
+FREE_SETTINGS = {
+    "Dataset",
+    "cache",
+    "channels_last",
+    "compile",
+    "config",
+    "base_dir",
+    "device",
+    "deterministic",
+    "workers",
+    "output_dir",
+    "resume",
+    "save_every",
+    "threads",
+    "unlabeled_dir",  # which images there are is recorded with the lists
+}
+
 _UNSET = object()
 
 SCRIPTS = ("train_recon", "train_seg", "evaluation")

@@ -13,7 +13,6 @@ from datasets.pairing import Case
 from datasets.transforms import Transform
 from datasets.unlabeled import unlabeled_cases
 from utils.devices import pins_memory
-from utils.errors import UserError
 from utils.processes import rank, say, world_size
 
 
@@ -29,13 +28,8 @@ def training_loaders(
     up to settings.cache GB.
 
     Raises:
-        UserError: for a list or folder that cannot be trained with, or fewer images in a batch than processes.
+        UserError: for a list or folder that cannot be trained with.
     """
-    if settings.batch_size < world_size():
-        raise UserError(
-            f"--batch_size {settings.batch_size} counts the images of all {world_size()} processes: it must be at "
-            "least their number"
-        )
     cases = checked_cases(
         settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
     )

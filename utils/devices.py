@@ -43,10 +43,8 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         cause = str(error).splitlines()[0]
         raise UserError(f"--device {name} cannot be used here ({cause}); try --device auto") from error
-    if world_size() > 1 and device.type not in ("cpu", "cuda"):
-        raise UserError(
-            f"several processes share a run on CUDA and on CPUs, not on {device.type}: run without torchrun"
-        )
+    if world_size() > 1 and device.type not in (*SHARED, "cpu"):
+        raise UserError(f"--device {name} takes one process: run the script without torchrun, or pass --device cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else libraries that take the current device would open a context on GPU 0
         exact_float32()
