@@ -20,27 +20,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from typing import TYPE_CHECKING, Any
 
 import models
-from datasets.folder import SegmentationFolder, make_loader
-from datasets.load import load_lists
-from datasets.sample import make_sample
-from datasets.transforms import Transform
-from models.forms import plain_forms
 from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.arguments import ENGINES, positive
-from utils.engines import load_engine
-from utils.operators import operator_table
-from utils.precision import Precision
-from utils.runtime import Batch, pick_device, run_script, spare_overheads
-from utils.schedule import sgd_with_poly_decay
-from utils.timing import convolution_peak, peak_memory, timed
+from utils.script import run_script
 from utils.turns import changed, compare, grow, line
+
+if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help comes without
+    import torch
+
+    from utils.runtime import Batch
 
 SCRIPT = Path(__file__)
 WORKS = ("predict", "seg_step", "recon_step", "loader")
@@ -101,6 +93,13 @@ def table() -> Iterator[dict[str, Any]]:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds an image (median), peak memory in GB, and the share of the convolution peak."""
+    import torch
+
+    from models.forms import plain_forms
+    from utils.devices import peak_memory, pick_device
+    from utils.runtime import spare_overheads
+    from utils.timing import convolution_peak, timed
+
     device = pick_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -118,6 +117,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def flops(args: argparse.Namespace, device: torch.device) -> int:
     """Floating-point operations for an image as the equations read, two for a multiplication with an addition."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from models.forms import plain_forms
+
     one = changed(args, batch_size=1)
     # The counter's hooks do not go with a step's own use of autograd.
     with plain_forms(), FlopCounterMode(display=False) as counter:
@@ -127,6 +130,12 @@ def flops(args: argparse.Namespace, device: torch.device) -> int:
 
 def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Callable[[], Any]:
     """The work, as a function without arguments."""
+    import torch
+
+    from utils.engines import load_engine
+    from utils.precision import Precision
+    from utils.schedule import sgd_with_poly_decay
+
     torch.manual_seed(0)
     precision = Precision("off" if plain else args.amp, device)
     layout = torch.contiguous_format if plain else torch.channels_last
@@ -168,6 +177,14 @@ def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Call
 
 def loader_seconds(args: argparse.Namespace) -> float:
     """Seconds an image of the augmenting loader, two processes, over sample images of this size."""
+    import torch
+
+    from datasets.folder import SegmentationFolder, make_loader
+    from datasets.load import load_lists
+    from datasets.sample import make_sample
+    from datasets.transforms import Transform
+    from utils.timing import timed
+
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "sample"
         make_sample(base, count=64, size=args.img_size)
@@ -181,6 +198,11 @@ def loader_seconds(args: argparse.Namespace) -> float:
 
 def profile(args: argparse.Namespace) -> None:
     """Prints the operators that take the most time, and what the work takes when nobody looks."""
+    from utils.devices import pick_device
+    from utils.operators import operator_table
+    from utils.runtime import spare_overheads
+    from utils.timing import timed
+
     spare_overheads()
     device = pick_device(args.device)
     work = prepare(changed(args, only=args.only or "seg_step"), plain=False, device=device)

@@ -14,13 +14,12 @@ import argparse
 import os
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
-from utils.arguments import positive
+from utils.arguments import DEVICES, positive
 from utils.errors import UserError
-from utils.runtime import keep_freed_memory, run_script
+from utils.script import run_script
 from utils.signals import StopRequest
 
 
@@ -30,9 +29,31 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=positive, default=7860)
     parser.add_argument("--max_upload", type=positive, default=32, metavar="MB", help="of one file (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--device", default="auto", help=DEVICES)
     parser.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
     return parser
+
+
+def needs_gradio() -> None:
+    """Whether Gradio is installed; it is not imported, which takes seconds.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if find_spec("gradio") is None:
+        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
+
+
+def find_weights(args: argparse.Namespace) -> list[Path]:
+    """The checkpoints that can be chosen on the page.
+
+    Raises:
+        UserError: if there are none.
+    """
+    weights = args.weights or sorted(Path("checkpoints").glob("*/seg/best.pth"))
+    if not weights:
+        raise UserError("no weights in checkpoints/*/seg/best.pth: run make demo or train, or pass --weights FILE")
+    return weights
 
 
 def start(args: argparse.Namespace, folder: str) -> tuple:
@@ -45,16 +66,10 @@ def start(args: argparse.Namespace, folder: str) -> tuple:
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
     # Gradio asks itself whether it can be reached; not by way of a proxy.
     os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost"]))
-    try:
-        from utils.demo_page import CSS, build_page
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("gradio"):
-            raise
-        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt") from error
-    weights = args.weights or sorted(Path("checkpoints").glob("*/seg/best.pth"))
-    if not weights:
-        raise UserError("no weights in checkpoints/*/seg/best.pth: run make demo or train, or pass --weights FILE")
-    page = build_page(weights, Path(folder), args.device)
+    needs_gradio()
+    from utils.demo_page import CSS, build_page
+
+    page = build_page(find_weights(args), Path(folder), args.device)
     try:
         _, address, _ = page.launch(
             server_name=args.host,
@@ -73,6 +88,12 @@ def start(args: argparse.Namespace, folder: str) -> tuple:
 
 
 def main(args: argparse.Namespace) -> None:
+    needs_gradio()
+    find_weights(args)
+    import torch
+
+    from utils.runtime import keep_freed_memory
+
     keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)

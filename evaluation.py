@@ -21,27 +21,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from datasets.load import data_folder
-from datasets.resizing import Shift
-from models import SRS
-from utils import arguments, compare, config
-from utils.cases import look_at_cases
-from utils.checkpoint import load_checkpoint
-from utils.data import checked_cases, evaluation_loader
-from utils.distributed import is_writer, say
-from utils.engines import load_engine
+from utils import arguments, config
 from utils.errors import UserError
-from utils.evaluation import draw_examples, evaluate
-from utils.pictures import save_png
-from utils.precision import Precision
-from utils.provenance import provenance
-from utils.report import write_report
-from utils.results import FIELDS, table, write_results
-from utils.runtime import run_script, set_up
-from utils.weights import MODEL_SETTINGS, load_trained, names_authors_files
+from utils.processes import is_writer, say
+from utils.refusals import check_comparison, check_evaluation
+from utils.script import run_script
+
+if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    from datasets.resizing import Shift
+    from models import SRS
+
+# What a checkpoint decides unless the caller says otherwise.
+MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "amp")
 
 # What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
@@ -59,7 +53,9 @@ def parser() -> config.ScriptParser:
         default=8,
         help="1 is used with --encoder_bn batch, --resize keep or back",
     )
-    parser.add_argument("--field", choices=FIELDS, default="both", help="whose figures to print beside the paper's")
+    parser.add_argument(
+        "--field", choices=arguments.FIELDS, default="both", help="whose figures to print beside the paper's"
+    )
     arguments.add_engine_argument(parser)
     arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
@@ -81,8 +77,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     script = parser()
     given = script.given(argv)
     if "compare" in given:
-        return compare.settings(given)
-    if names_authors_files(given):
+        return check_comparison(given)
+    if arguments.names_authors_files(given):
         return script.settings(argv, {"mask_interpolation": "nearest"})  # as the released code trains
     if "weights" in given:
         path = given["weights"]
@@ -92,6 +88,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         path = config.output_dir(configured) / "seg" / "best.pth"
     if not Path(path).is_file():
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
+    from utils.checkpoint import load_checkpoint
+
     trained_with = load_checkpoint(Path(path), "seg")["settings"]
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
@@ -106,6 +104,8 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace) -> tuple[SRS, Shift | None]:
     """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
+    from utils.weights import load_trained
+
     if args.seg_weights:
         model, trained_with = load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)
     else:
@@ -144,7 +144,23 @@ def results_folder(args: argparse.Namespace) -> Path:
 def main(args: argparse.Namespace) -> dict | list:
     """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
     if "compare" in args:
+        from utils import compare
+
         return compare.main(args)
+    check_evaluation(args)
+    import torch
+
+    from utils.cases import look_at_cases
+    from utils.data import checked_cases, evaluation_loader
+    from utils.engines import load_engine
+    from utils.evaluation import draw_examples, evaluate
+    from utils.pictures import save_png
+    from utils.precision import Precision
+    from utils.provenance import provenance
+    from utils.report import write_report
+    from utils.results import table, write_results
+    from utils.runtime import set_up
+
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
     precision = Precision(args.amp, device)

@@ -15,26 +15,23 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from datasets.transforms import NORMALIZATIONS, constants
-from models import ENCODER_BN, SRS
-from utils.arguments import add_weights_arguments
-from utils.checkpoint import load_checkpoint
+from datasets import NORMALIZATIONS
+from models import ENCODER_BN
+from utils.arguments import FORMATS, add_weights_arguments, names_authors_files
 from utils.errors import UserError
-from utils.export import FORMATS, export_model
-from utils.files import sha256
-from utils.provenance import git_commit
-from utils.runtime import run_script
-from utils.weights import learned_shift, load_authors, load_segmenter, names_authors_files
+from utils.refusals import check_file
+from utils.script import run_script
+
+if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    from models import SRS
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add_weights_arguments(parser, "our checkpoint")
-    parser.add_argument("--format", choices=sorted(FORMATS), required=True)
+    parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--output", metavar="FILE", help="beside the weights, by their name, if not set")
     parser.add_argument("--encoder_bn", choices=ENCODER_BN, help="as trained if not set; frozen for the authors' files")
     parser.add_argument(
@@ -45,6 +42,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> Path:
     """Exports and returns the path of the file."""
+    names_weights(args)
+    for name in ("weights", "recon_weights", "seg_weights"):
+        check_file(getattr(args, name), f"--{name}")
+    from utils.export import FORMATS, export_model
+
     model, weights, metadata = load(args)
     output = Path(args.output or weights.with_suffix(FORMATS[args.format].suffix))
     if output.resolve() == weights.resolve():
@@ -55,14 +57,34 @@ def main(args: argparse.Namespace) -> Path:
     return output
 
 
+def names_weights(args: argparse.Namespace) -> bool:
+    """Whether the weights are the authors' two files, not our checkpoint.
+
+    Raises:
+        UserError: if they are neither.
+    """
+    authors = names_authors_files({name for name, value in vars(args).items() if value is not None})
+    if not authors and not args.weights:
+        raise UserError("which weights? Pass --weights FILE, or the authors' two")
+    return authors
+
+
 def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     """The network, the file it is from, and what a user of the exported file has to know."""
+    import torch
+
+    from datasets.transforms import constants
+    from utils.checkpoint import load_checkpoint
+    from utils.files import sha256
+    from utils.provenance import git_commit
+    from utils.weights import learned_shift, load_authors, load_segmenter
+
     known: dict[str, Any] = {}
-    if names_authors_files({name for name, value in vars(args).items() if value is not None}):
+    if names_weights(args):
         weights = Path(args.seg_weights)
         settings = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
         files = [Path(args.recon_weights), weights]
-    elif args.weights:
+    else:
         weights = Path(args.weights)
         checkpoint = load_checkpoint(weights, "seg")
         settings = checkpoint["settings"]
@@ -70,8 +92,6 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
         known["mask_shift"] = json.dumps(learned_shift(checkpoint, weights))
         known["validation_figures"] = json.dumps(checkpoint.get("figures"))
         files = [weights]
-    else:
-        raise UserError("which weights? Pass --weights FILE, or the authors' two")
     encoder_bn = args.encoder_bn or settings["encoder_bn"]
     normalization = args.normalization or settings["normalization"]
     model = load_authors(*files, encoder_bn) if len(files) == 2 else load_segmenter(checkpoint, encoder_bn, weights)

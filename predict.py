@@ -19,22 +19,20 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
+from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
-from datasets.transforms import NORMALIZATIONS
 from models import ENCODER_BN
 from utils import arguments
-from utils.distributed import is_writer, join, say
 from utils.errors import UserError
-from utils.files import sha256
-from utils.outputs import Outputs
-from utils.precision import CHOICES
-from utils.prediction import Report, predict_files
-from utils.predictor import RESIZE, Predictor
-from utils.runtime import keep_freed_memory, run_script
-from utils.weights import names_authors_files
+from utils.processes import is_writer, refuse_one_gpu_for_all, say
+from utils.refusals import check_file, check_threshold, check_tiles
+from utils.script import run_script
+
+if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    from utils.prediction import Report
+    from utils.predictor import Predictor
 
 # A process that is done waits for the others, which may have large images left; one that has died is noticed at once.
 PATIENCE = timedelta(days=7)
@@ -48,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
     arguments.add_weights_arguments(parser, "our checkpoint, such as checkpoints/NAME/seg/best.pth")
     how = parser.add_argument_group("how", "what is not set is as in training")
-    how.add_argument("--resize", choices=RESIZE, help="to the training's size, or not at all")
+    how.add_argument("--resize", choices=arguments.RESIZE[:2], help="to the training's size, or not at all")
     how.add_argument("--img_size", type=arguments.image_side, help="side the images are resized to, pixels")
     how.add_argument("--normalization", choices=NORMALIZATIONS)
     how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
@@ -63,8 +61,8 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_engine_argument(parser)
     run = parser.add_argument_group("run")
     run.add_argument("--batch_size", type=arguments.positive, default=8, help="images at once, by their pixels (8)")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    run.add_argument("--amp", choices=CHOICES, help="mixed precision")
+    run.add_argument("--device", default="auto", help=arguments.DEVICES)
+    run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision")
     run.add_argument("--threads", type=arguments.positive, help="of torch on the CPU; one a core if not set")
     run.add_argument("--workers", type=arguments.positive, default=2, help="threads that decode images (2)")
     return parser
@@ -74,12 +72,19 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, with weights of one kind."""
     args = parser().parse_args(argv)
     given = {name for name, value in vars(args).items() if value is not None}
-    if not names_authors_files(given) and not args.weights:
+    try:
+        check_tiles(args.tile, args.overlap)
+        check_threshold(args.threshold)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if not arguments.names_authors_files(given) and not args.weights:
         raise UserError("which weights? Pass --weights FILE, or --recon_weights and --seg_weights")
     return args
 
 
 def build_predictor(args: argparse.Namespace) -> Predictor:
+    from utils.predictor import Predictor
+
     names = ("recon_weights", "device", "amp", "encoder_bn", "normalization", "img_size", "resize", "tta", "tile")
     names += ("overlap", "batch_size", "engine", "threads", "threshold")
     try:
@@ -94,10 +99,21 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
 
 def main(args: argparse.Namespace) -> Report:
     """Predicts, and exits with 1 if an image could not be read."""
+    refuse_one_gpu_for_all(args.device)
+    inputs = find_inputs(args.inputs, leave_out=args.output)
+    for name in ("weights", "recon_weights", "seg_weights"):
+        check_file(getattr(args, name), f"--{name}")
+    import torch
+
+    from utils.distributed import join
+    from utils.files import sha256
+    from utils.outputs import Outputs
+    from utils.prediction import predict_files
+    from utils.runtime import keep_freed_memory
+
     keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
-    inputs = find_inputs(args.inputs, leave_out=args.output)
     predictor = build_predictor(args)
     join(predictor.device, PATIENCE)
     weights = [Path(file) for file in (args.weights, args.recon_weights, args.seg_weights) if file]

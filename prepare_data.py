@@ -21,19 +21,23 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets import MASK_INTERPOLATIONS
-from datasets.busi import convert_busi
-from datasets.convert import Converted
-from datasets.division import SHARE
-from datasets.pairs import convert_folders
-from datasets.sample import LOOKS, make_sample
-from datasets.sirst import convert_sirst
-from datasets.split import split
-from datasets.survey import survey, table
+from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
+from datasets.load import data_folder
 from utils.arguments import HelpFormatter, natural, positive
+from utils.errors import UserError
 from utils.files import replacing
-from utils.runtime import run_script
+from utils.script import run_script
+
+if TYPE_CHECKING:  # each verb imports what it needs, OpenCV and scikit-learn among it: --help and refusals come without
+    from datasets.convert import Converted
+
+
+# What SRC is, by verb.
+BUSI = "holds benign, malignant and normal"
+SIRST = "holds images, masks and lists or idx_427; v2: mixed, annotations/masks and splits"
+FOLDER = "holds the folders"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,15 +52,15 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=natural, default=0)
 
     busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=HelpFormatter)
-    _add_source(busi, "holds benign, malignant and normal")
+    _add_source(busi, BUSI)
     busi.add_argument("--normals", action="store_true", help="keep the images without a lesion")
     busi.add_argument("--fit_masks", action="store_true", help="resize a mask to its image's size")
 
     sirst = verbs.add_parser("sirst", help="SIRST v1 or v2 as distributed", formatter_class=HelpFormatter)
-    _add_source(sirst, "holds images, masks and lists or idx_427; v2: mixed, annotations/masks and splits")
+    _add_source(sirst, SIRST)
 
     folder = verbs.add_parser("folder", help="any pair of image and mask folders", formatter_class=HelpFormatter)
-    _add_source(folder, "holds the folders")
+    _add_source(folder, FOLDER)
     folder.add_argument("--images", metavar="DIR", help="below SRC; images or IRSTD1k_Img if not set")
     folder.add_argument("--masks", metavar="DIR", help="below SRC, or the same; masks or IRSTD1k_Label if not set")
     folder.add_argument("--mask_pattern", metavar="NAME", help="of a mask, such as {stem}_gt; found by rule if not set")
@@ -99,6 +103,11 @@ def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:
     parser.add_argument("--seed", type=natural, default=41, help="of the division into train.txt and val.txt, if drawn")
 
 
+def _check_source(args: argparse.Namespace, holds: str) -> None:
+    if not args.source.is_dir():
+        raise UserError(f"the folder {args.source} was not found; it {holds}")
+
+
 def _regex(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
@@ -112,19 +121,30 @@ def main(args: argparse.Namespace) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
+    from datasets.sample import make_sample
+
     make_sample(args.out, args.look, args.count, args.size, args.seed)
     print(f"{args.out}: {args.count} {args.look}-like images of {args.size}x{args.size}")
 
 
 def busi(args: argparse.Namespace) -> None:
+    _check_source(args, BUSI)
+    from datasets.busi import convert_busi
+
     _report(args.out, convert_busi(args.source, args.out, args.normals, args.seed, args.fit_masks))
 
 
 def sirst(args: argparse.Namespace) -> None:
+    _check_source(args, SIRST)
+    from datasets.sirst import convert_sirst
+
     _report(args.out, convert_sirst(args.source, args.out, args.seed))
 
 
 def folder(args: argparse.Namespace) -> None:
+    _check_source(args, FOLDER)
+    from datasets.pairs import convert_folders
+
     flags = {name: value for name, value in vars(args).items() if name not in ("verb", "source", "out")}
     converted, lists = convert_folders(args.source, args.out, **flags)
     _report(args.out, converted)
@@ -135,6 +155,9 @@ def folder(args: argparse.Namespace) -> None:
 
 
 def divide(args: argparse.Namespace) -> None:
+    data_folder(args.base)
+    from datasets.split import split
+
     flags = {name: value for name, value in vars(args).items() if name not in ("verb", "base", "divisions")}
     print(split(args.base, args.divisions, **flags))
     print(f"wrote them into {args.base}; to train: --train_file_dir train1.txt --val_file_dir val1.txt")
@@ -146,6 +169,9 @@ def _report(out: Path, converted: Converted) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Exit code 1 if training would be wrong."""
+    data_folder(args.base)
+    from datasets.survey import survey, table
+
     result = survey(
         args.base,
         args.lists,

@@ -27,13 +27,12 @@ import train_recon
 import train_seg
 from utils import arguments, config, division_table
 from utils.commands import CommandRunner
-from utils.data import checked_cases
+from utils.config import FREE_SETTINGS
 from utils.division_table import Result
 from utils.errors import UserError
 from utils.protocol import Evaluation, Step, Training, check_lists, find_test_lists, numbered, run_division, shown
 from utils.published import published
-from utils.run import FREE_SETTINGS
-from utils.runtime import run_script
+from utils.script import run_script
 
 NOT_HERE = {
     "epochs": "--recon_epochs and --seg_epochs name the phases' own",
@@ -138,6 +137,8 @@ def _check_images(plan: list[Step], args: argparse.Namespace, division: int) -> 
     """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later."""
     lists = {"training": args.train_file, "validation": args.val_file}
     lists |= {"test": args.test_file} if args.test_file else {}
+    from utils.data import checked_cases
+
     checked_cases(plan[1].settings, {purpose: numbered(pattern, division) for purpose, pattern in lists.items()})
     print(f"division {division}: all images and masks are readable, no case is in two lists", flush=True)
 

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from torch import Tensor
-
-import models
-from datasets.transforms import denormalize
 from utils import arguments, config
-from utils.data import training_loaders
-from utils.distributed import say
-from utils.engine import fit
-from utils.runtime import Batch, run_script, set_up
+from utils.processes import say
+from utils.refusals import check_training
+from utils.script import run_script
+
+if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    import numpy as np
+    from torch import Tensor
+
+    import models
+    from utils.runtime import Batch
 
 
 class Reconstruction:
@@ -44,6 +46,8 @@ class Reconstruction:
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """input | reconstruction"""
+        from datasets.transforms import denormalize
+
         rebuilt = self.model(batch["image"])
         pairs = zip(batch["image"], rebuilt, strict=True)
         return [[denormalize(image, self.normalization) for image in pair] for pair in pairs]
@@ -66,11 +70,18 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    folder = config.output_dir(args) / "recon"
+    check_training(args, folder)
+    import models
+    from utils.data import training_loaders
+    from utils.engine import fit
+    from utils.runtime import set_up
+
     say(f"phase 1, reconstruction, with\n{config.describe(args)}")
     device = set_up(args)
     train, val = training_loaders(args, False, args.batch_size, args.unlabeled_dir or ())
     phase = Reconstruction(models.build_reconstruction(args.variant), args.normalization)
-    fit(phase, train, val, args, config.output_dir(args) / "recon", device)
+    fit(phase, train, val, args, folder, device)
 
 
 if __name__ == "__main__":

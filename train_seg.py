@@ -13,22 +13,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
-
-import models
-from datasets.transforms import denormalize
 from utils import arguments, config
-from utils.data import training_loaders
-from utils.distributed import say
-from utils.engine import fit
 from utils.errors import UserError
-from utils.losses import BCEDiceLoss
 from utils.metrics import confusion, figures, predicted_share
-from utils.runtime import Batch, run_script, set_up
-from utils.weights import load_encoder
+from utils.processes import say
+from utils.refusals import check_training
+from utils.script import run_script
+
+if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    import numpy as np
+    from torch import Tensor
+
+    import models
+    from utils.runtime import Batch
 
 
 class Segmentation:
@@ -41,6 +40,8 @@ class Segmentation:
     def __init__(
         self, model: models.SRS, normalization: str = "imagenet", mask_shift: tuple[float, float] = (0.0, 0.0)
     ) -> None:
+        from utils.losses import BCEDiceLoss
+
         self.model = model
         self.normalization = normalization
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
@@ -56,7 +57,9 @@ class Segmentation:
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """input | target | predicted probability"""
-        probabilities = torch.sigmoid(self.model(batch["image"]))
+        from datasets.transforms import denormalize
+
+        probabilities = self.model(batch["image"]).sigmoid()
         columns = zip(batch["image"], batch["mask"], probabilities, strict=True)
         return [
             [denormalize(image, self.normalization), mask[0].cpu().numpy(), probability[0].float().cpu().numpy()]
@@ -79,14 +82,22 @@ def parser() -> config.ScriptParser:
     return parser
 
 
-def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
-    """The encoder phase 1 has left, if it saw its images as this run will see them."""
+def find_encoder(args: argparse.Namespace) -> Path:
+    """The file of the reconstruction network."""
     path = Path(args.recon_weights or config.output_dir(args) / "recon" / "best.pth")
     if not path.is_file():
         raise UserError(
             f"{path} is not there: phase 2 needs the encoder of phase 1. Run python train_recon.py with the same "
             "--Dataset (or --base_dir) and --output_dir first, or pass --recon_weights FILE"
         )
+    return path
+
+
+def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
+    """The encoder phase 1 has left, if it saw its images as this run will see them."""
+    from utils.weights import load_encoder
+
+    path = find_encoder(args)
     encoder, trained_with = load_encoder(path)
     normalization = trained_with.get("normalization", args.normalization)
     if normalization != args.normalization:
@@ -99,6 +110,15 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    folder = config.output_dir(args) / "seg"
+    check_training(args, folder)
+    if not args.init_from:
+        find_encoder(args)
+    import models
+    from utils.data import training_loaders
+    from utils.engine import fit
+    from utils.runtime import set_up
+
     say(f"phase 2, segmentation, with\n{config.describe(args)}")
     device = set_up(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
@@ -106,7 +126,7 @@ def main(args: argparse.Namespace) -> None:
     encoder = None if args.init_from else pretrained_encoder(args)
     model = models.build_srs(args.variant, args.encoder_bn, encoder)
     phase = Segmentation(model, args.normalization, train.dataset.mask_shift())
-    fit(phase, train, val, args, config.output_dir(args) / "seg", device)
+    fit(phase, train, val, args, folder, device)
 
 
 if __name__ == "__main__":

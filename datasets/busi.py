@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets import SHARE
 from datasets.convert import Converted, convert, pairs
-from datasets.division import SHARE, divide
+from datasets.division import divide
 from utils.errors import UserError
 
 LESIONS = ("benign", "malignant")

@@ -17,6 +17,10 @@ from PIL import Image, UnidentifiedImageError
 
 from utils.errors import UserError
 
+# The loader's processes are the parallelism. OpenCV's own threads on top of them would oversubscribe the cores, and a
+# loader forked after they were started hangs at its first OpenCV call.
+cv2.setNumThreads(0)
+
 _NOISE = 32  # of 255: how far JPEG compression moves pixels away from black and white, and channels from each other
 _SHOWN = 6  # values named in a message
 _ORIENTATION = 274  # TIFF tag

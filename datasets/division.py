@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
+from datasets import SHARE
 from utils.errors import UserError
 
-SHARE = 0.3  # the paper's: 70 % for training, 30 % for validation
 _DRAWS = 200  # of groups, of which the one nearest to the wanted share is taken
 
 

@@ -146,11 +146,13 @@ def make_loader(
     workers: int,
     shuffle_seed: int | None = None,
     share: tuple[int, int] = (0, 1),
+    pin_memory: bool = False,
 ) -> DataLoader:
     """A loader over all cases (the last batch may be smaller), or over this process's share of them.
 
     With a seed: shuffled and augmented by it, `EpochBatches`; its batch_size counts the cases of all processes. Without
-    one: in order, this process's being every share[1]-th from number share[0] on, in batches of its own.
+    one: in order, this process's being every share[1]-th from number share[0] on, in batches of its own. `pin_memory`:
+    in memory that a CUDA device copies from while the script goes on.
     """
     rank, processes = share
     if shuffle_seed is None:
@@ -162,7 +164,7 @@ def make_loader(
         **drawn,
         num_workers=workers,
         persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory,
         # A generator of its own: each pass over a loader draws a number, and a run that was interrupted makes one more.
         generator=torch.Generator().manual_seed(0),
     )

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from PIL import Image
-
 from datasets.pairing import IMAGE_SUFFIXES, case_name, walk_images
 from utils.errors import UserError
 
@@ -59,6 +57,8 @@ def find_inputs(inputs: Iterable[str], leave_out: Path | None = None) -> list[In
 
 def claimed_size(path: Path) -> tuple[int, int]:
     """(width, height) as the header says, without decoding; (0, 0) if it says nothing that is understood."""
+    from PIL import Image
+
     try:
         with Image.open(path) as header:
             return header.size

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from datasets.checks import check_cases
 from datasets.lists import read_list
 from datasets.pairing import LAYOUT, Case, find_cases
 from utils.errors import UserError
@@ -31,6 +30,8 @@ def load_lists(
     Raises:
         UserError: names every problem of all the lists (up to 20, and their number); a case in two lists is one.
     """
+    from datasets.checks import check_cases  # here: it imports OpenCV, and a missing folder is refused without
+
     base = data_folder(base_dir)
     found: dict[str, list[Case]] = {}
     problems: list[str] = []

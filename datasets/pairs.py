@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from datasets import SHARE
 from datasets.convert import Converted, convert, listed, pairs
-from datasets.division import SHARE, divide
+from datasets.division import divide
 from datasets.pairing import STEM
 from utils.errors import UserError
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets import LOOKS
 from datasets.lists import write_list
 from utils.errors import UserError
 from utils.files import making_folder
 
-LOOKS = ("ultrasound", "infrared")
 MIN_COUNT, MIN_SIZE = 4, 32  # cases; pixels
 # Ultrasound. Echo levels are in dB below white; lengths are shares of the image side.
 DYNAMIC_RANGE = 58.0  # dB between black and white after log compression

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets import SHARE
 from datasets.convert import Converted, convert, listed, pairs
-from datasets.division import SHARE, divide
+from datasets.division import divide
 from utils.errors import UserError
 
 LAYOUTS = (("mixed", "annotations/masks"), ("images", "masks"))  # version 2 has an images/ of another kind, too

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from datasets import SHARE
 from datasets.checks import THREADS, raise_problems
 from datasets.decode import read_mask
-from datasets.division import SHARE, divisions
+from datasets.division import divisions
 from datasets.lists import write_list
 from datasets.load import data_folder
 from datasets.pairing import Case, pair_folders

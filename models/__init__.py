@@ -11,10 +11,14 @@ logits = srs(images)                                        # (B, 3, H, W) -> (B
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from models.dpconv import DPConv
-from models.nested import NestedEncoder, NestedUNet
-from models.srs import ENCODER_BN, SRS
+if TYPE_CHECKING:
+    from models import authors
+    from models.dpconv import DPConv
+    from models.nested import NestedEncoder, NestedUNet
+    from models.srs import SRS
 
 __all__ = ["ENCODER_BN", "SRS", "VARIANTS", "DPConv", "NestedUNet", "authors", "build_reconstruction", "build_srs"]
 
@@ -32,6 +36,9 @@ VARIANTS = {
     "srs_tiny": Variant(widths=(8, 16, 32, 64), depths=(2, 2, 2, 2)),  # for laptops
 }
 
+STRIDE = 8  # the deepest map is at 1/8 of the input, in each direction
+ENCODER_BN = ("frozen", "batch")
+
 # One reconstruction network for every variant, so that one pretrained encoder serves them all.
 RECONSTRUCTION_WIDTHS = (8, 16, 32, 64)
 RECONSTRUCTION_DEPTHS = (5, 5, 5, 5)
@@ -43,6 +50,8 @@ def build_reconstruction(variant: str = "srs") -> NestedUNet:
     Raises:
         ValueError: for an unknown variant.
     """
+    from models.nested import NestedUNet
+
     _variant(variant)
     return NestedUNet(RECONSTRUCTION_WIDTHS, RECONSTRUCTION_DEPTHS, stem=16, out_channels=3, local_contrast=True)
 
@@ -59,6 +68,10 @@ def build_srs(variant: str = "srs", encoder_bn: str = "frozen", encoder: NestedE
     Raises:
         ValueError: for an unknown variant or `encoder_bn`.
     """
+    from models.dpconv import DPConv
+    from models.nested import NestedUNet
+    from models.srs import SRS
+
     shape = _variant(variant)
     segmenter = NestedUNet(shape.widths, shape.depths, stem=8, out_channels=1, local_contrast=False)
     dpconv = DPConv(channels=shape.widths[-1], deep_channels=RECONSTRUCTION_WIDTHS[-1])
@@ -71,4 +84,14 @@ def _variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
-from models import authors  # noqa: E402 - it needs the builders above
+# Where the classes are. They are imported when they are asked for, and torch with them: scripts know the variants
+# without it.
+_HOMES = {"DPConv": "dpconv", "NestedUNet": "nested", "SRS": "srs"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "authors":
+        return import_module("models.authors")
+    if name in _HOMES:
+        return getattr(import_module(f"models.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

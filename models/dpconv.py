@@ -66,8 +66,9 @@ class DPConv(nn.Module):
         """The code g of each sample: (B, deep_channels, h, w) to (B, deep_channels)."""
         refined = self.spatial_attention(self.channel_attention(deep) * deep) * deep
         # The average is taken before the 1x1 convolution, not after: both are linear, so it is the same number, on one
-        # pixel in place of h * w.
-        return self.project(refined.mean((2, 3), keepdim=True)).flatten(1)
+        # pixel in place of h * w; and in float32, since the sum over a map may pass float16's 65504.
+        average = refined.mean((2, 3), keepdim=True, dtype=torch.promote_types(refined.dtype, torch.float32))
+        return self.project(average.to(refined.dtype)).flatten(1)
 
     def kernels(self, deep: Tensor) -> Tensor:
         """The generated kernels: (B, deep_channels, h, w) to (B, out = C, in = C, 3, 3)."""

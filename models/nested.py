@@ -18,14 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import forms
+from models import STRIDE, forms
 from models.batch_norm import BatchNorm2d
 from models.blocks import BLAM, LocalContrast, ResidualBlock, ShuffleUp, residual_node
 from models.native import prediction
 from models.steps import concatenate
 
 ROWS = 4
-STRIDE = 2 ** (ROWS - 1)  # the deepest row is at 1/8 of the input
 MIN_SIZE = STRIDE
 
 

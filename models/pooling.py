@@ -22,6 +22,8 @@ PIECES = 64  # into which a reduction over the pixels divides a map
 
 def spatial_mean(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
+    if x.dtype == torch.float16:  # the sum over a map may pass 65504, where its mean is 4
+        return x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
     if not forms.plain() and x.dtype == torch.float32 and not torch.is_grad_enabled():
         return _over_pieces(torch.sum, x, _pieces(x)) / (x.shape[2] * x.shape[3])
     if x.dtype == torch.float32 or x.shape[1] < 64 or forms.plain():
@@ -71,6 +73,8 @@ def channel_sum(x: Tensor) -> Tensor:
 
 def channel_mean(x: Tensor) -> Tensor:
     """(B, 1, H, W)."""
+    if x.dtype == torch.float16:  # as in `spatial_mean`
+        return x.mean(1, keepdim=True, dtype=torch.float32).to(x.dtype)
     return channel_sum(x) / x.shape[1]
 
 

@@ -6,11 +6,10 @@ import copy
 
 from torch import Tensor, nn
 
+from models import ENCODER_BN
 from models.dpconv import DPConv
 from models.folding import fold_batch_norms
 from models.nested import NestedEncoder, NestedUNet, prepare_image
-
-ENCODER_BN = ("frozen", "batch")
 
 
 class SRS(nn.Module):

@@ -16,8 +16,9 @@ import models
 import predict
 import train_recon
 import train_seg
-from utils.distributed import add_gradients, is_writer, join, rank, same_weights, world_size
+from utils.distributed import add_gradients, join, same_weights
 from utils.predictor import Predictor
+from utils.processes import is_writer, rank, world_size
 from utils.sync_batch_norm import synchronise_batch_norms
 
 BATCH, STEPS = 5, 2
@@ -48,7 +49,7 @@ def _as_rank(number: int, processes: int, port: int, work: Callable[..., None], 
     os.environ["MASTER_PORT"] = str(port)
     torch.set_num_threads(1)
     work(*args)
-    os._exit(0)  # as utils.runtime.run_script does
+    os._exit(0)  # as utils.script.run_script does
 
 
 def train(script: str, argv: list[str]) -> None:
@@ -102,3 +103,38 @@ def take_steps_in_float64(name: str, result: Path) -> None:
         optimizer.step()
     if is_writer():
         torch.save(phase.model.state_dict(), result)
+
+
+def normalize_together(result: Path) -> None:
+    """A synchronised batch norm, in float16 and bfloat16, each process on its share of a batch of five.
+
+    The writer saves, by type: its share's result and gradient, and the gradients of the weight and the bias (summed),
+    and the running statistics.
+    """
+    join(torch.device("cpu"))
+    found = {}
+    for dtype in (torch.float16, torch.bfloat16):
+        norm = synchronised_norm()
+        x = large_maps().to(dtype)[rank() :: world_size()].requires_grad_()
+        with torch.autocast("cpu", dtype):
+            y = norm(x)
+        y.float().square().sum().backward()
+        add_gradients(norm.parameters())
+        kept = {"y": y.detach(), "x": x.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
+        found[str(dtype)] = kept | dict(norm.named_buffers())
+    if is_writer():
+        torch.save(found, result)
+
+
+def synchronised_norm() -> torch.nn.Module:
+    torch.manual_seed(0)
+    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(8))
+    torch.nn.init.uniform_(norm[0].weight, 0.5, 1.5)
+    if world_size() > 1:
+        synchronise_batch_norms(norm)
+    return norm[0]
+
+
+def large_maps() -> torch.Tensor:
+    """(5, 8, 96, 96): a channel's sum over an image is 46080, over two of them more than float16 holds."""
+    return 5 + torch.randn(5, 8, 96, 96, generator=torch.Generator().manual_seed(1))

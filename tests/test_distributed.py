@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import evaluate, free_port, run_job, take_steps_in_float64, train
+from jobs import (
+    evaluate,
+    free_port,
+    large_maps,
+    normalize_together,
+    run_job,
+    synchronised_norm,
+    take_steps_in_float64,
+    train,
+)
 
 from datasets.sample import make_sample
 from utils.checkpoint import load_checkpoint
@@ -109,6 +118,45 @@ def test_two_processes_with_synchronised_batch_norms_follow_one(experiments, pha
     ):
         assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-4)
         assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_synchronised_statistics_are_float32(dtype, tmp_path):
+    """Of float16 and bfloat16 maps, whose sums float16 does not hold: as of one batch norm of the whole batch."""
+    run_job(2, normalize_together, tmp_path / "found.pth")
+    found = torch.load(tmp_path / "found.pth", weights_only=True)[str(dtype)]
+    norm, x = synchronised_norm(), large_maps().to(dtype).float().requires_grad_()
+    y = norm(x)
+    y.to(dtype).float().square().sum().backward()
+    assert found["y"].dtype == found["x"].dtype == dtype
+    rounding = torch.finfo(dtype).eps
+    torch.testing.assert_close(found["y"].float(), y[::2].detach(), rtol=rounding, atol=rounding)
+    torch.testing.assert_close(found["x"].float(), x.grad[::2], rtol=0, atol=4 * rounding)
+    torch.testing.assert_close(found["bias"], norm.bias.grad, rtol=1e-3, atol=1e-3 * norm.weight.grad.abs().max())
+    torch.testing.assert_close(found["weight"], norm.weight.grad, rtol=1e-3, atol=0)
+    for name, value in norm.named_buffers():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("phase", ["recon", "seg"])
+def test_synchronised_batch_norms_in_bfloat16_follow_one_process(experiments, data, phase, tmp_path):
+    recon = [] if phase == "recon" else ["--recon_weights", f"{experiments}/one/recon/best.pth"]
+    flags = ["--base_dir", str(data), *FLAGS, "--epochs", "1", *SMALL_STEPS, "--amp", "bf16", *recon, "--output_dir"]
+    run_job(1, train, phase, [*flags, f"{tmp_path}/one"])
+    run_job(2, train, phase, [*flags, f"{tmp_path}/two", "--sync_bn"])
+    ours, theirs = (read_log(tmp_path / name / phase / "log.jsonl")[0] for name in ("one", "two"))
+    assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=0.02)
+    assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=0.02)
+
+
+def test_processes_agree_on_the_parts_of_an_uneven_step(data, tmp_path):
+    """Shares of two images and one: synchronised batch norms meet once a step, since one image is one part."""
+    flags = ["--base_dir", str(data), *FLAGS, "--batch_size", "3", "--epochs", "1", *SMALL_STEPS, "--output_dir"]
+    run_job(1, train, "recon", [*flags, f"{tmp_path}/one"])
+    run_job(2, train, "recon", [*flags, f"{tmp_path}/two", "--sync_bn", "--accumulate", "2"])
+    ours, theirs = (read_log(tmp_path / name / "recon" / "log.jsonl")[0] for name in ("one", "two"))
+    assert ours["train"]["loss"] == pytest.approx(theirs["train"]["loss"], rel=1e-4)
+    assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-4)
 
 
 def test_evaluation_is_the_same_on_one_two_and_three_processes(experiments):

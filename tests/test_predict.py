@@ -216,7 +216,7 @@ def test_two_processes_share_the_images(weights, scans, tmp_path):
         (["x.png"], "which weights"),
         (["x.png", "--seg_weights", "a.pth"], "two files"),
         (["nowhere", "--weights", "a.pth"], "nowhere is not there"),
-        (["{scans}", "--weights", "a.pth"], "a.pth is not there"),
+        (["{scans}", "--weights", "a.pth"], "a.pth was not found"),
         (["{scans}", "--weights", "{weights}", "--tile", "100"], "multiple of 8"),
         (["{scans}", "--weights", "{weights}", "--amp", "fp16", "--device", "cpu"], "needs CUDA"),
     ],

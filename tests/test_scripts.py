@@ -21,6 +21,7 @@ import train_recon
 import train_seg
 from datasets.sample import make_sample
 from utils.checkpoint import load_checkpoint
+from utils.data import checked_cases, evaluation_loader
 from utils.logs import read_log
 from utils.metrics import paper_metrics
 
@@ -109,8 +110,8 @@ def test_evaluation_of_the_authors_weights(golden, data, tmp_path):
     args = evaluation.settings(list(map(str, flags)))
     summary = evaluation.main(args)
     model, _ = evaluation.load_model(args)
-    case = evaluation.checked_cases(args, {"validation": "val.txt"})["validation"][0]
-    sample = evaluation.evaluation_loader(args, [case], 1).dataset[0]
+    case = checked_cases(args, {"validation": "val.txt"})["validation"][0]
+    sample = evaluation_loader(args, [case], 1).dataset[0]
     with torch.no_grad():
         expected = paper_metrics(model(sample["image"][None])[0], sample["mask"])
     rows = csv.DictReader((tmp_path / "out" / "evaluation" / "SRS_S-val" / "per_image.csv").open(encoding="utf-8"))

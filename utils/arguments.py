@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Collection
 from typing import Any
 
-from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS
-from utils.precision import CHOICES
+from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
+from models import ENCODER_BN, VARIANTS
+from utils.errors import UserError
 
 RESIZE = ("img_size", "keep", "back")
+PRECISIONS = ("auto", "off", "bf16", "fp16")
+DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
+FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
+FORMATS = ("onnx", "openvino", "torchscript")  # of export.py, keys of utils.export.FORMATS
 ENGINES = ("torch", "onnxruntime", "openvino")
 
 
@@ -38,7 +44,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
     group.add_argument(
         "--normalization",
-        choices=["imagenet", "authors"],
+        choices=NORMALIZATIONS,
         default="imagenet",
         help="authors: divided by 255 a second time, as the released weights were trained",
     )
@@ -66,10 +72,10 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     group = parser.add_argument_group("model")
-    group.add_argument("--variant", choices=["srs", "srs_tiny"], default="srs", help="the paper's, or a laptop's")
+    group.add_argument("--variant", choices=list(VARIANTS), default="srs", help="the paper's, or a laptop's")
     group.add_argument(
         "--encoder_bn",
-        choices=["frozen", "batch"],
+        choices=ENCODER_BN,
         default="frozen",
         help="batch norms of the frozen encoder: running statistics (the paper), or the batch's (the released code)",
     )
@@ -135,9 +141,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Where and with what it runs."""
     group = parser.add_argument_group("run")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument("--device", default="auto", help=DEVICES)
     group.add_argument(
-        "--amp", choices=CHOICES, default="auto", help="mixed precision; auto: bf16 on GPUs that have it"
+        "--amp",
+        choices=PRECISIONS,
+        default="auto",
+        help="mixed precision; off: float32, without TF32; auto: bf16 or fp16 on NVIDIA GPUs built for it, else off",
     )
     group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
     group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
@@ -172,6 +181,18 @@ def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
     add_model_arguments(parser)
     add_training_arguments(parser, epochs)
     add_run_arguments(parser)
+
+
+def names_authors_files(given: Collection[str]) -> bool:
+    """Whether a command line, of which the flags' names are given, names the authors' two files, not our checkpoint.
+
+    Raises:
+        UserError: if it names one of the two, or both kinds.
+    """
+    named = {"seg_weights", "recon_weights"}.intersection(given)
+    if named and ("weights" in given or len(named) < 2):
+        raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+    return bool(named)
 
 
 def positive(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,6 @@ from utils.saved_results import flat, is_percent, read_evaluation, shown, title
 LARGEST = 5  # gains and losses that the page lists
 # What says nothing of how two runs differ: where things lie, and how fast they are read.
 PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "weights", "workers")
-
-
-def settings(given: Mapping[str, Any]) -> argparse.Namespace:
-    """The settings of a comparison, from what stands on the command line.
-
-    Raises:
-        UserError: for fewer than two runs, or a flag that a comparison does not take.
-    """
-    if other := sorted(given.keys() - {"compare", "report"}):
-        flags = ", ".join(f"--{name}" for name in other)
-        raise UserError(f"--compare reads evaluations that are there and takes --report alone; leave out {flags}")
-    if len(given["compare"]) < 2:
-        raise UserError("--compare needs two runs or more: --compare RUN_A RUN_B")
-    return argparse.Namespace(**given)
 
 
 def main(args: argparse.Namespace) -> list[Paired]:

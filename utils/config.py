@@ -20,11 +20,28 @@ from typing import Any
 import yaml
 
 from utils.arguments import HelpFormatter, Repeated, add_shared_arguments
-from utils.checkpoint import EARLIER, load_checkpoint
-from utils.distributed import say
 from utils.errors import UserError
+from utils.processes import say
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+# Settings that a run may change when it goes on; all others are the experiment itself.
+FREE_SETTINGS = {
+    "Dataset",
+    "cache",
+    "channels_last",
+    "compile",
+    "config",
+    "base_dir",
+    "device",
+    "deterministic",
+    "workers",
+    "output_dir",
+    "resume",
+    "save_every",
+    "threads",
+    "unlabeled_dir",  # which images there are is recorded with the lists
+}
 
 _UNSET = object()
 
@@ -119,6 +136,8 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     last = output_dir(settings) / phase / "last.pth"
     if not settings.resume or not last.is_file():
         return settings
+    from utils.checkpoint import EARLIER, load_checkpoint  # here: it imports torch
+
     begun_with = load_checkpoint(last, phase)["settings"]
     kept = script.settings(argv, {name: begun_with[name] for name in EARLIER})
     for name in EARLIER:

@@ -12,8 +12,8 @@ from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
 from datasets.unlabeled import unlabeled_cases
-from utils.distributed import rank, say, world_size
-from utils.errors import UserError
+from utils.devices import pins_memory
+from utils.processes import rank, say, world_size
 
 
 def training_loaders(
@@ -28,13 +28,8 @@ def training_loaders(
     up to settings.cache GB.
 
     Raises:
-        UserError: for a list or folder that cannot be trained with, or fewer images in a batch than processes.
+        UserError: for a list or folder that cannot be trained with.
     """
-    if settings.batch_size < world_size():
-        raise UserError(
-            f"--batch_size {settings.batch_size} counts the images of all {world_size()} processes: it must be at "
-            "least their number"
-        )
     cases = checked_cases(
         settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
     )
@@ -55,7 +50,8 @@ def training_loaders(
         augment_order=settings.augment_order,
     )
     folder = _folder(settings, train_cases, transform)
-    train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share=(rank(), world_size()))
+    share, pin = (rank(), world_size()), pins_memory(settings.device)
+    train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share, pin)
     val = evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size")
     budget = round(settings.cache * 1e9)
     budget -= train.dataset.keep_decoded(budget)
@@ -78,7 +74,8 @@ def evaluation_loader(
     interpolation = None if resize == "back" else settings.mask_interpolation
     dataset = _folder(settings, cases, Transform(size, settings.normalization, mask_interpolation=interpolation))
     batch_size = batch_size if resize == "img_size" else 1
-    return make_loader(dataset, batch_size, settings.workers, share=(rank(), world_size()))
+    share, pin = (rank(), world_size()), pins_memory(settings.device)
+    return make_loader(dataset, batch_size, settings.workers, share=share, pin_memory=pin)
 
 
 def checked_cases(

@@ -1,4 +1,4 @@
-"""One job of several processes, as torchrun starts them: who writes, what they share, how they agree.
+"""One job of several processes, as torchrun starts them: what they share, how they agree.
 
     torchrun --nproc_per_node 2 train_seg.py --Dataset BUS
 
@@ -20,31 +20,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.processes import rank, torchrun_holds_the_store, world_size
 
 # How long a process waits for one that does not answer; one that has ended is noticed at once. It must outlast what
 # only the writer does while the others wait: pictures and checkpoints, on a slow disk.
 TIMEOUT = timedelta(minutes=10)
-
-
-def rank() -> int:
-    """This process's number in the job."""
-    return int(os.environ.get("RANK", 0))
-
-
-def world_size() -> int:
-    """How many processes the job has, on all its machines."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def is_writer() -> bool:
-    """Whether this process is the one that prints and writes files."""
-    return rank() == 0
-
-
-def say(text: str) -> None:
-    """Prints, once for the job."""
-    if is_writer():
-        print(text, flush=True)
 
 
 def join(device: torch.device, timeout: timedelta = TIMEOUT) -> None:
@@ -59,8 +39,6 @@ def join(device: torch.device, timeout: timedelta = TIMEOUT) -> None:
     """
     if world_size() == 1 or dist.is_initialized():
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     with _explained():
         dist.init_process_group(
             # What the processes agree on goes through gloo on GPUs, too: nothing there has to wait for the GPU.
@@ -140,9 +118,7 @@ class AddUp(torch.autograd.Function):
 
 
 def says_first(message: str) -> bool:
-    """Whether this process is the first of the job to report this; an error that all meet is printed once."""
-    if world_size() == 1 or not _torchrun_holds_the_store():
-        return True
+    """Whether this process is the first of the job to report this, by torchrun's store."""
     try:
         return _store(timedelta(seconds=5)).add(f"said/{hashlib.sha256(message.encode()).hexdigest()}", 1) == 1
     except RuntimeError:
@@ -155,14 +131,10 @@ def _store(timeout: timedelta) -> dist.Store:
     torchrun's holds what the processes of an earlier attempt wrote, too, their addresses among it: hence the prefix.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    if not _torchrun_holds_the_store():
+    if not torchrun_holds_the_store():
         return dist.TCPStore(address, port, is_master=rank() == 0, timeout=timeout)
     store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
     return dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-
-
-def _torchrun_holds_the_store() -> bool:
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 @contextmanager

@@ -23,12 +23,14 @@ from tqdm import tqdm
 from datasets.folder import end_workers
 from utils.checkpoint import fill, load_checkpoint
 from utils.config import describe
-from utils.distributed import add_gradients, highest, is_writer, same_weights, say, wait_for_all, world_size
+from utils.devices import repeating_sizes
+from utils.distributed import add_gradients, highest, same_weights, wait_for_all
 from utils.engines import load_engine
 from utils.logs import RunLog
 from utils.loss_watch import LossWatch, not_finite
 from utils.pictures import save_png
 from utils.precision import Precision
+from utils.processes import is_writer, say, world_size
 from utils.run import Means, Run
 from utils.runtime import Batch, compile_model, in_force, layout, to_device
 from utils.samples import distributions, preview
@@ -180,12 +182,13 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
         return
     losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
-    with tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer()) as bar:
+    bar = tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
+    with bar, repeating_sizes():
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
             run.optimizer.zero_grad(set_to_none=True)
             scaler = run.precision.scaler
-            for part in _parts(batch, run.settings.accumulate):
+            for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
                 with run.precision.autocast():
                     loss, figures = phase.step(to_device(part, device, layout(run.settings)))
                 losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
@@ -202,6 +205,14 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
                 bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
     losses.look()
     _stop_if_asked(run, stop)
+
+
+def _parts_of_step(settings: argparse.Namespace, images: int) -> int:
+    """In how many parts a step of so many images, over all processes, is taken.
+
+    Synchronised batch norms meet in every part: all processes then make as many as the one with the fewest images can.
+    """
+    return min(settings.accumulate, images // world_size()) if settings.sync_bn else settings.accumulate
 
 
 def _parts(batch: Batch, count: int) -> Iterator[Batch]:

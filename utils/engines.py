@@ -13,11 +13,12 @@ from models import SRS
 from models.nested import prepare_image
 from models.packing import pack
 from utils.arguments import ENGINES
-from utils.distributed import say
 from utils.errors import UserError
 from utils.export import FORMATS, export_model
+from utils.libraries import library
 from utils.precision import Precision
-from utils.sessions import Run, has_bfloat16, library, open_onnx, open_openvino
+from utils.processes import say
+from utils.sessions import Run, has_bfloat16, open_onnx, open_openvino
 
 
 def load_engine(

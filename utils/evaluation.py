@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from datasets.resizing import Shift, resize_image, restore
 from datasets.transforms import denormalize
-from utils.distributed import gather, is_writer, world_size
+from utils.distributed import gather
 from utils.errors import UserError
 from utils.hausdorff import hd95
 from utils.metrics import confusion, figures
 from utils.pictures import errors, grid
 from utils.precision import Precision
+from utils.processes import is_writer, world_size
 from utils.results import Results
 from utils.runtime import Batch, to_device
 from utils.sweep import SCORES, above_thresholds, count_scores

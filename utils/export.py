@@ -22,7 +22,8 @@ from datasets.transforms import Transform
 from models import SRS
 from utils.errors import UserError
 from utils.files import replacing
-from utils.sessions import Run, library, open_onnx, open_openvino, open_torchscript
+from utils.libraries import library
+from utils.sessions import Run, open_onnx, open_openvino, open_torchscript
 
 OPSET = 17  # of ONNX; readers since 2022 have it
 TOLERANCE = 1e-4  # of the largest logit; rounding is some 1e-6

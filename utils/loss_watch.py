@@ -10,7 +10,7 @@ from torch import Tensor
 from utils.errors import UserError
 
 # Steps between two looks at the loss, each of which waits for all that the GPU has yet to do. A CPU has no queue.
-LOOK_EVERY = {"cuda": 20, "mps": 20}
+LOOK_EVERY = {"cuda": 20, "mps": 20, "xpu": 20}
 
 
 class LossWatch:

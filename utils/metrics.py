@@ -14,8 +14,10 @@ predicted, else about 0). The authors' code takes such a mask as *all* target fo
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PAPER_FIGURES = ("iou", "F1", "SE", "PC", "SP", "ACC", "dice")
 
@@ -45,9 +47,9 @@ def confusion(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
 def figures(counts: dict[str, Tensor]) -> dict[str, Tensor]:
     """The figures of `PAPER_FIGURES` of each image, float64 (B,), from its counts."""
-    # Apple's MPS has no float64.
-    precision = torch.float32 if counts["TP"].device.type == "mps" else torch.float64
-    tp, fp, fn, tn = (counts[name].to(precision) for name in ("TP", "FP", "FN", "TN"))
+    from utils.devices import widest_float  # here: names of figures are known without torch
+
+    tp, fp, fn, tn = (counts[name].to(widest_float(counts[name].device)) for name in COUNTS)
     se = tp / (tp + fn + _RATE_SMOOTH)
     pc = tp / (tp + fp + _RATE_SMOOTH)
     iou = (tp + _IOU_SMOOTH) / (tp + fp + fn + _IOU_SMOOTH)

@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datasets.inputs import Input, claimed_size
-from utils.distributed import gather, is_writer, rank, wait_for_all, world_size
+from utils.distributed import gather, wait_for_all
 from utils.errors import UserError
 from utils.outputs import Outputs
 from utils.predictor import Picture, Predictor
+from utils.processes import is_writer, rank, world_size
 from utils.signals import Stopped, StopRequest
 
 KEPT_PIXELS = 1 << 26  # of decoded images that wait in a batch for their overlay: 200 MB

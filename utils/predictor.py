@@ -20,17 +20,16 @@ from tqdm import tqdm
 from datasets.decode import read_pixels, to_rgb
 from datasets.resizing import Shift, restore
 from datasets.transforms import Transform
-from models.nested import STRIDE
 from utils.config import trained_resize
+from utils.devices import pick_device
 from utils.engines import load_engine
 from utils.errors import UserError
 from utils.precision import Precision
-from utils.runtime import pick_device
+from utils.refusals import SMALLEST, check_threshold, check_tiles
 from utils.tiles import Strip, cut, strips
 from utils.weights import load_trained
 
 RESIZE = ("img_size", "keep")
-SMALLEST = 2 * STRIDE  # pixels: two pixels of the deepest map, so that a batch norm has something to average
 
 # Images (B, 3, H, W) float32, normalised, to logits (B, 1, H, W) float32, both on the predictor's device.
 Network = Callable[[Tensor], Tensor]
@@ -222,35 +221,6 @@ def _at_least_smallest(image: np.ndarray) -> np.ndarray:
     """(H, W, 3), its last row and column repeated where it is under `SMALLEST` pixels."""
     missing = [max(0, SMALLEST - side) for side in image.shape[:2]]
     return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
-
-
-def check_tiles(tile: int | None, overlap: int | None) -> int:
-    """The overlap of tiles, a quarter of the tile if it is None.
-
-    Raises:
-        ValueError: for sides that do not fit.
-    """
-    if tile is None:
-        if overlap is not None:
-            raise ValueError("an overlap is one of tiles: set tile, too")
-        return 0
-    if tile < SMALLEST or tile % STRIDE:
-        raise ValueError(f"tile {tile}: a tile's side is a multiple of {STRIDE} of at least {SMALLEST} pixels")
-    overlap = tile // 4 // STRIDE * STRIDE if overlap is None else overlap
-    if not 0 <= overlap <= tile / 2 or overlap % STRIDE:
-        raise ValueError(f"overlap {overlap}: a multiple of {STRIDE} up to half of the tile's {tile} pixels")
-    return overlap
-
-
-def check_threshold(threshold: float) -> float:
-    """The threshold.
-
-    Raises:
-        ValueError: if it is not in 0..1.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold} is no probability: it must lie in 0..1")
-    return threshold
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets.load import data_folder, list_path
-from utils.checkpoint import load_checkpoint
 from utils.commands import CommandRunner, hold
+from utils.config import FREE_SETTINGS
 from utils.errors import UserError
-from utils.provenance import list_hashes, weight_hashes
-from utils.run import FREE_SETTINGS, refuse_another_run
 from utils.signals import SIGNALS, Stopped
-from utils.weights import same_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,6 +61,10 @@ class Training:
         last = self.folder / "last.pth"
         if not last.exists():
             return Progress(False, "to do")
+        # Here, since torch comes with them: what is wrong with lists and flags is told without.
+        from utils.checkpoint import load_checkpoint
+        from utils.run import refuse_another_run
+
         checkpoint = load_checkpoint(last, self.phase)
         refuse_another_run(checkpoint, self.settings, last)
         if self.encoder_from:
@@ -75,6 +76,9 @@ class Training:
         return Progress(False, f"to go on after epoch {epoch} of {epochs}{inside}")
 
     def _refuse_another_encoder(self, checkpoint: dict[str, Any], pretrained: Path) -> None:
+        from utils.checkpoint import load_checkpoint
+        from utils.weights import same_encoder
+
         if not pretrained.exists() or not same_encoder(checkpoint, load_checkpoint(pretrained, "recon")):
             raise UserError(
                 f"{self.folder / 'last.pth'} was trained on another encoder than {pretrained} (phase 1 was trained "
@@ -123,10 +127,14 @@ class Evaluation:
 
     def epoch(self) -> int:
         """The epoch, counted from 1, whose weights were evaluated."""
+        from utils.checkpoint import load_checkpoint
+
         return load_checkpoint(self.checkpoint, "seg")["epoch"]
 
 
 def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
+    from utils.provenance import list_hashes, weight_hashes
+
     before, now = summary.get("settings", {}), vars(settings)
     came_from = summary.get("provenance", {})
     return (

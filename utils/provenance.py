@@ -13,10 +13,11 @@ import torch
 
 from datasets.load import list_path
 from datasets.unlabeled import fingerprint
-from utils.distributed import world_size
+from utils.devices import device_name, has_tf32
 from utils.files import sha256
+from utils.processes import world_size
 
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
 LISTS = ("train_file_dir", "val_file_dir")
 WEIGHTS = ("weights", "recon_weights", "seg_weights")
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +30,8 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "platform": platform.platform(),
         "versions": {package: _version(package) for package in PACKAGES},
         "git_commit": git_commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(device),
+        "tf32": device.type == "cuda" and has_tf32(),
         "processes": world_size(),
         "threads": torch.get_num_threads(),
         "lists": list_hashes(settings),

@@ -21,8 +21,6 @@ from utils.files import replacing
 from utils.metrics import pooled_iou
 from utils.sweep import Sweep, sweep
 
-FIELDS = ("medical", "infrared", "both")
-
 _PAPER = ("iou", "F1", "SE", "PC", "SP", "ACC")
 
 
@@ -114,7 +112,7 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
 
     Args:
         summary: of `Results.summary`, and in "compared_at" the size of the comparison in words.
-        field: whose figures to show beside the paper's, one of `FIELDS`.
+        field: whose figures to show beside the paper's, one of `utils.arguments.FIELDS`.
     """
     means = summary["mean_over_images"]
     lines = [f"compared at {summary['compared_at']}"]

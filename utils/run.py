@@ -14,28 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
-from utils.distributed import gather, is_writer
+from utils.config import FREE_SETTINGS
+from utils.devices import widest_float
+from utils.distributed import gather
 from utils.errors import UserError
 from utils.precision import Precision
+from utils.processes import is_writer
 from utils.provenance import list_hashes, provenance
-
-# Settings that a run may change when it goes on; all others are the experiment itself.
-FREE_SETTINGS = {
-    "Dataset",
-    "cache",
-    "channels_last",
-    "compile",
-    "config",
-    "base_dir",
-    "device",
-    "deterministic",
-    "workers",
-    "output_dir",
-    "resume",
-    "save_every",
-    "threads",
-    "unlabeled_dir",  # which images there are is recorded with the lists
-}
+from utils.refusals import has_run
 
 
 class Means:
@@ -47,8 +33,7 @@ class Means:
 
     def add(self, figures: dict[str, Tensor]) -> None:
         for name, values in figures.items():
-            # Apple's MPS has no float64.
-            total = values.detach().sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+            total = values.detach().sum(dtype=widest_float(values.device))
             self.sums[name] = self.sums[name] + total if name in self.sums else total
         self.count += len(figures["loss"])
 
@@ -135,18 +120,10 @@ class Run:
         """Goes on from last.pth if the settings ask for it; returns whether it did.
 
         Raises:
-            UserError: if there is a run and --resume was not given, if there is none and it was (--resume auto takes
-                both), if the run had other settings, or if the file is damaged.
+            UserError: see `utils.refusals.has_run`; if the run had other settings, or if the file is damaged.
         """
-        wanted = self.settings.resume
-        if not self.last.exists():
-            if wanted == "yes":
-                raise UserError(f"{self.last} is not there, nothing to resume; --resume auto starts in that case")
+        if not has_run(self.last, self.settings.resume):
             return False
-        if not wanted:
-            raise UserError(
-                f"{self.folder} holds a run already: --resume goes on with it, --output_dir starts elsewhere"
-            )
         previous = load_checkpoint(self.last, self.name)
         refuse_another_run(previous, self.settings, self.last)
         fill(self.model, previous["model"], self.last)

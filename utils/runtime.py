@@ -1,4 +1,4 @@
-"""What every script does around its main: the device, the seed, and errors written for the person who reads them."""
+"""What a script sets up before it computes: the device, the seed, the other processes, and how torch runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ import gc
 import os
 import random
 import shutil
-import signal
-import sys
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,9 +16,9 @@ from torch import Tensor, nn
 
 from models import native
 from utils import distributed
+from utils.devices import has_tf32, pick_device
 from utils.errors import UserError
 from utils.precision import Precision
-from utils.signals import Stopped
 
 Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
 
@@ -31,7 +27,7 @@ def set_up(settings: argparse.Namespace) -> torch.device:
     """What a script does first: seeds, determinism, the device, and the other processes of the job.
 
     Raises:
-        UserError: see `pick_device` and `utils.distributed.join`.
+        UserError: see `utils.devices.pick_device` and `utils.distributed.join`.
     """
     seed_everything(settings.seed)
     spare_overheads()
@@ -41,32 +37,16 @@ def set_up(settings: argparse.Namespace) -> torch.device:
         # cuBLAS reads this when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    # Times cuDNN's algorithms at the first batch of each size, and then takes the fastest: not always the same one.
-    torch.backends.cudnn.benchmark = not settings.deterministic
+    # See `utils.devices.repeating_sizes`; the engine turns it on for crops, which are trained on at one size.
+    torch.backends.cudnn.benchmark = not settings.deterministic and _sizes_repeat(settings)
     device = pick_device(settings.device)
     distributed.join(device)
     return device
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one, else Apple's MPS, else the CPU.
-
-    Each process of a job takes a GPU of its own: "cuda" is the one with the process's number on its machine.
-
-    Raises:
-        UserError: for a device that is unknown or not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used here ({cause}); try --device auto") from error
-    return device
+def _sizes_repeat(settings: argparse.Namespace) -> bool:
+    """Whether all images have one size; else cuDNN would time its algorithms at each."""
+    return getattr(settings, "resize", "img_size") != "keep" and not getattr(settings, "crop", None)
 
 
 def layout(settings: argparse.Namespace) -> torch.memory_format:
@@ -90,7 +70,9 @@ def compile_model(model: nn.Module) -> None:
 
 def in_force(settings: argparse.Namespace, precision: Precision) -> str:
     """How a run computes, in a few words for the log."""
-    words = [f"{precision.name} mixed precision", f"{torch.get_num_threads()} threads"]
+    words = ["float32" if precision.name == "off" else f"{precision.name} mixed precision"]
+    words += [f"TF32 {'allowed' if has_tf32() else 'off'}"] if precision.device.type == "cuda" else []
+    words += [f"{torch.get_num_threads()} threads"]
     words += ["channels_last" if settings.channels_last else "NCHW"]
     suits = precision.device.type == "cpu" and settings.channels_last  # the compiled passes
     words += ["passes by g++"] if suits and native.library("training") else []
@@ -134,40 +116,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries draw from numpy's global state
     torch.manual_seed(seed)
-
-
-def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
-    """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number.
-
-    `main` may call sys.exit() with a number of its own.
-    """
-    threading.excepthook = _leave_to_main_thread
-    code: int | str | None = 0
-    try:
-        main(parse())
-    except UserError as error:
-        code = _fail(f"error: {error}", 2)
-    except Stopped as stopped:
-        code = _fail(str(stopped), 128 + stopped.number)
-    except KeyboardInterrupt:
-        code = _fail("interrupted", 128 + signal.SIGINT)
-    except SystemExit as request:
-        code = request.code
-    if distributed.world_size() > 1:
-        # Not by way of Python's end: gloo's threads may still run then, and abort a process that was done.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
-    sys.exit(code)
-
-
-def _leave_to_main_thread(error: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread. On a full disk its error is raised again at the next flush: once is enough."""
-    if not isinstance(error.exc_value, OSError | UserError):
-        sys.__excepthook__(error.exc_type, error.exc_value, error.exc_traceback)
-
-
-def _fail(message: str, code: int) -> int:
-    if distributed.says_first(message):
-        print(message, file=sys.stderr, flush=True)
-    return code

@@ -5,35 +5,15 @@ ONNX Runtime and OpenVINO are optional (requirements-export.txt) and are importe
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.libraries import library
 
 Run = Callable[[Tensor], Tensor]
-
-
-def library(name: str) -> ModuleType:
-    """An optional library.
-
-    Raises:
-        UserError: if it is not installed, or does not load.
-    """
-    if name == "openvino":
-        # At its import it reports home. It does not where this package of its own is not to be had.
-        sys.modules.setdefault("openvino_telemetry", None)
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"this needs {name}, which cannot be imported ({error}): pip install -r requirements-export.txt"
-        ) from error
 
 
 def open_torchscript(path: Path, threads: int) -> Run:

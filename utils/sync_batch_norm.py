@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all processes, on CPUs, too (torch's own SyncBatchNorm runs on CUDA only)."""
+"""Batch norm over the batch of all processes: torch's own SyncBatchNorm on CUDA, the same in plain torch on CPUs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,29 @@ from models.batch_norm import BatchNorm2d
 from utils.distributed import AddUp
 
 
-class SyncBatchNorm2d(nn.BatchNorm2d):
+class SyncBatchNorm2d(nn.BatchNorm2d, nn.SyncBatchNorm):
     """A BatchNorm2d whose batch, in training, is that of all processes together; same parameters, same checkpoints.
 
-    (B, C, H, W) to the same shape; B may differ between the processes. Without gradients (in validation, where the
-    processes have batches of their own number and size) it is an ordinary BatchNorm2d.
+    (B, C, H, W) to the same shape and type; B may differ between the processes. Statistics are float32 (float64 for
+    float64 maps), whatever the type of the maps. Without gradients (in validation, where the processes have batches of
+    their own number and size) it is an ordinary BatchNorm2d.
     """
+
+    process_group = None  # nn.SyncBatchNorm's: all processes
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
-            return super().forward(x)
+            return nn.BatchNorm2d.forward(self, x)
+        if x.device.type == "cuda":
+            return nn.SyncBatchNorm.forward(self, x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._over_all(x if x.dtype == torch.float64 else x.float()).to(x.dtype)
+
+    def _over_all(self, x: Tensor) -> Tensor:
         count = x.numel() / self.num_features
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         # Two sums, not one of x and x^2: the difference of two large numbers would cost the variance its digits.
-        sums = AddUp.apply(torch.cat([mean * count, mean.new_tensor([count])]))
+        sums = AddUp.apply(torch.cat([mean * count, mean.new_full((1,), count)]))
         total = sums[-1].detach()
         whole_mean = sums[:-1] / total
         whole_variance = AddUp.apply((variance + (mean - whole_mean).square()) * count) / total

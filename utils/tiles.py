@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.nested import STRIDE
+from models import STRIDE
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
-"""Time and memory of a piece of work, and what the machine can do at most."""
+"""The time of a piece of work, and what the machine can do at most."""
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,27 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from utils.devices import synchronise
+
 
 def timed(work: Callable[[], Any], device: torch.device, repeat: int, warm_up: int = 2) -> float:
     """The median of `repeat` runs in seconds, after `warm_up` that are not counted."""
     times = []
     for _ in range(warm_up + repeat):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         started = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronise(device)
         times.append(time.perf_counter() - started)
     return statistics.median(times[warm_up:])
-
-
-def peak_memory(device: torch.device) -> float:
-    """GB (1e9 bytes) at most so far: of the GPU's memory, or of this process's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def convolution_peak(device: torch.device) -> float:

@@ -14,9 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 
 def changed(args: argparse.Namespace, **changes: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **changes})
@@ -67,6 +64,9 @@ def line(row: dict[str, Any]) -> str:
 
 def grow(script: Path, args: argparse.Namespace) -> None:
     """Prints the cost of one kind of work over size, batch and number of processes, and the power law it follows."""
+    import numpy as np
+    import torch
+
     args = changed(args, only=args.only or "predict")
     sizes = (64, 128, 256, 512, 1024) if args.only == "predict" else (64, 128, 256, 512)
     for name, values, fixed in (

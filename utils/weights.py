@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,6 @@ from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
 from utils.checkpoint import explain, fill, load_checkpoint, load_state
 from utils.errors import UserError
-
-# What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "amp")
 
 
 def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
@@ -78,18 +75,6 @@ def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:
     ):
         raise UserError(f"{path}: mask_shift must be two numbers between -1 and 1, found {str(shift)[:100]}")
     return shift[0], shift[1]
-
-
-def names_authors_files(given: Collection[str]) -> bool:
-    """Whether a command line, of which the flags' names are given, names the authors' two files, not our checkpoint.
-
-    Raises:
-        UserError: if it names one of the two, or both kinds.
-    """
-    named = {"seg_weights", "recon_weights"}.intersection(given)
-    if named and ("weights" in given or len(named) < 2):
-        raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
-    return bool(named)
 
 
 def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -> SRS:

@@ -119,7 +119,7 @@ def test_lists_by_flag(tmp_path):
 
 
 FAULTS = {
-    "no source": (lambda s: s.rename(s.with_name("gone")), "raw: there is no such folder|neither mixed"),
+    "no source": (lambda s: s.rename(s.with_name("gone")), "raw was not found|neither mixed"),
     "no masks folder": (lambda s: (s / "masks").rename(s / "other"), "masks"),
     "image without mask": (lambda s: (s / "masks" / "a3.png").unlink(), r'"a3\.png": no mask in .*masks; tried a3'),
     "mask without image": (lambda s: (s / "images" / "a3.png").unlink(), r"masks/a3\.png: a mask without an image"),

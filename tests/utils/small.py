@@ -9,7 +9,7 @@ from models.dpconv import DPConv
 from models.nested import NestedEncoder, NestedUNet
 from models.srs import SRS
 from utils.errors import UserError
-from utils.sessions import library
+from utils.libraries import library
 
 
 def small_srs(encoder_bn="frozen"):

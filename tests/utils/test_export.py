@@ -17,7 +17,8 @@ from utils import export
 from utils.errors import UserError
 from utils.export import FORMATS, METADATA, export_model
 from utils.files import replacing
-from utils.sessions import has_bfloat16, library, open_openvino
+from utils.libraries import library
+from utils.sessions import has_bfloat16, open_openvino
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -184,7 +185,7 @@ def test_a_missing_library_names_the_command(monkeypatch, tmp_path, format):
 
 def test_openvino_does_not_report_home():
     need("openvino")
-    code = "import sys; from utils.sessions import library; library('openvino'); print(sorted(sys.modules))"
+    code = "import sys; from utils.libraries import library; library('openvino'); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert "'openvino'" in done.stdout and "openvino_telemetry.main" not in done.stdout
 

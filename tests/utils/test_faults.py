@@ -85,7 +85,7 @@ def test_killed_at_20_moments_it_loses_the_epoch_in_flight_at_most(start, base, 
 def run_script_of_toy(base, folder, *more):
     """As a script runs: errors are printed, the exit code tells."""
     code = (
-        "import sys; from pathlib import Path; import toy; from utils.runtime import run_script; "
+        "import sys; from pathlib import Path; import toy; from utils.script import run_script; "
         "run_script(lambda args: toy.run_in_process(*args), lambda: "
         f"(Path({str(base)!r}), Path({str(folder)!r}), {', '.join(map(str, more))}))"
     )
