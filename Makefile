@@ -30,7 +30,7 @@ DataSet/sample: | $(VENV)/.demo
 
 $(VENV)/.demo: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: PYTHON=... make")'
-	@echo "installing the requirements into $(VENV): once, a minute or more"
+	@echo "installing the requirements into $(VENV): once, minutes and 6 GB (under 2 GB with a torch for CPUs: README)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@

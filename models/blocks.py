@@ -34,7 +34,9 @@ class ChannelAttention(nn.Module):
     def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
         """The weights, from each channel's average and maximum, (B, C, 1, 1) all."""
         pooled = torch.cat([average, maximum])  # one bottleneck for both: they are small, the calls are what costs
-        return torch.sigmoid(sum(self.expand(torch.relu(self.reduce(pooled))).chunk(2)))
+        both = self.expand(torch.relu(self.reduce(pooled)))
+        count = average.shape[0]  # no chunk(2): torch.export would take the batch at hand for a constant
+        return torch.sigmoid(both[:count] + both[count:])
 
 
 class SpatialAttention(nn.Module):

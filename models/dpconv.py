@@ -77,8 +77,8 @@ class DPConv(nn.Module):
     def forward(self, x: Tensor, deep: Tensor) -> Tensor:
         """x (B, C, h, w) and deep (B, deep_channels, h', w') to (B, C, h, w)."""
         code = self.code(deep)
-        single = len(x) == 1 and not torch.is_grad_enabled()
-        if self.form == "per_sample" or (self.form == "auto" and single):
+        # Asked in this order: torch.export would take a batch that is asked for its size for a constant.
+        if self.form == "per_sample" or (self.form == "auto" and not torch.is_grad_enabled() and x.shape[0] == 1):
             return self._convolve_per_sample(x, code)
         return self._convolve_shared(x, code)
 

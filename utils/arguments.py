@@ -119,7 +119,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         group,
         "--compile",
         False,
-        "torch.compile the network: minutes at the start, worth them on GPUs (docs/performance.md)",
+        "torch.compile the training step of whole batches: minutes at the start, meant for GPUs (docs/performance.md)",
     )
     _switch(
         group,

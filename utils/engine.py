@@ -32,7 +32,7 @@ from utils.pictures import save_png
 from utils.precision import Precision
 from utils.processes import is_writer, say, world_size
 from utils.run import Means, Run
-from utils.runtime import Batch, compile_model, in_force, layout, to_device
+from utils.runtime import Batch, in_force, layout, to_device
 from utils.samples import distributions, preview
 from utils.schedule import sgd_with_poly_decay
 from utils.signals import Stopped, StopRequest
@@ -88,8 +88,6 @@ def fit(
     phase.model.to(device, memory_format=layout(settings))
     if settings.sync_bn and world_size() > 1:
         synchronise_batch_norms(phase.model)
-    if settings.compile:
-        compile_model(phase.model)
     trained = [parameter for parameter in phase.model.parameters() if parameter.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
     recorded = getattr(phase, "recorded", {})
@@ -188,8 +186,10 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             _stop_if_asked(run, stop, losses)
             run.optimizer.zero_grad(set_to_none=True)
             scaler = run.precision.scaler
+            # The last batch of an epoch may be smaller: it is not worth a compilation.
+            network = run.compiled if batches.size(run.step) == run.settings.batch_size else phase.model
             for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
-                with run.precision.autocast():
+                with run.precision.autocast(), calling(phase, network):
                     loss, figures = phase.step(to_device(part, device, layout(run.settings)))
                 losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
                 scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
@@ -251,17 +251,23 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
 
 
 @contextmanager
+def calling(phase: Phase, network: nn.Module) -> Iterator[None]:
+    """Within this context the phase calls `network` for its model."""
+    model, phase.model = phase.model, network
+    try:
+        yield
+    finally:
+        phase.model = model
+
+
+@contextmanager
 def _predicting(phase: Phase, precision: Precision) -> Iterator[None]:
     """Gives the phase the network that `evaluation.py` computes with, so that the best epoch is chosen by its figures:
     in bfloat16, batch norms that are folded round differently. For models that can be folded (`SRS.fuse`).
     """
-    trained = phase.model
-    if hasattr(trained, "fuse"):
-        phase.model = load_engine("torch", trained, precision)
-    try:
+    fuses = hasattr(phase.model, "fuse")
+    with calling(phase, load_engine("torch", phase.model, precision) if fuses else phase.model):
         yield
-    finally:
-        phase.model = trained
 
 
 def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None) -> None:

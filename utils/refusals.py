@@ -28,6 +28,8 @@ def check_training(settings: argparse.Namespace, folder: Path) -> None:
             f"--batch_size {settings.batch_size} counts the images of all {world_size()} processes: it must be at "
             "least their number"
         )
+    if settings.compile and settings.sync_bn and world_size() > 1:
+        raise UserError("--compile does not take --sync_bn: one graph cannot hold what the processes tell each other")
     base = data_folder(settings.base_dir)
     for name in (settings.train_file_dir, settings.val_file_dir):
         read_list(list_path(base, name))

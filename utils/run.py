@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
+from utils.compilation import compiled_for_training
 from utils.config import FREE_SETTINGS
 from utils.devices import widest_float
 from utils.distributed import gather
@@ -78,6 +79,7 @@ class Run:
         self.precision = Precision(settings.amp, device)
         self.name = name
         self.model = model
+        self.compiled = compiled_for_training(model, settings.compile)  # the model itself without --compile
         self.optimizer = optimizer
         self.schedule = schedule
         self.settings = settings
@@ -154,7 +156,8 @@ class Run:
     def _restore(self, previous: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(previous["optimizer"])
         self.schedule.load_state_dict(previous["schedule"])
-        self.precision.scaler.load_state_dict(previous["scaler"])
+        if previous["scaler"]:  # empty where the run computed in another format: --amp auto goes by the device
+            self.precision.scaler.load_state_dict(previous["scaler"])
         if is_writer():  # it carries on what all had added up, the others begin at nothing
             self.means.load_state_dict(previous["means"], self.device)
         _set_random_states(previous["random"])
@@ -192,7 +195,8 @@ def _random_states() -> dict[str, Any]:
         "python": [version, list(python), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
+        # Asking for them would start CUDA, on every GPU, for a run on the CPU.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 
 

@@ -7,17 +7,15 @@ import ctypes
 import gc
 import os
 import random
-import shutil
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import native
 from utils import distributed
 from utils.devices import has_tf32, pick_device
-from utils.errors import UserError
 from utils.precision import Precision
 
 Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
@@ -54,20 +52,6 @@ def layout(settings: argparse.Namespace) -> torch.memory_format:
     return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
-def compile_model(model: nn.Module) -> None:
-    """Has torch.compile (inductor) compile the model at its first batch, in place; its state dict stays as it is.
-
-    Raises:
-        UserError: on a CPU without a C++ compiler, which inductor needs.
-    """
-    compiler = os.environ.get("CXX", "c++")
-    if next(model.parameters()).device.type == "cpu" and not (shutil.which(compiler) or shutil.which("g++")):
-        raise UserError(
-            "--compile needs a C++ compiler (Debian: apt-get install g++); without --compile none is needed"
-        )
-    model.compile()
-
-
 def in_force(settings: argparse.Namespace, precision: Precision) -> str:
     """How a run computes, in a few words for the log."""
     words = ["float32" if precision.name == "off" else f"{precision.name} mixed precision"]
@@ -76,7 +60,7 @@ def in_force(settings: argparse.Namespace, precision: Precision) -> str:
     words += ["channels_last" if settings.channels_last else "NCHW"]
     suits = precision.device.type == "cpu" and settings.channels_last  # the compiled passes
     words += ["passes by g++"] if suits and native.library("training") else []
-    words += ["compiled"] if settings.compile else []
+    words += ["training step compiled"] if settings.compile else []
     words += ["deterministic"] if settings.deterministic else []
     return ", ".join(words)
 

@@ -18,7 +18,7 @@ from toy import Toy, make_data, make_loaders, run, settings
 import models
 from train_seg import Segmentation
 from utils import engine, loss_watch
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.engine import fit
 from utils.engines import load_engine
 from utils.errors import UserError
@@ -144,6 +144,25 @@ def test_signals_work_as_before_after_a_run(base, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     run(Toy(), base, tmp_path)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_run_goes_on_in_another_precision_of_auto(base, tmp_path, monkeypatch):
+    """From a card with bfloat16 to one with a gradient scaler, and back."""
+
+    class Scaled(Precision):
+        def __init__(self, amp, device):
+            super().__init__(amp, device)
+            self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0)
+
+    run(Toy(), base, tmp_path, epochs=1, amp="auto")
+    with monkeypatch.context() as patched:
+        patched.setattr("utils.run.Precision", Scaled)
+        scaled = run(Toy(), base, tmp_path, epochs=1, amp="auto", resume="yes")
+        assert scaled["epoch"] == 1
+    last = load_checkpoint(tmp_path / "last.pth", "toy")
+    assert last["scaler"] == {}, "nothing was trained since"
+    save_checkpoint(tmp_path / "last.pth", {**last, "scaler": torch.amp.GradScaler("cpu").state_dict()})
+    assert run(Toy(), base, tmp_path, epochs=1, amp="auto", resume="yes")["scaler"]
 
 
 def test_random_states_go_on_as_well(base, tmp_path):
