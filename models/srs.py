@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor, nn
 
 from models.dpconv import DPConv
-from models.folding import fold_batch_norms
 from models.nested import NestedEncoder, NestedUNet, prepare_image
 
 ENCODER_BN = ("frozen", "batch")
@@ -54,17 +51,6 @@ class SRS(nn.Module):
         super().train(mode)
         self.encoder.train(self.encoder_bn == "batch")
         return self
-
-    def fuse(self) -> SRS:
-        """A copy for prediction: batch norms folded into their convolutions; the same logits up to rounding.
-
-        With encoder_bn="batch" the encoder keeps its batch norms, which depend on the images at hand.
-        """
-        fused = copy.deepcopy(self).eval().requires_grad_(False)
-        fold_batch_norms(fused.segmenter)
-        if self.encoder_bn == "frozen":
-            fold_batch_norms(fused.encoder)
-        return fused
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What phase 2 trains: the segmenter and DPConv."""

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import native
 from utils import distributed
 from utils.errors import UserError
 from utils.precision import Precision
@@ -92,8 +91,6 @@ def in_force(settings: argparse.Namespace, precision: Precision) -> str:
     """How a run computes, in a few words for the log."""
     words = [f"{precision.name} mixed precision", f"{torch.get_num_threads()} threads"]
     words += ["channels_last" if settings.channels_last else "NCHW"]
-    suits = precision.device.type == "cpu" and settings.channels_last  # the compiled passes
-    words += ["passes by g++"] if suits and native.library("training") else []
     words += ["compiled"] if settings.compile else []
     words += ["deterministic"] if settings.deterministic else []
     return ", ".join(words)

@@ -8,15 +8,15 @@ import sys
 
 import pytest
 import torch
-
-from models import compiled_steps, native, packed_block, steps
-from models.blocks import ResidualBlock
 from models.folding import fold_batch_norms
 from models.forms import plain_forms
 from models.native import prediction
 from models.native.training import Passes
-from models.nested import up
 from models.packed import can_pack
+
+from models import compiled_steps, native, packed_block, steps
+from models.blocks import ResidualBlock
+from models.nested import up
 from utils.operators import OperatorTimes
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")

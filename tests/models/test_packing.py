@@ -3,17 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
-
-import models
-from models import packing
 from models.forms import plain_forms
 from models.narrow import _columns, conv_two_to_one
-from models.nested import down
 from models.packed import PackedConv2d, can_pack
 from models.packing import pack
 from models.pooling import spatial_maximum, spatial_mean
 from models.winograd import WORTH_IT, WinogradConv2d
+from torch import nn
+
+import models
+from models import packing
+from models.nested import down
 
 needs_packing = pytest.mark.skipif(not can_pack(torch.float32), reason="this torch has no oneDNN operators")
 

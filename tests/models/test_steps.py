@@ -6,11 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
-
-from models import columns, narrow
 from models.batch_norm import BatchNorm2d
-from models.blocks import ResidualBlock
 from models.forms import plain_forms
 from models.pooling import (
     channel_maximum,
@@ -23,6 +19,10 @@ from models.pooling import (
     where_equal_,
 )
 from models.steps import concatenate
+from torch import nn
+
+from models import columns, narrow
+from models.blocks import ResidualBlock
 
 
 @pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
