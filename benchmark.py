@@ -7,8 +7,8 @@
     python benchmark.py grow --only predict          # how the cost grows with size, batch and number of processes
 
 The plain execution of the same weights is eager, NCHW, float32, the network as `models/` has it (without
-`models/fast`), with a grouped convolution of each sample's own kernel and the system's allocator as it comes. Ours and plain run by
-turns, each time in a process of their own; the ratio is that of the medians. `of_peak` is the share of what the
+`models/fast`), with a grouped convolution of each sample's own kernel and the system's allocator as it comes. Ours and
+plain alternate, each time in a separate process; the ratio is that of the medians. `of_peak` is the share of what the
 machine's own 3x3 convolutions reach (float32, measured in the same run).
 """
 
@@ -118,9 +118,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def flops(args: argparse.Namespace, device: torch.device) -> int:
     """Floating-point operations for an image as the equations read, two for a multiplication with an addition."""
-    with prepared(changed(args, batch_size=1), plain=True, device=device) as work:
-        with FlopCounterMode(display=False) as counter:
-            work()
+    one = changed(args, batch_size=1)
+    with prepared(one, plain=True, device=device) as work, FlopCounterMode(display=False) as counter:
+        work()
     return counter.get_total_flops()
 
 

@@ -87,12 +87,12 @@ class _Torch(nn.Module):
 
 def _edits(model: nn.Module) -> list[tuple]:
     """What of a network an edit changes, but for its weights: classes, their functions, hooks and children."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks")
-    return [
-        (type(module), type(module).forward, len(own := module.__dict__), *(len(own[name]) for name in hooks))
-        + tuple(own["_modules"].values())
-        for module in model.modules()
-    ]
+    seen = []
+    for module in model.modules():
+        own = module.__dict__
+        hooks = len(own["_forward_hooks"]), len(own["_forward_pre_hooks"])
+        seen.append((type(module), type(module).forward, len(own), *hooks, *own["_modules"].values()))
+    return seen
 
 
 def _copied(model: nn.Module) -> nn.Module:
