@@ -90,7 +90,7 @@ class FastConcatenate(Concatenate):
     """The gradients are maps of their own."""
 
     def forward(self, *maps: Tensor) -> Tensor:
-        if known.nothing_in_the_way() and known.knows_container(self, FastConcatenate):
+        if known.nothing_in_the_way() and known.knows_container(self, Concatenate, FastConcatenate):
             return concatenate(maps)
         return super().forward(*maps)
 
@@ -99,7 +99,7 @@ class FastJoin(Join):
     """In prediction, upsampled where it is wanted, in one compiled pass."""
 
     def forward(self, left: Tensor, below: Tensor, *others: Tensor) -> Tensor:
-        if not (known.nothing_in_the_way() and known.knows_container(self, FastJoin)):
+        if not (known.nothing_in_the_way() and known.knows_container(self, Join, FastJoin)):
             return super().forward(left, below, *others)
         joined = None if torch.is_grad_enabled() else prediction.join(left, below, others)
         return concatenate([left, up(below), *others]) if joined is None else joined
@@ -111,7 +111,7 @@ class FastDown(Down):
     def forward(self, x: Tensor) -> Tensor:
         even = x.shape[-1] % 2 == x.shape[-2] % 2 == 0
         fast = even and not torch.is_grad_enabled() and known.nothing_in_the_way()
-        if not (fast and known.knows_container(self, FastDown)):
+        if not (fast and known.knows_container(self, Down, FastDown)):
             return super().forward(x)
         rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
         return torch.maximum(rows[..., ::2], rows[..., 1::2])
