@@ -87,7 +87,8 @@ class _Torch(nn.Module):
 
 def _edits(model: nn.Module) -> list[tuple]:
     """What of a network an edit changes, but for its weights: classes, their functions, hooks and children."""
-    seen = []
+    everywhere = torch.nn.modules.module
+    seen: list[tuple] = [(len(everywhere._global_forward_hooks), len(everywhere._global_forward_pre_hooks))]
     for module in model.modules():
         own = module.__dict__
         hooks = len(own["_forward_hooks"]), len(own["_forward_pre_hooks"])

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from models.fast import comparison
+from models.fast.known import nothing_in_the_way
 from models.fast.packed_conv import can_pack
 from models.fast.packed_network import Packing
 from models.fast.twins import KNOWN, swap, swap_back
@@ -67,6 +68,8 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
     """
     if not _has_known(network) or not can_pack(dtype):
         return network, Found(plain=_left_plain(network))
+    if not nothing_in_the_way():
+        return network, Found(why="there are hooks of all modules, or torch's own modules are edited")
     try:
         made = copy.deepcopy(network).eval().requires_grad_(False)
     except RuntimeError as error:  # parameters that are computed, such as pruned ones
