@@ -6,9 +6,9 @@
     python benchmark.py profile --only predict --img_size 256 --batch_size 1         # where the time goes
     python benchmark.py grow --only predict          # how the cost grows with size, batch and number of processes
 
-The plain execution of the same weights is eager, NCHW, float32, every block as its equations read (`models.forms`),
-with a grouped convolution of each sample's own kernel and the system's allocator as it comes. Ours and plain run by
-turns, each time in a process of their own; the ratio is that of the medians. `of_peak` is the share of what the
+The plain execution of the same weights is eager, NCHW, float32, the network as `models/` has it (without
+`models/fast`), with a grouped convolution of each sample's own kernel and the system's allocator as it comes. Ours and
+plain alternate, each time in a separate process; the ratio is that of the medians. `of_peak` is the share of what the
 machine's own 3x3 convolutions reach (float32, measured in the same run).
 """
 
@@ -18,6 +18,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds an image (median), peak memory in GB, and the share of the convolution peak."""
     import torch
 
-    from models.forms import plain_forms
     from utils.devices import peak_memory, pick_device
     from utils.runtime import spare_overheads
     from utils.timing import convolution_peak, timed
@@ -107,8 +107,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         spare_overheads()
     if args.only == "loader":
         return {"seconds_per_image": loader_seconds(args), "peak_rss_gb": peak_memory(device), "of_peak": 0.0}
-    with plain_forms(args.measure == "plain"):
-        work = prepare(args, plain=args.measure == "plain", device=device)
+    with prepared(args, plain=args.measure == "plain", device=device) as work:
         seconds = timed(work, device, args.repeat) / args.batch_size
     memory = peak_memory(device)
     share = flops(args, device) / seconds / convolution_peak(device)
@@ -119,22 +118,21 @@ def flops(args: argparse.Namespace, device: torch.device) -> int:
     """Floating-point operations for an image as the equations read, two for a multiplication with an addition."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.forms import plain_forms
-
     one = changed(args, batch_size=1)
-    # The counter's hooks do not go with a step's own use of autograd.
-    with plain_forms(), FlopCounterMode(display=False) as counter:
-        prepare(one, plain=True, device=device)()
+    with prepared(one, plain=True, device=device) as work, FlopCounterMode(display=False) as counter:
+        work()
     return counter.get_total_flops()
 
 
-def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Callable[[], Any]:
+@contextmanager
+def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Iterator[Callable[[], Any]]:
     """The work, as a function without arguments."""
     import torch
 
     from utils.engines import load_engine
     from utils.precision import Precision
     from utils.schedule import sgd_with_poly_decay
+    from utils.speed import training
 
     torch.manual_seed(0)
     precision = Precision("off" if plain else args.amp, device)
@@ -149,7 +147,7 @@ def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Call
         phase = Reconstruction(network)
     else:
         network = models.build_srs(args.variant)
-        network.dpconv.form = "per_sample" if plain else network.dpconv.form
+        network.dpconv.form = "per_sample" if plain else "shared"
         phase = Segmentation(network)
     network.to(device, memory_format=layout)
     if args.only == "predict":
@@ -159,7 +157,8 @@ def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Call
             with torch.inference_mode(), precision.autocast():
                 network(batch["image"])
 
-        return predict
+        yield predict
+        return
     network.train()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer, _ = sgd_with_poly_decay(trained, 1e-4, 1000)
@@ -172,7 +171,8 @@ def prepare(args: argparse.Namespace, plain: bool, device: torch.device) -> Call
         precision.scaler.step(optimizer)
         precision.scaler.update()
 
-    return step
+    with nullcontext() if plain else training(network, device):
+        yield step
 
 
 def loader_seconds(args: argparse.Namespace) -> float:
@@ -205,9 +205,9 @@ def profile(args: argparse.Namespace) -> None:
 
     spare_overheads()
     device = pick_device(args.device)
-    work = prepare(changed(args, only=args.only or "seg_step"), plain=False, device=device)
-    alone = timed(work, device, args.repeat)
-    print(operator_table(work, device, args.repeat))
+    with prepared(changed(args, only=args.only or "seg_step"), plain=False, device=device) as work:
+        alone = timed(work, device, args.repeat)
+        print(operator_table(work, device, args.repeat))
     print(f"{1000 * alone:9.2f}  with the time between operators, unobserved")
 
 

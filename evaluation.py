@@ -170,7 +170,8 @@ def main(args: argparse.Namespace) -> dict | list:
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
     results = evaluate(model, loader, device, precision, shift)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
-    summary |= {"settings": vars(args), "provenance": provenance(args, device)}
+    modules = {"modules": model.speed.words} if hasattr(model, "speed") else {}
+    summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
     if not is_writer():
         return summary
     print(table(summary, args.field))
@@ -181,7 +182,7 @@ def main(args: argparse.Namespace) -> dict | list:
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
-        network = network.fuse().to(device, memory_format=torch.channels_last)
+        network = network.to(device, memory_format=torch.channels_last)
         cases = look_at_cases(network, loader, results, device, precision, args.normalization, shift)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep)

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
-from models import build_reconstruction, build_srs
 from models.nested import NestedUNet
+from models.registry import build_reconstruction, build_srs
 from models.srs import SRS
 
 # Our name -> theirs, applied in this order to every key of our state dict.

@@ -1,6 +1,8 @@
 """The blocks the nested U-Net is made of (design: the SRS paper, section III, arXiv 2312.01741).
 
 Every block takes and returns maps of shape (B, C, H, W); unless its docstring says otherwise C, H and W are kept.
+What is written here is what runs. `models/fast` replaces a block on CPUs only while its source is the one that its
+faster twin was written for: change what you like, and the changed block runs.
 """
 
 from __future__ import annotations
@@ -9,11 +11,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-
-from models.batch_norm import BatchNorm2d
-from models.narrow import conv_two_to_one
-from models.pooling import channel_maximum, channel_mean, spatial_maximum, spatial_mean
-from models.steps import concatenate, conv_and_shortcut, norm_attend, norm_relu_conv
+from torch.nn.functional import relu
 
 
 class ChannelAttention(nn.Module):
@@ -29,14 +27,8 @@ class ChannelAttention(nn.Module):
         self.expand = nn.Conv2d(channels // reduction, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weigh(spatial_mean(x), spatial_maximum(x))
-
-    def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
-        """The weights, from each channel's average and maximum, (B, C, 1, 1) all."""
-        pooled = torch.cat([average, maximum])  # one bottleneck for both: they are small, the calls are what costs
-        both = self.expand(torch.relu(self.reduce(pooled)))
-        count = average.shape[0]  # no chunk(2): torch.export would take the batch at hand for a constant
-        return torch.sigmoid(both[:count] + both[count:])
+        average, maximum = mean(x, (2, 3)), spatial_maximum(x)
+        return torch.sigmoid(self.expand(relu(self.reduce(average))) + self.expand(relu(self.reduce(maximum))))
 
 
 class SpatialAttention(nn.Module):
@@ -50,11 +42,8 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weigh(channel_mean(x), channel_maximum(x))
-
-    def weigh(self, average: Tensor, maximum: Tensor) -> Tensor:
-        """The weights, from each pixel's average and maximum over the channels, (B, 1, H, W) all."""
-        return torch.sigmoid(conv_two_to_one(average, maximum, self.conv.weight))
+        average, maximum = mean(x, 1), x.max(1, keepdim=True).values
+        return torch.sigmoid(self.conv(torch.cat([average, maximum], dim=1)))
 
 
 class ResidualBlock(nn.Module):
@@ -67,19 +56,19 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.bn1 = BatchNorm2d(out_channels)
+        self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.bn2 = BatchNorm2d(out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
         self.channel_attention = ChannelAttention(out_channels)
         self.spatial_attention = SpatialAttention()
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), BatchNorm2d(out_channels))
+            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        y, shortcut = conv_and_shortcut(x, self.conv1, self.bn1, self.shortcut)
-        y = norm_relu_conv(y, self.bn1, self.conv2, self.bn2)
-        return norm_attend(y, self.bn2, shortcut, self.channel_attention, self.spatial_attention)
+        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        z = self.channel_attention(y) * y
+        return relu(self.spatial_attention(z) * z + self.shortcut(x))
 
 
 def residual_node(in_channels: int, out_channels: int, depth: int) -> nn.Sequential:
@@ -116,8 +105,15 @@ class ShuffleUp(nn.Sequential):
         super().__init__()
         self.shuffle = nn.PixelShuffle(2)
         self.conv = nn.Conv2d(in_channels // 4, out_channels, 3, padding=1)
-        self.bn = BatchNorm2d(out_channels)
+        self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
+
+
+class Concatenate(nn.Module):
+    """The channels of the maps one after the other: (B, C1, H, W), (B, C2, H, W)... to (B, C1 + C2 + ..., H, W)."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        return torch.cat(maps, dim=1)
 
 
 class BLAM(nn.Module):
@@ -130,17 +126,18 @@ class BLAM(nn.Module):
         super().__init__()
         self.low = nn.Sequential(
             nn.Conv2d(channels, channels, 1),
-            BatchNorm2d(channels),
+            nn.BatchNorm2d(channels),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1),
-            BatchNorm2d(channels),
+            nn.BatchNorm2d(channels),
             nn.ReLU(),
         )
         self.deep = EfficientChannelAttention()
-        self.join = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), BatchNorm2d(channels), nn.ReLU())
+        self.concatenate = Concatenate()
+        self.join = nn.Sequential(nn.Conv2d(2 * channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU())
 
     def forward(self, low: Tensor, deep: Tensor) -> Tensor:
-        return self.join(concatenate([self.deep(deep), self.low(low)]))
+        return self.join(self.concatenate(self.deep(deep), self.low(low)))
 
 
 class LocalContrast(nn.Module):
@@ -170,3 +167,19 @@ class LocalContrast(nn.Module):
         deviation = x - conv(x)
         spread = torch.sigmoid(conv(deviation))
         return (deviation + self.EPS) / (spread + self.EPS)
+
+
+def mean(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """The mean over `dim`, which is kept with size 1.
+
+    Summed in float32 at least: in float16, the sum over a map of 128x128 passes the largest number where its mean is 4.
+    """
+    return x.mean(dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
+
+
+def spatial_maximum(x: Tensor) -> Tensor:
+    """Each channel's maximum, (B, C, 1, 1); of equal maxima, one takes the gradient.
+
+    `max` along one dimension is parallel and deterministic on every device; pooling the whole map is not.
+    """
+    return x.flatten(2).max(2).values[:, :, None, None]

@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import forms
-from models.blocks import ChannelAttention, SpatialAttention
+from models.blocks import ChannelAttention, SpatialAttention, mean
 
-FORMS = ("auto", "shared", "per_sample")
+FORMS = ("shared", "per_sample")
 
 
 class DPConv(nn.Module):
@@ -32,8 +31,7 @@ class DPConv(nn.Module):
     and, convolution being linear, DPConv(x) = g * conv(x, W) + conv(x, V): two ordinary convolutions that all samples
     share. Both forms are exact. `form` chooses: "shared" never builds the (B, C, C, 3, 3) kernels (2.4 MB a sample at
     C = 256); "per_sample" builds them and convolves each sample with its own, as the equation of the paper reads, at
-    half the multiplications; "auto" takes what is faster, "per_sample" for the prediction of a single image, "shared"
-    for all else.
+    half the multiplications.
 
     Args:
         channels: C, of x and of the result; a multiple of `deep_channels`.
@@ -46,7 +44,7 @@ class DPConv(nn.Module):
 
     KERNEL_SIZE = 3
 
-    def __init__(self, channels: int, deep_channels: int = 64, form: str = "auto") -> None:
+    def __init__(self, channels: int, deep_channels: int = 64, form: str = "shared") -> None:
         super().__init__()
         if channels % deep_channels or deep_channels % 8:
             raise ValueError(
@@ -66,9 +64,8 @@ class DPConv(nn.Module):
         """The code g of each sample: (B, deep_channels, h, w) to (B, deep_channels)."""
         refined = self.spatial_attention(self.channel_attention(deep) * deep) * deep
         # The average is taken before the 1x1 convolution, not after: both are linear, so it is the same number, on one
-        # pixel in place of h * w; and in float32, since the sum over a map may pass float16's 65504.
-        average = refined.mean((2, 3), keepdim=True, dtype=torch.promote_types(refined.dtype, torch.float32))
-        return self.project(average.to(refined.dtype)).flatten(1)
+        # pixel in place of h * w.
+        return self.project(mean(refined, (2, 3))).flatten(1)
 
     def kernels(self, deep: Tensor) -> Tensor:
         """The generated kernels: (B, deep_channels, h, w) to (B, out = C, in = C, 3, 3)."""
@@ -76,11 +73,8 @@ class DPConv(nn.Module):
 
     def forward(self, x: Tensor, deep: Tensor) -> Tensor:
         """x (B, C, h, w) and deep (B, deep_channels, h', w') to (B, C, h, w)."""
-        code = self.code(deep)
-        # Asked in this order: torch.export would take a batch that is asked for its size for a constant.
-        if self.form == "per_sample" or (self.form == "auto" and not torch.is_grad_enabled() and x.shape[0] == 1):
-            return self._convolve_per_sample(x, code)
-        return self._convolve_shared(x, code)
+        convolve = self._convolve_per_sample if self.form == "per_sample" else self._convolve_shared
+        return convolve(x, self.code(deep))
 
     def _convolve_shared(self, x: Tensor, code: Tensor) -> Tensor:
         weights, biases = self._view(self.expand.weight), self._view(self.expand.bias)
@@ -96,12 +90,7 @@ class DPConv(nn.Module):
         return F.conv2d(stacked, kernels, padding=self.KERNEL_SIZE // 2, groups=batch).view_as(x)
 
     def _kernels(self, code: Tensor) -> Tensor:
-        if forms.plain() or torch.is_grad_enabled():
-            return self._view(self.expand(code[:, :, None, None]), len(code))
-        # A multiplication and an addition for each number take a tenth of the time. They round otherwise, and maxima
-        # tip over: the golden gradients are met with the grouped convolution.
-        gain = self._gain(code)[:, :, None, None, None]
-        return torch.addcmul(self._view(self.expand.bias), gain, self._view(self.expand.weight))
+        return self._view(self.expand(code[:, :, None, None]), len(code))
 
     def _gain(self, code: Tensor) -> Tensor:
         """What each output channel's W is multiplied by, g[o // (C / deep_channels)]: (B, C)."""

@@ -18,11 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import STRIDE, forms
-from models.batch_norm import BatchNorm2d
-from models.blocks import BLAM, LocalContrast, ResidualBlock, ShuffleUp, residual_node
-from models.native import prediction
-from models.steps import concatenate
+from models import STRIDE
+from models.blocks import BLAM, Concatenate, LocalContrast, ResidualBlock, ShuffleUp, residual_node
 
 ROWS = 4
 MIN_SIZE = STRIDE
@@ -34,20 +31,18 @@ def up(x: Tensor, factor: int = 2) -> Tensor:
         return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
 
 
-def down(x: Tensor) -> Tensor:
-    """2x2 max pooling."""
-    if forms.plain() or torch.is_grad_enabled():
+class Down(nn.Module):
+    """To the next row, 2x2 max pooling: (B, C, H, W) to (B, C, H / 2, W / 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, 2)
-    # Two passes that are a third of the time; their gradient would be divided among equal maxima.
-    rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
-    return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
-def join(left: Tensor, below: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """The channels of left, of up(below), and of the others one after the other."""
-    fast = not forms.plain() and not torch.is_grad_enabled()
-    joined = prediction.join(left, below, others) if fast else None
-    return concatenate([left, up(below), *others]) if joined is None else joined
+class Join(nn.Module):
+    """The input of a node: the channels of left, of up(below), and of the others one after the other."""
+
+    def forward(self, left: Tensor, below: Tensor, *others: Tensor) -> Tensor:
+        return torch.cat([left, up(below), *others], dim=1)
 
 
 def prepare_image(image: Tensor) -> Tensor:
@@ -80,7 +75,8 @@ class NestedEncoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], depths: Sequence[int], stem: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, padding=1), BatchNorm2d(stem), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, padding=1), nn.BatchNorm2d(stem), nn.ReLU())
+        self.down = Down()
         inputs = [stem, *widths[:-1]]
         self.nodes = nn.ModuleList(residual_node(*node) for node in zip(inputs, widths, depths, strict=True))
 
@@ -92,7 +88,7 @@ class NestedEncoder(nn.Module):
         x = self.nodes[0](x)
         pyramid = [x]
         for node in self.nodes[1:]:
-            x = node(down(x))
+            x = node(self.down(x))
             pyramid.append(x)
         return pyramid
 
@@ -102,6 +98,7 @@ class NestedDecoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], depths: Sequence[int], out_channels: int, local_contrast: bool) -> None:
         super().__init__()
+        self.down, self.join, self.concatenate = Down(), Join(), Concatenate()
         self.nodes = nn.ModuleDict()  # in the order of computation: a column from top to bottom, then the next
         for j in range(1, ROWS):
             for i in range(ROWS - j):
@@ -125,8 +122,8 @@ class NestedDecoder(nn.Module):
             i, j = map(int, name)
             others = [x[i, j - 2]] if j > 1 else []
             if i > 0:
-                others.append(down(x[i - 1, j]))
-            x[i, j] = node(join(x[i, j - 1], x[i + 1, j - 1], others))
+                others.append(self.down(x[i - 1, j]))
+            x[i, j] = node(self.join(x[i, j - 1], x[i + 1, j - 1], *others))
         return [x[i, ROWS - 1 - i] for i in range(ROWS)]
 
     def _fuse_rows(self, last: Sequence[Tensor]) -> Tensor:
@@ -137,7 +134,7 @@ class NestedDecoder(nn.Module):
             fused = self.fuse[i](low=self.contrast[i](last[i]), deep=self.shuffle[i](fused))
             # Row 0 is at full size and of the top's width already.
             tops.append(fused if i == 0 else up(self.to_top[str(i)](fused), 2**i))
-        return self.top(concatenate(tops[::-1]))
+        return self.top(self.concatenate(*tops[::-1]))
 
 
 class NestedUNet(nn.Module):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import Tensor, nn
 
 from models import ENCODER_BN
 from models.dpconv import DPConv
-from models.folding import fold_batch_norms
 from models.nested import NestedEncoder, NestedUNet, prepare_image
 
 
@@ -53,17 +50,6 @@ class SRS(nn.Module):
         super().train(mode)
         self.encoder.train(self.encoder_bn == "batch")
         return self
-
-    def fuse(self) -> SRS:
-        """A copy for prediction: batch norms folded into their convolutions; the same logits up to rounding.
-
-        With encoder_bn="batch" the encoder keeps its batch norms, which depend on the images at hand.
-        """
-        fused = copy.deepcopy(self).eval().requires_grad_(False)
-        fold_batch_norms(fused.segmenter)
-        if self.encoder_bn == "frozen":
-            fold_batch_norms(fused.encoder)
-        return fused
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What phase 2 trains: the segmenter and DPConv."""

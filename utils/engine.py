@@ -10,7 +10,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +25,6 @@ from utils.checkpoint import fill, load_checkpoint
 from utils.config import describe
 from utils.devices import repeating_sizes
 from utils.distributed import add_gradients, highest, same_weights, wait_for_all
-from utils.engines import load_engine
 from utils.logs import RunLog
 from utils.loss_watch import LossWatch, not_finite
 from utils.pictures import save_png
@@ -36,6 +35,7 @@ from utils.runtime import Batch, in_force, layout, to_device
 from utils.samples import distributions, preview
 from utils.schedule import sgd_with_poly_decay
 from utils.signals import Stopped, StopRequest
+from utils.speed import Speed, prediction, say_once, training
 from utils.sync_batch_norm import synchronise_batch_norms
 
 COLLAPSED = 10  # epochs of nothing, or everything, predicted after which the run says so
@@ -99,12 +99,17 @@ def fit(
         fill(phase.model, load_checkpoint(path, phase.name)["model"], path)
         say(f"a new run, from the weights of {path}")
     same_weights(phase.model)
+    phase.model.train()
+    with _training(phase, settings, device) as speed:  # compared with the plain network before anything is computed
+        run.provenance["modules"] = speed.words
     processes = f" in {world_size()} processes" if world_size() > 1 else ""
     say(
         f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, batches of "
         f"{settings.batch_size}{processes}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on "
-        f"{device.type} ({in_force(settings, run.precision)}); writes to {folder}"
+        f"{device.type} ({in_force(settings, run.precision)}; {speed.words}); writes to {folder}"
     )
+    if speed.warning:
+        say(f"warning: {speed.warning}")
     log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
     try:
         with StopRequest(patient=world_size() > 1) as stop:
@@ -181,7 +186,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
     losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
     bar = tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
-    with bar, repeating_sizes():
+    with _training(phase, run.settings, device), bar, repeating_sizes():
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
             run.optimizer.zero_grad(set_to_none=True)
@@ -250,6 +255,12 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     return figures
 
 
+def _training(phase: Phase, settings: argparse.Namespace, device: torch.device) -> AbstractContextManager[Speed]:
+    """Gives the phase's network its faster modules."""
+    alone = not (settings.sync_bn and world_size() > 1)
+    return training(phase.model, device, compiled=settings.compile, alone=alone)
+
+
 @contextmanager
 def calling(phase: Phase, network: nn.Module) -> Iterator[None]:
     """Within this context the phase calls `network` for its model."""
@@ -263,10 +274,12 @@ def calling(phase: Phase, network: nn.Module) -> Iterator[None]:
 @contextmanager
 def _predicting(phase: Phase, precision: Precision) -> Iterator[None]:
     """Gives the phase the network that `evaluation.py` computes with, so that the best epoch is chosen by its figures:
-    in bfloat16, batch norms that are folded round differently. For models that can be folded (`SRS.fuse`).
+    in bfloat16, batch norms that are folded round differently.
     """
-    fuses = hasattr(phase.model, "fuse")
-    with calling(phase, load_engine("torch", phase.model, precision) if fuses else phase.model):
+    network, speed = prediction(phase.model, precision)
+    if speed.warning:
+        say_once(f"warning: in validation {speed.warning}")
+    with calling(phase, network):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 
 from models import SRS
 from models.nested import prepare_image
-from models.packing import pack
 from utils.arguments import ENGINES
 from utils.errors import UserError
 from utils.export import FORMATS, export_model
@@ -19,12 +19,13 @@ from utils.libraries import library
 from utils.precision import Precision
 from utils.processes import say
 from utils.sessions import Run, has_bfloat16, open_onnx, open_openvino
+from utils.speed import prediction, say_once
 
 
 def load_engine(
     name: str, model: SRS, precision: Precision, threads: int | None = None, normalization: str = "imagenet"
 ) -> nn.Module:
-    """The network, fused and ready to predict: a call takes images (B, 1 or 3, H, W) float32 to logits (B, 1, H, W).
+    """The network, ready to predict: a call takes images (B, 1 or 3, H, W) float32 to logits (B, 1, H, W).
 
         predict = load_engine("openvino", model, Precision("bf16", torch.device("cpu")), threads=2)
         logits = predict(images)
@@ -35,7 +36,7 @@ def load_engine(
 
     Args:
         name: one of `ENGINES`.
-        model: stays as it is.
+        model: stays as it is; weights that it gets later are not seen.
         precision: where and in which number format to compute; "off" is float32 in every engine.
         threads: of onnxruntime and openvino; torch's own number if not given (--threads, OMP_NUM_THREADS, the cores).
         normalization: "imagenet" or "authors", what `model` was trained with.
@@ -60,17 +61,47 @@ def load_engine(
 
 
 class _Torch(nn.Module):
+    """`speed` says what runs the network."""
+
     def __init__(self, model: SRS, precision: Precision) -> None:
         super().__init__()
-        self.network = model.fuse().to(precision.device, memory_format=torch.channels_last)
-        if precision.device.type == "cpu":
-            pack(self.network, precision.dtype)
         self.precision = precision
+        self.__dict__["model"] = model  # not a child of this module
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self.seen = _edits(self.model)
+        self.network, self.speed = prediction(self.model, self.precision)
+        if self.speed.warning:
+            say_once(f"warning: {self.speed.warning}")
+        if self.network is self.model:
+            self.network = _copied(self.model).eval().to(self.precision.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
+        if self.seen != _edits(self.model):  # a hook on the model that was passed has its effect
+            with torch.inference_mode(False):
+                self._prepare()
         with self.precision.autocast():
             return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+
+
+def _edits(model: nn.Module) -> list[tuple]:
+    """What of a network an edit changes, but for its weights: classes, their functions, hooks and children."""
+    everywhere = torch.nn.modules.module
+    seen: list[tuple] = [(len(everywhere._global_forward_hooks), len(everywhere._global_forward_pre_hooks))]
+    for module in model.modules():
+        own = module.__dict__
+        hooks = len(own["_forward_hooks"]), len(own["_forward_pre_hooks"])
+        seen.append((type(module), type(module).forward, len(own), *hooks, *own["_modules"].values()))
+    return seen
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError:  # parameters that are computed, such as pruned ones
+        return model
 
 
 class _Exported(nn.Module):

@@ -1,11 +1,12 @@
 """SRS as a file for other programs: ONNX, OpenVINO or TorchScript, for any batch and any size, checked against torch.
 
 A file takes images (B, 3, H, W) float32, normalised, H and W at least 8, and gives logits (B, 1, H, W) float32. It
-holds the fused network (`SRS.fuse`), padding and cropping included.
+holds the network as `models/` has it, padding and cropping included.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 import warnings
@@ -77,16 +78,16 @@ def export_model(
     kind = FORMATS[format]
     if path.suffix != kind.suffix:
         raise UserError(f"{path}: a file of --format {format} ends in {kind.suffix}")
-    fused = model.fuse().cpu()
+    plain = copy.deepcopy(model).eval().cpu()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         written = Path(scratch) / f"model{kind.suffix}"
         try:
             with warnings.catch_warnings():
                 # That tracing is deprecated, and may take sizes for constants: the comparison sees whether it has.
                 warnings.simplefilter("ignore")
-                kind.write(_for_tracing(fused), written, metadata)
+                kind.write(_for_tracing(plain), written, metadata)
                 run = kind.open(written, torch.get_num_threads())
-            largest = _compare(fused, run, normalization, path, say)
+            largest = _compare(plain, run, normalization, path, say)
         except UserError:
             raise
         except Exception as error:  # each library raises types of its own
@@ -96,13 +97,13 @@ def export_model(
     return largest
 
 
-def _for_tracing(fused: SRS) -> SRS:
+def _for_tracing(plain: SRS) -> SRS:
     """The network in operations that do not depend on the batch at hand, and that every format has."""
-    network = fused.fuse()  # a copy
+    network = copy.deepcopy(plain)
     network.dpconv.form = "shared"
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
+            if type(child) is nn.BatchNorm2d and (child.training or child.running_mean is None):
                 setattr(module, name, _BatchStatistics(child))
     return network
 
@@ -117,17 +118,17 @@ def _pictures(batch: int, size: tuple[int, int], normalization: str) -> Tensor:
     return images[:, :, top : top + size[0], : size[1]].contiguous()
 
 
-def _compare(fused: SRS, run: Run, normalization: str, path: Path, say: Callable[[str], object]) -> float:
+def _compare(plain: SRS, run: Run, normalization: str, path: Path, say: Callable[[str], object]) -> float:
     """The largest difference, as a share of the largest logit; a line for each comparison."""
     largest = 0.0
     for size in SIZES:
         for batch in BATCHES:
             images = _pictures(batch, size, normalization)
-            expected, found = fused(images), run(images)
+            expected, found = plain(images), run(images)
             difference = _difference(found, expected)
             say(f"  {batch} x 3 x {size[0]} x {size[1]}: differs from torch by {difference:.1e} of the largest logit")
             if not difference <= TOLERANCE:  # not a number is not, either
-                rounding = _difference(expected, fused.double()(images.double()))
+                rounding = _difference(expected, copy.deepcopy(plain).double()(images.double()))
                 raise UserError(
                     f"{path} was not written: on {batch} image(s) of {size[0]}x{size[1]} pixels what was exported "
                     f"differs from torch by {difference:.1e} of the largest logit, over {TOLERANCE:g} (torch in "

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import native
+try:
+    from models.fast import native
+except ModuleNotFoundError:  # there are no compiled passes to be told of
+    native = None
 
 
 class OperatorTimes(TorchDispatchMode):
-    """Times each operator and each pass of `models.native` while it is entered: `times` holds [calls, seconds] by
+    """Times each operator and each pass of `models.fast.native` while it is entered: `times` holds [calls, seconds] by
     operator and shapes.
 
     torch.profiler's records are many enough to change what they measure: a step at 256x256 takes twice its time.
@@ -27,11 +30,13 @@ class OperatorTimes(TorchDispatchMode):
         self.times: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
 
     def __enter__(self) -> OperatorTimes:
-        native.observer = lambda name, x, seconds: self._add(name, (x,), seconds)
+        if native:
+            native.observer = lambda name, x, seconds: self._add(name, (x,), seconds)
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        native.observer = None
+        if native:
+            native.observer = None
         super().__exit__(*error)
 
     def __torch_dispatch__(

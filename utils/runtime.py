@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models import native
 from utils import distributed
 from utils.devices import has_tf32, pick_device
 from utils.precision import Precision
@@ -58,8 +57,6 @@ def in_force(settings: argparse.Namespace, precision: Precision) -> str:
     words += [f"TF32 {'allowed' if has_tf32() else 'off'}"] if precision.device.type == "cuda" else []
     words += [f"{torch.get_num_threads()} threads"]
     words += ["channels_last" if settings.channels_last else "NCHW"]
-    suits = precision.device.type == "cpu" and settings.channels_last  # the compiled passes
-    words += ["passes by g++"] if suits and native.library("training") else []
     words += ["training step compiled"] if settings.compile else []
     words += ["deterministic"] if settings.deterministic else []
     return ", ".join(words)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.batch_norm import BatchNorm2d
 from utils.distributed import AddUp
 
 
@@ -48,5 +47,5 @@ class SyncBatchNorm2d(nn.BatchNorm2d, nn.SyncBatchNorm):
 def synchronise_batch_norms(model: nn.Module) -> None:
     """Makes every batch norm of the model a SyncBatchNorm2d, in place."""
     for module in model.modules():
-        if type(module) in (nn.BatchNorm2d, BatchNorm2d):
+        if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncBatchNorm2d  # it differs in `forward` alone

@@ -30,17 +30,13 @@ def test_both_forms_agree_in_values_and_gradients():
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-def test_auto_builds_the_kernels_of_a_single_image_alone(monkeypatch):
+def test_the_shared_form_builds_no_kernels(monkeypatch):
     dpconv = DPConv(16, 8)
-    built = []
-    monkeypatch.setattr(dpconv, "_kernels", lambda code: built.append(len(code)) or DPConv._kernels(dpconv, code))
-    for batch in (1, 2):
-        x, deep = inputs(batch)
-        dpconv(x, deep)
-        with torch.inference_mode():
-            out = dpconv(x, deep)
-    assert built == [1]
-    torch.testing.assert_close(out, run(dpconv, "per_sample", x, deep)[0])
+    monkeypatch.setattr(dpconv.expand, "forward", None)
+    dpconv(*inputs())
+    dpconv.form = "per_sample"
+    with pytest.raises(TypeError):
+        dpconv(*inputs())
 
 
 def test_is_a_convolution_with_the_returned_kernels():
@@ -90,5 +86,5 @@ def test_channels_that_do_not_fit(channels, deep_channels):
 
 
 def test_unknown_form():
-    with pytest.raises(ValueError, match="auto, shared, per_sample"):
+    with pytest.raises(ValueError, match="shared, per_sample"):
         DPConv(16, 8, form="fast")

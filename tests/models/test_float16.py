@@ -8,10 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.blocks import ChannelAttention, ResidualBlock, SpatialAttention
+from models.blocks import ChannelAttention, ResidualBlock, SpatialAttention, mean
 from models.dpconv import DPConv
-from models.forms import plain_forms
-from models.pooling import channel_mean, spatial_mean
 
 TOLERANCE = 2e-3  # of float16, which has 11 bits
 
@@ -21,34 +19,16 @@ def maps(channels=64, size=128, mean=4.1):
     return mean + torch.randn(1, channels, size, size, generator=generator)
 
 
-@pytest.fixture(params=["plain", "fast"])
-def _form(request):
-    with plain_forms(request.param == "plain"):
-        yield
+@pytest.mark.parametrize(("x", "dim"), [(maps(16), (2, 3)), (maps(256, 8, mean=400.0), 1)])
+def test_means(x, dim):
+    found = mean(x.half(), dim)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), x.mean(dim, keepdim=True), rtol=TOLERANCE, atol=0)
 
 
-@pytest.mark.usefixtures("_form")
-@pytest.mark.parametrize("channels", [16, 64])
-def test_means_over_the_pixels(channels):
-    x = maps(channels)
-    for grad in (True, False):
-        with torch.set_grad_enabled(grad):
-            found = spatial_mean(x.half())
-        assert found.dtype == torch.float16
-        torch.testing.assert_close(found.float(), x.mean((2, 3), keepdim=True), rtol=TOLERANCE, atol=0)
-
-
-@pytest.mark.usefixtures("_form")
-def test_means_over_the_channels():
-    x = maps(256, 8, mean=400.0)  # their sum passes 65504
-    found = channel_mean(x.half())
-    torch.testing.assert_close(found.float(), x.mean(1, keepdim=True), rtol=TOLERANCE, atol=0)
-
-
-@pytest.mark.usefixtures("_form")
-@pytest.mark.parametrize(("block", "mean"), [(ChannelAttention(64), 4.1), (SpatialAttention(), 4.1)])
-def test_attention(block, mean):
-    x = maps(mean=mean)
+@pytest.mark.parametrize(("block", "level"), [(ChannelAttention(64), 4.1), (SpatialAttention(), 4.1)])
+def test_attention(block, level):
+    x = maps(mean=level)
     with torch.no_grad():
         expected = block(x)
         with torch.autocast("cpu", torch.float16):
@@ -56,7 +36,6 @@ def test_attention(block, mean):
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=5e-3)
 
 
-@pytest.mark.usefixtures("_form")
 def test_the_code_of_dpconv():
     torch.manual_seed(0)
     dpconv = DPConv(64, 64)
@@ -68,7 +47,6 @@ def test_the_code_of_dpconv():
     torch.testing.assert_close(found.float(), expected, rtol=0.01, atol=0.01 * expected.abs().max().item())
 
 
-@pytest.mark.usefixtures("_form")
 def test_a_training_step_of_a_block_with_large_features():
     """Result and gradients are numbers, near those of float32."""
     torch.manual_seed(0)

@@ -98,29 +98,3 @@ def test_one_encoder_serves_both_variants():
     encoder = models.build_reconstruction("srs").encode
     for variant in models.VARIANTS:
         assert models.build_srs(variant, encoder=encoder)(torch.zeros(1, 3, 16, 16)).shape == (1, 1, 16, 16)
-
-
-def with_statistics(srs):
-    """The network with batch norms that have seen something."""
-    srs.train()
-    for _ in range(3):
-        srs(torch.randn(4, 3, 32, 32) * 3 + 1)
-    for module in srs.encoder.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean, -1, 1)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    return srs
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("encoder_bn", models.ENCODER_BN)
-def test_fused_for_prediction_it_is_the_same_function(make, encoder_bn):
-    srs = with_statistics(make(encoder_bn))
-    state = copy.deepcopy(srs.state_dict())
-    fused = srs.fuse()
-    image = torch.randn(2, 3, 40, 32)
-    expected = srs.eval()(image)
-    assert (fused(image) - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert all(torch.equal(value, state[name]) for name, value in srs.state_dict().items())
-    left = [name for name, module in fused.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    assert not [name for name in left if encoder_bn == "frozen" or not name.startswith("encoder.")]

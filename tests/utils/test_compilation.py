@@ -12,7 +12,6 @@ from toy import Toy, make_data, run
 
 import train_recon
 import train_seg
-from models.forms import plain_forms
 from models.nested import NestedUNet
 from utils import compilation
 from utils.compilation import compiled_for_training
@@ -43,7 +42,7 @@ def step(phase, network, amp):
 @pytest.mark.parametrize("amp", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["recon", "seg"])
 def test_a_training_step_is_one_graph(name, amp):
-    """fullgraph: a graph break is an error. Loss and gradients are those of the plain forms."""
+    """fullgraph: a graph break is an error. Loss and gradients are those of the network itself."""
     torch._dynamo.reset()
     phase = phase_of(name)
     network = phase.model.train()
@@ -51,8 +50,7 @@ def test_a_training_step_is_one_graph(name, amp):
     found, gradients = step(phase, torch.compile(network, backend=counter, fullgraph=True), amp)
     assert counter.frame_count == 1
     phase = phase_of(name)
-    with plain_forms():
-        expected, references = step(phase, phase.model.train(), amp)
+    expected, references = step(phase, phase.model.train(), amp)
     assert found == pytest.approx(expected, rel=2e-2 if amp else 1e-5)
     total = torch.cat([gradient.flatten() for gradient in gradients])
     reference = torch.cat([gradient.flatten() for gradient in references])
@@ -80,12 +78,11 @@ def test_nothing_is_compiled_without_the_flag():
 
 def test_export_takes_any_batch_and_any_size_of_whole_deep_pixels():
     network = small_srs()
-    network.dpconv.form = "shared"
     sides = {axis: 8 * Dim(name, min=2, max=512) for axis, name in ((2, "rows"), (3, "columns"))}
     shapes = {"image": {0: Dim("batch", min=1, max=64), **sides}}
     program = export(network, (torch.randn(2, 3, 32, 48),), dynamic_shapes=shapes, strict=False).module()
     for shape in ((1, 3, 16, 16), (3, 3, 64, 24)):
         image = torch.randn(shape)
-        with plain_forms(), torch.no_grad():
+        with torch.no_grad():
             expected = network(image)
         torch.testing.assert_close(program(image), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())

@@ -338,7 +338,7 @@ def test_validation_predicts_as_evaluation_does():
     with torch.inference_mode(), precision.autocast():
         unfolded = model(images)
         with pytest.raises(Stopped), engine._predicting(phase, precision):
-            logits = phase.model(images)
+            logits = phase.model(images).float()
             raise Stopped(2, "in the validation")
     assert torch.equal(logits, load_engine("torch", model, precision)(images))
     assert not torch.equal(logits, unfolded)

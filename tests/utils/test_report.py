@@ -270,7 +270,7 @@ def test_inside_is_what_the_network_does(encoder_bn):
     model.dpconv.register_forward_hook(lambda module, inputs, output: seen.update(x=inputs[0], change=output))
     with torch.no_grad():
         model(image)
-    view = look_inside(model.fuse(), image)
+    view = look_inside(model, image)
     assert view.before.shape == view.deep.shape == (3, 4)
     after = (seen["x"] + seen["change"])[0].mean(0).numpy()
     assert np.allclose(view.after, after, rtol=1e-3, atol=1e-3)

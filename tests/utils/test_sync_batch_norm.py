@@ -1,18 +1,14 @@
 """Which batch norms are synchronised; that the numbers are right is in tests/test_distributed.py."""
 
-import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from models.batch_norm import BatchNorm2d
-from models.folding import fold_batch_norms
 from utils.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norms
 
 
-@pytest.mark.parametrize("kind", [BatchNorm2d, nn.BatchNorm2d])
-def test_ours_and_those_of_a_users_network(kind):
-    network = nn.Sequential(nn.Conv2d(3, 8, 1), kind(8))
+def test_ordinary_batch_norms():
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
     synchronise_batch_norms(network)
     assert type(network[1]) is SyncBatchNorm2d
 
@@ -37,10 +33,3 @@ def test_torchs_own_finds_all_that_it_reads():
     x = torch.randn(3, 8, 4, 4)
     assert torch.equal(nn.SyncBatchNorm.forward(network[0], x), ordinary(x))
     assert torch.equal(network[0].running_var, ordinary.running_var) and network[0].process_group is None
-
-
-def test_they_are_folded_for_prediction():
-    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
-    synchronise_batch_norms(network)
-    fold_batch_norms(network.eval())
-    assert type(network[1]) is nn.Identity

@@ -9,14 +9,14 @@ import sys
 import pytest
 import torch
 
-from models import compiled_steps, native, packed_block, steps
 from models.blocks import ResidualBlock
-from models.folding import fold_batch_norms
-from models.forms import plain_forms
-from models.native import prediction
-from models.native.training import Passes
+from models.fast import native, norm_passes, packed_network
+from models.fast.native import prediction
+from models.fast.native.training import Passes
+from models.fast.norm_passes import CompiledNorm, norm_pass
+from models.fast.packed_conv import can_pack
+from models.fast.twins import swap
 from models.nested import up
-from models.packed import can_pack
 from utils.operators import OperatorTimes
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")
@@ -111,11 +111,9 @@ def test_blocks_give_the_same_with_a_compiler_and_without(monkeypatch, library, 
     blocks = [ResidualBlock(24, 16), ResidualBlock(16, 16)]
     for block in blocks:
         block.eval().requires_grad_(False)
-        fold_batch_norms(block)
     x = torch.randn(2, 24, 16, 32).to(memory_format=torch.channels_last)
-    with plain_forms():
-        expected = blocks[1](blocks[0](x))
-    node = packed_block.PackedNode(blocks, dtype)
+    expected = blocks[1](blocks[0](x))
+    node = packed_network.PackedNode(blocks, dtype)
     error = 1e-5 if dtype == torch.float32 else 0.02
     with_compiler = node(x)
     monkeypatch.setattr(shutil, "which", lambda name: None)
@@ -213,12 +211,10 @@ def a_step(inputs, channels, size=(16, 40)):
 def test_a_compiled_training_step_equals_the_plain_one(monkeypatch, inputs, channels):
     block, x, gradient = a_step(inputs, channels)
     precise = copy.deepcopy(block).double()
-    assert compiled_steps.compiled(x if inputs in native.CHANNELS else gradient)
-    for name in ("_NormReLUConv", "_NormAttend"):
-        monkeypatch.setattr(steps, name, None)  # they would do it otherwise
+    monkeypatch.setattr(norm_passes, "TorchNorm", None)  # it would do it otherwise
+    assert swap(block)
     ours = trained_step(block, x, gradient)
-    with plain_forms():
-        theirs = trained_step(precise, x.double(), gradient.double())
+    theirs = trained_step(precise, x.double(), gradient.double())
     assert ours.keys() == theirs.keys() and len(ours) >= 19
     for name, expected in theirs.items():
         biases = name.endswith(("conv1.bias", "conv2.bias", "shortcut.0.bias"))  # zero, up to rounding
@@ -229,12 +225,12 @@ def test_a_compiled_training_step_equals_the_plain_one(monkeypatch, inputs, chan
 @needs_compiler
 def test_a_compiled_training_step_is_as_exact_in_bfloat16(monkeypatch):
     block, x, gradient = a_step(16, 16)
-    plain, torchs = copy.deepcopy(block), copy.deepcopy(block)
-    with plain_forms():
-        expected = trained_step(plain, x, gradient)["out"]
+    torchs = copy.deepcopy(block)
+    expected = trained_step(copy.deepcopy(block), x, gradient)["out"]
+    swap(block), swap(torchs)
     with torch.autocast("cpu", torch.bfloat16):
         ours = trained_step(block, x, gradient.bfloat16())
-        monkeypatch.setattr(steps, "compiled", lambda x: False)
+        monkeypatch.setattr(Passes, "suit", lambda x: False)
         theirs = trained_step(torchs, x, gradient.bfloat16())
     assert ours["out"].dtype == torch.bfloat16
     error, torch_error = ((each["out"] - expected).square().mean().sqrt() for each in (ours, theirs))
@@ -244,13 +240,14 @@ def test_a_compiled_training_step_is_as_exact_in_bfloat16(monkeypatch):
 @needs_compiler
 def test_a_compiled_training_step_is_the_same_with_every_number_of_threads():
     block, _, gradient = a_step(16, 16)
-    normed = compiled_steps._Norm(gradient, block.bn1, extremes=True)
+    normed = norm_pass(gradient, block.bn1, attended=True)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        again = compiled_steps._Norm(gradient, block.bn1, extremes=True)
+        again = norm_pass(gradient, block.bn1, attended=True)
     finally:
         torch.set_num_threads(before)
+    assert isinstance(normed, CompiledNorm)
     for name in ("numbers", "extreme", "where", "rstd"):
         assert torch.equal(getattr(normed, name), getattr(again, name))
 
@@ -261,7 +258,7 @@ def test_statistics_far_from_zero(size):
     torch.manual_seed(0)
     x = (1000 + torch.randn(3, 16, *size)).to(memory_format=torch.channels_last)
     norm = ResidualBlock(16, 16).bn1
-    normed = compiled_steps._Norm(x, norm, extremes=True)
+    normed = CompiledNorm(x, norm, attended=True)
     variance, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
     assert torch.allclose(normed.mean.double(), mean, rtol=5e-7)
     assert torch.allclose(normed.rstd.double(), (variance + norm.eps).rsqrt(), rtol=1e-4)
@@ -288,6 +285,7 @@ def test_other_maps_have_no_passes(other):
 @needs_compiler
 def test_passes_stand_in_a_profile():
     block, x, gradient = a_step(16, 16)
+    swap(block)
     with OperatorTimes(torch.device("cpu")) as operators:
         trained_step(block, x, gradient)
     calls, seconds = operators.times["srs_norm_relu", "5x16x16x40"]

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.packed import PackedConv2d
+from models.fast import worth_it
+from models.fast.packed_conv import PackedConv2d
 
 GROUP = 4  # rows of the result
-WORTH_IT = 1 << 25  # pixels * channels in * channels out, from which on it pays
 
 # The interpolation points are 0, 1, -1, 2, -2 and infinity.
 _SUMS = torch.tensor(
@@ -59,7 +59,7 @@ class WinogradConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         groups = height // GROUP
-        if height % GROUP or groups < 2 or height * width * channels * self.channels < WORTH_IT:
+        if height % GROUP or groups < 2 or height * width * channels * self.channels < worth_it.WINOGRAD_PRODUCTS:
             return self.direct(x)
         y = x.new_empty(batch, groups, GROUP, width * self.channels)
         for image, rows in zip(x, y, strict=True):  # one by one, for the sake of the cache

@@ -11,16 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models import forms
+from models.fast import worth_it
 
 CHANNELS = 64  # from which on nothing is gained
-WORTH_IT = 1 << 15  # pixels of the batch from which on it pays
 
 
 def foldable(x: Tensor) -> int:
     """How many columns of x, (B, C, H, W), to fold into channels; 1 where it does not pay or cannot be done."""
     columns = CHANNELS // x.shape[1]
-    if forms.plain() or columns < 2 or x.shape[3] % columns or x.numel() // x.shape[1] < WORTH_IT:
+    if columns < 2 or x.shape[3] % columns or x.numel() // x.shape[1] < worth_it.FOLDING_PIXELS:
         return 1
     in_order = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
     return columns if in_order else 1

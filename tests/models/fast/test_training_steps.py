@@ -1,4 +1,4 @@
-"""The steps of autograd equal the plain forms they stand for."""
+"""The steps of autograd, and what they are made of, equal the plain modules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from models import columns, narrow
-from models.batch_norm import BatchNorm2d
-from models.blocks import ResidualBlock
-from models.forms import plain_forms
-from models.pooling import (
+from models.blocks import Concatenate, ResidualBlock
+from models.fast import columns, narrow_conv, worth_it
+from models.fast.pooling import (
     channel_maximum,
     channel_mean,
     channel_sum,
@@ -22,7 +20,7 @@ from models.pooling import (
     spread,
     where_equal_,
 )
-from models.steps import concatenate
+from models.fast.twins import FastBatchNorm2d, FastConcatenate, FastResidualBlock, swap
 
 
 @pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
@@ -40,8 +38,7 @@ def run(block, x, gradient):
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(16, 16), (24, 16), (8, 64), (72, 16)])
 def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
-    monkeypatch.setattr(columns, "WORTH_IT", 0)
-    monkeypatch.setattr(narrow, "WORTH_IT", 0)
+    monkeypatch.setattr(worth_it, "FOLDING_PIXELS", 0)
     torch.manual_seed(0)
     block = ResidualBlock(inputs, outputs).double().to(memory_format=layout)
     for norm in (block.bn1, block.bn2):
@@ -50,11 +47,10 @@ def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
     for width in (7, 16):  # one that eight columns do not divide, one that they do
         x = torch.randn(3, inputs, 10, width, dtype=torch.float64).to(memory_format=layout)
         gradient = torch.randn(3, outputs, 10, width, dtype=torch.float64)
-        plain = copy.deepcopy(block)
-        ours = run(block, x, gradient)
-        with plain_forms():
-            theirs = run(plain, x, gradient)
-        block.zero_grad()
+        ours, plain = copy.deepcopy(block), copy.deepcopy(block)
+        swap(ours)
+        assert type(ours) is FastResidualBlock and ours.state_dict().keys() == plain.state_dict().keys()
+        ours, theirs = run(ours, x, gradient), run(plain, x, gradient)
         assert len(ours) == len(theirs) >= 19
         for a, b in zip(ours, theirs, strict=True):
             assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
@@ -62,6 +58,7 @@ def test_a_block_equals_its_plain_form(monkeypatch, layout, inputs, outputs):
 
 def test_biases_that_a_norm_takes_away_have_no_gradient():
     block = ResidualBlock(8, 16)
+    swap(block)
     block(torch.randn(2, 8, 6, 6)).sum().backward()
     assert all(not conv.bias.grad.any() for conv in (block.conv1, block.conv2, block.shortcut[0]))
     for norm, conv in ((block.bn2, block.conv2), (block.shortcut[1], block.shortcut[0])):
@@ -72,10 +69,9 @@ def test_biases_that_a_norm_takes_away_have_no_gradient():
         norm.train()
 
 
-def test_a_step_keeps_the_convolutions_outputs_alone():
-    def kept():
+def test_a_step_keeps_fewer_maps():
+    def kept(block):
         sizes = {}
-        block = ResidualBlock(16, 16)
         x = torch.randn(2, 16, 32, 32, requires_grad=True)
 
         def pack(tensor):
@@ -86,29 +82,45 @@ def test_a_step_keeps_the_convolutions_outputs_alone():
             out = block(x)
         return sum(size == out.numel() for size in sizes.values())
 
-    assert kept() == 4  # the input, both convolutions' outputs, the result
-    with plain_forms():
-        assert kept() >= 6
+    plain, fast = ResidualBlock(16, 16), ResidualBlock(16, 16)
+    swap(fast)
+    assert kept(fast) <= 4 < 6 <= kept(plain)
 
 
-@pytest.mark.parametrize("prepare", ["eval", "frozen norms", "no gradients"])
-def test_what_cannot_be_a_step_takes_the_plain_form(prepare):
+@pytest.mark.parametrize("prepare", ["eval", "frozen norms", "no gradients", "one norm in eval"])
+def test_what_cannot_be_a_step_is_plain(prepare):
+    torch.manual_seed(0)
     block = ResidualBlock(8, 8)
     if prepare == "eval":
         block.eval()
     elif prepare == "frozen norms":
         block.requires_grad_(False)
-    before = copy.deepcopy(block.state_dict())
+    elif prepare == "one norm in eval":
+        block.bn1.eval()
+    fast = copy.deepcopy(block)
+    swap(fast)
+    x = torch.randn(2, 8, 8, 8)
     with torch.set_grad_enabled(prepare != "no gradients"):
-        out = block(torch.randn(2, 8, 8, 8))
-    assert "Norm" not in type(out.grad_fn).__name__
-    assert torch.equal(block.bn1.running_mean, before["bn1.running_mean"]) == (prepare == "eval")
+        out, expected = fast(x), block(x)
+    assert torch.allclose(out, expected, rtol=1e-5, atol=1e-5) and out.requires_grad == expected.requires_grad
+    assert torch.allclose(fast.bn1.running_mean, block.bn1.running_mean)
+    assert fast.bn1.num_batches_tracked == block.bn1.num_batches_tracked
+
+
+def test_a_step_can_go_backwards_twice():
+    block, x = ResidualBlock(8, 8), torch.randn(2, 8, 8, 8)
+    swap(block)
+    loss = block(x).sum()
+    loss.backward(retain_graph=True)
+    once = block.conv1.weight.grad.clone()
+    loss.backward()
+    assert torch.allclose(block.conv1.weight.grad, 2 * once)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6, 16, 64, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_poolings(monkeypatch, layout, channels, dtype):
-    monkeypatch.setattr(columns, "WORTH_IT", 0)
+    monkeypatch.setattr(worth_it, "FOLDING_PIXELS", 0)
     x = torch.randn(2, channels, 6, 64).to(dtype).to(memory_format=layout)
     exact = x.double()
     close = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
@@ -140,16 +152,15 @@ def test_where_a_map_is_its_pixels_maximum(channels, dtype):
 @pytest.mark.parametrize(("height", "width"), [(5, 16), (1, 8), (9, 40)])
 @pytest.mark.parametrize("size", [3, 7])
 def test_a_convolution_by_blocks_of_columns(monkeypatch, height, width, size):
-    monkeypatch.setattr(columns, "WORTH_IT", 0)
-    monkeypatch.setattr(narrow, "WORTH_IT", 0)
+    monkeypatch.setattr(worth_it, "FOLDING_PIXELS", 0)
     torch.manual_seed(0)
     inputs = [torch.randn(2, 1, height, width, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     weight = torch.randn(1, 2, size, size, dtype=torch.float64, requires_grad=True)
     gradient = torch.randn(2, 1, height, width, dtype=torch.float64)
     results = []
-    for plain in (False, True):
-        with plain_forms(plain):
-            out = narrow.conv_two_to_one(*inputs, weight)
+    for threshold in (0, 10**9):
+        monkeypatch.setattr(worth_it, "FOLDING_PIXELS", threshold)
+        out = narrow_conv.conv_two_to_one(*inputs, weight)
         results.append([out, *torch.autograd.grad(out, [*inputs, weight], gradient)])
     for ours, theirs in zip(*results, strict=True):
         assert ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
@@ -158,19 +169,18 @@ def test_a_convolution_by_blocks_of_columns(monkeypatch, height, width, size):
 @pytest.mark.parametrize("mode", ["training", "statistics of the batch", "evaluation"])
 @pytest.mark.parametrize("channels", [8, 24])
 def test_batch_norm_on_folded_columns_equals_torchs(monkeypatch, mode, channels):
-    monkeypatch.setattr(columns, "WORTH_IT", 0)
+    monkeypatch.setattr(worth_it, "FOLDING_PIXELS", 0)
     torch.manual_seed(0)
-    norm = BatchNorm2d(channels, track_running_stats=mode != "statistics of the batch").double()
+    norm = nn.BatchNorm2d(channels, track_running_stats=mode != "statistics of the batch").double()
     nn.init.uniform_(norm.weight, -1, 2)
     nn.init.uniform_(norm.bias, -1, 1)
     norm.train(mode != "evaluation")
     x = torch.randn(3, channels, 5, 16, dtype=torch.float64).to(memory_format=torch.channels_last) * 3 + 7
     gradient = torch.randn_like(x)
     assert columns.foldable(x) == 64 // channels
-    plain = copy.deepcopy(norm)
-    ours = run(norm, x, gradient)
-    with plain_forms():
-        theirs = run(plain, x, gradient)
+    fast = copy.deepcopy(norm)
+    fast.__class__ = FastBatchNorm2d
+    ours, theirs = run(fast, x, gradient), run(norm, x, gradient)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -201,6 +211,7 @@ def test_maps_that_are_not_folded(x):
 def test_concatenations_gradients_are_maps_of_their_own(layout):
     maps = [torch.randn(2, width, 4, 4).to(memory_format=layout).requires_grad_() for width in (8, 16)]
     gradient = torch.randn(2, 24, 4, 4).to(memory_format=layout)
-    ours = torch.autograd.grad(concatenate(maps), maps, gradient)
+    assert torch.equal(FastConcatenate()(*maps), Concatenate()(*maps))
+    ours = torch.autograd.grad(FastConcatenate()(*maps), maps, gradient)
     assert all(torch.equal(a, b) for a, b in zip(ours, gradient.split([8, 16], dim=1), strict=True))
     assert all(a.is_contiguous(memory_format=layout) for a in ours)

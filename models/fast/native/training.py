@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from models.native import CHANNELS, LANES, library, run
+from models.fast.native import CHANNELS, LANES, library, run
 
 
 class Passes:

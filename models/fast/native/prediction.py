@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.native import CHANNELS, LANES, library, run
+from models.fast.native import CHANNELS, LANES, library, run
 
 KERNEL_SIZE = 7
 

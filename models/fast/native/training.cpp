@@ -1,7 +1,8 @@
-// What stands between the convolutions of a residual block in training, forwards and backwards: models/compiled_steps.py
-// says what is computed, here are the passes over the maps. x is a convolution's result, of which nothing else is kept,
-// and y = (x - mean) * scale + offset its batch norm. All maps of a call are channels_last and of one type, float or
-// bfloat16; what is a number for each channel, (C) or (B, C), or for each pixel, (B, H, W), is float.
+// What stands between the convolutions of a residual block in training, forwards and backwards: CompiledNorm in
+// models/fast/norm_passes.py says what is computed, here are the passes over the maps. x is a convolution's result, of
+// which nothing else is kept, and y = (x - mean) * scale + offset its batch norm. All maps of a call are channels_last
+// and of one type, float or bfloat16; what is a number for each channel, (C) or (B, C), or for each pixel, (B, H, W),
+// is float.
 
 #include <omp.h>
 

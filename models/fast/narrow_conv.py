@@ -14,21 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import forms
-from models.columns import WORTH_IT, fold, unfold
+from models.fast import worth_it
+from models.fast.columns import fold, unfold
 
 BLOCK = 8  # columns
+LARGEST = 2 * BLOCK + 1  # kernel
 
 
 def conv_two_to_one(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
     """conv2d of the two maps, (B, 1, H, W) both, padded to keep the size: (B, 1, H, W).
 
     Args:
-        weight: (1, 2, K, K), K odd and at most 2 * BLOCK + 1.
+        weight: (1, 2, K, K), K odd and at most LARGEST.
     """
     padding = weight.shape[-1] // 2
     width = first.shape[3]
-    if forms.plain() or width % BLOCK or first.numel() < WORTH_IT:
+    if width % BLOCK or first.numel() < worth_it.FOLDING_PIXELS:
         return F.conv2d(torch.cat([first, second], dim=1), weight, padding=padding)
     blocks = torch.cat([fold(first, BLOCK), fold(second, BLOCK)], dim=1)  # (B, 2 * BLOCK, H, W / BLOCK)
     out = F.conv2d(blocks, block_weight(weight), padding=(padding, 1))

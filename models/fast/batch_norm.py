@@ -9,25 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models import forms
-from models.columns import fold, foldable, unfold
+from models.fast.columns import fold, foldable, unfold
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """torch's BatchNorm2d, faster on CPUs for maps of few channels (`models.columns`); same numbers up to rounding."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if foldable(x) == 1 or not self.affine or self.momentum is None:
-            return super().forward(x)
-        if self.training or self.running_mean is None:
-            return _BatchNorm.apply(x, self.weight, self.bias, self)
-        return _normalize(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
-
-
-def has_pass(norm: nn.Module) -> bool:
-    """Whether `BatchNormPass` may stand for it: an ordinary one, in training, with gradients."""
-    ordinary = type(norm) is BatchNorm2d and norm.training and norm.track_running_stats
-    return not forms.plain() and ordinary and torch.is_grad_enabled() and norm.weight.requires_grad
+def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """norm(x) of an ordinary batch norm, on columns folded into channels: `foldable(x)` must be more than 1."""
+    if norm.training or norm.running_mean is None:
+        return _BatchNorm.apply(x, norm.weight, norm.bias, norm)
+    return _normalize(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
 def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -37,8 +26,8 @@ def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> N
     norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
 
 
-class BatchNormPass:
-    """A forward and a backward pass of a batch norm in training, for steps of autograd: keeps two numbers a channel."""
+class Statistics:
+    """Of a batch, for the forward and the backward pass of a batch norm in training: two numbers a channel."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         self.eps = norm.eps
@@ -96,14 +85,14 @@ class BatchNormPass:
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        ctx.passed = BatchNormPass(norm)
+        ctx.statistics = Statistics(norm)
         ctx.save_for_backward(x, weight)
-        return ctx.passed.forward(x, norm)
+        return ctx.statistics.forward(x, norm)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return *ctx.passed.backward(gradient, *ctx.saved_tensors), None
+        return *ctx.statistics.backward(gradient, *ctx.saved_tensors), None
 
 
 def _normalize(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -1,8 +1,7 @@
 """Means and maxima over pixels and over channels, and back, each by the operator that is fastest in channels_last.
 
 torch's own reductions take up to ten times what the memory needs, over some shapes (docs/performance.md). Maps are
-(B, C, H, W). Where the plain form is asked for (`models.forms`), it is the operator that attention modules are usually
-written with.
+(B, C, H, W).
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import forms
-from models.columns import CHANNELS, fold, foldable
+from models.fast.columns import CHANNELS, fold, foldable
 
 PIECES = 64  # into which a reduction over the pixels divides a map
 
@@ -24,9 +22,7 @@ def spatial_mean(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
     if x.dtype == torch.float16:  # the sum over a map may pass 65504, where its mean is 4
         return x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
-    if not forms.plain() and x.dtype == torch.float32 and not torch.is_grad_enabled():
-        return _over_pieces(torch.sum, x, _pieces(x)) / (x.shape[2] * x.shape[3])
-    if x.dtype == torch.float32 or x.shape[1] < 64 or forms.plain():
+    if x.dtype != torch.bfloat16 or x.shape[1] < 64:
         return x.mean((2, 3), keepdim=True)
     # As a matrix product of a row of ones with the pixels: mean() would first make a float32 copy.
     pixels = _pixels(x).flatten(1, 2)  # (B, H * W, C)
@@ -35,8 +31,6 @@ def spatial_mean(x: Tensor) -> Tensor:
 
 def spatial_maximum(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
-    if forms.plain():
-        return F.adaptive_max_pool2d(x, 1)
     if torch.is_grad_enabled():  # amax would divide the gradient among equal maxima
         return F.max_pool2d(x, x.shape[2:])
     return _over_pieces(torch.amax, x, _pieces(x))
@@ -65,7 +59,7 @@ def spatial_maximum_and_where(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def channel_sum(x: Tensor) -> Tensor:
     """(B, 1, H, W)."""
-    if x.dtype == torch.float32 or forms.plain():
+    if x.dtype != torch.bfloat16:
         return x.sum(1, keepdim=True)
     # As a matrix product of the pixels with a column of ones, for the same reason.
     return (_pixels(x) @ x.new_ones(x.shape[1], 1)).permute(0, 3, 1, 2)
@@ -80,8 +74,6 @@ def channel_mean(x: Tensor) -> Tensor:
 
 def channel_maximum(x: Tensor) -> Tensor:
     """(B, 1, H, W)."""
-    if forms.plain():
-        return x.max(1, keepdim=True).values
     if (x.dtype == torch.float32 and x.shape[1] >= 64) or x.shape[1] % 2:
         return x.amax(1, keepdim=True)
     while x.shape[1] % 2 == 0:  # halves: amax has no vector instructions for few channels
@@ -98,7 +90,7 @@ def where_equal_(x: Tensor, values: Tensor) -> Tensor:
 
 def spread(x: Tensor, channels: int) -> Tensor:
     """(B, 1, H, W) as a factor of (B, channels, H, W) maps, which may be (B, 1, H, W) or larger."""
-    if x.dtype == torch.float32 or channels > 32 or forms.plain():
+    if x.dtype != torch.bfloat16 or channels > 32:
         return x
     # A product of bfloat16 maps with a value for each pixel goes through a few channels one by one, six times slower.
     return (_pixels(x) @ x.new_ones(1, channels)).permute(0, 3, 1, 2)

@@ -6,14 +6,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from models import packing
-from models.forms import plain_forms
-from models.narrow import _columns, conv_two_to_one
-from models.nested import down
-from models.packed import PackedConv2d, can_pack
-from models.packing import pack
-from models.pooling import spatial_maximum, spatial_mean
-from models.winograd import WORTH_IT, WinogradConv2d
+from models import fast
+from models.fast import worth_it
+from models.fast.narrow_conv import _columns, conv_two_to_one
+from models.fast.packed_conv import PackedConv2d, can_pack
+from models.fast.pooling import spatial_maximum, spatial_mean
+from models.fast.twins import FastDown, FastDPConv
+from models.fast.winograd import WinogradConv2d
 
 needs_packing = pytest.mark.skipif(not can_pack(torch.float32), reason="this torch has no oneDNN operators")
 
@@ -47,7 +46,7 @@ def test_winograd_is_the_convolution(batch, channels, height, width, monkeypatch
     conv = nn.Conv2d(channels, channels, 3, padding=1)
     assert WinogradConv2d.suits(conv, torch.float32)
     x = torch.randn(batch, channels, height, width).to(memory_format=torch.channels_last)
-    assert height * width * channels**2 >= WORTH_IT
+    assert height * width * channels**2 >= worth_it.WINOGRAD_PRODUCTS
     expected = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     assert relative(WinogradConv2d(conv)(x), expected) < 1e-5
     assert checked.calls == 6 * batch
@@ -91,19 +90,28 @@ def test_winograd_does_not_suit_every_convolution(conv, dtype):
 
 
 @needs_packing
-@torch.inference_mode()
 @pytest.mark.parametrize("encoder_bn", ["frozen", "batch"])
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (2, 1, 40, 75)])
 def test_a_packed_network_gives_the_same_logits(encoder_bn, shape):
     torch.manual_seed(0)
-    srs = models.build_srs("srs", encoder_bn=encoder_bn).eval()
+    srs = models.build_srs("srs_tiny", encoder_bn=encoder_bn).eval()
+    for module in srs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
     image = torch.randn(shape)
-    with plain_forms():
+    with torch.inference_mode():
         expected = srs(image)
-    network = srs.fuse().to(memory_format=torch.channels_last)
-    pack(network, torch.float32)
-    assert not any(type(module) is nn.Conv2d for module in network.segmenter.modules())
-    assert relative(network(image), expected) < 1e-5
+        before = {name: value.clone() for name, value in srs.state_dict().items()}
+        network, found = fast.for_prediction(srs, torch.float32)
+        assert not any(
+            type(module) in (nn.Conv2d, models.blocks.ResidualBlock) for module in network.segmenter.modules()
+        )
+        assert found.fast["ResidualBlock"] == 41 and not found.plain and not found.why
+        assert relative(network(image), expected) < 1e-5
+    assert all(torch.equal(value, before[name]) for name, value in srs.state_dict().items())
+    left = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not [name for name in left if encoder_bn == "frozen" or not name.startswith("encoder.")]
 
 
 @torch.inference_mode()
@@ -113,21 +121,29 @@ def test_a_packed_bfloat16_network_is_closer_to_float32_than_autocast():
     srs = models.build_srs("srs_tiny").eval()
     image = torch.randn(2, 3, 64, 64)
     expected = srs(image)
-    network = srs.fuse()
+    network, _ = fast.for_prediction(srs, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        autocast = relative(network(image), expected)
-        pack(network, torch.bfloat16)
+        autocast = relative(srs(image), expected)
         logits = network(image)
     assert logits.dtype == torch.bfloat16
     assert 0 < relative(logits, expected) < autocast < 0.1
 
 
 def test_without_the_operators_nothing_is_packed(monkeypatch):
-    monkeypatch.setattr(packing, "can_pack", lambda dtype: False)
-    fused = models.build_srs("srs_tiny").fuse()
-    before = [type(module) for module in fused.modules()]
-    pack(fused, torch.float32)
-    assert [type(module) for module in fused.modules()] == before
+    monkeypatch.setattr(fast, "can_pack", lambda dtype: False)
+    srs = models.build_srs("srs_tiny")
+    assert fast.for_prediction(srs, torch.float32)[0] is srs
+
+
+@torch.inference_mode()
+def test_a_single_images_kernel_is_built():
+    dpconv = models.DPConv(16, 8)
+    x, deep = torch.randn(2, 16, 6, 6), torch.randn(2, 8, 6, 6)
+    expected = [dpconv(x, deep), dpconv(x[:1], deep[:1])]
+    dpconv.__class__ = FastDPConv
+    assert torch.equal(dpconv(x, deep), expected[0])
+    found = dpconv(x[:1], deep[:1])
+    assert relative(found, expected[1]) < 1e-5 and not torch.equal(found, expected[1])
 
 
 def test_what_prediction_has_made_serves_training():
@@ -146,4 +162,4 @@ def test_poolings_without_gradients(shape):
     x = torch.randn(shape).to(memory_format=torch.channels_last)
     assert torch.equal(spatial_maximum(x), x.amax((2, 3), keepdim=True))
     assert torch.allclose(spatial_mean(x), x.mean((2, 3), keepdim=True), rtol=1e-5, atol=1e-6)
-    assert torch.equal(down(x), F.max_pool2d(x, 2))
+    assert torch.equal(FastDown()(x), F.max_pool2d(x, 2))

@@ -1,0 +1,236 @@
+"""A fast network beside the plain one, before anything is computed for a user: once a process for each structure.
+
+Copies of the network get random weights, so that a branch that is still zero counts, and a small random image, on which
+every fast form runs whatever its size (`worth_it.py`). Both compute in float32. What is compared: the output, and in
+training the loss, all gradients (one that is there in one network and missing in the other is a difference) and the
+running statistics.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.fast import worth_it
+
+# Rows of 16x40, 8x20, 4x10 and 2x5 pixels: some that each fast form takes, and some that it leaves.
+SIZE = (16, 40)
+BATCHES = (2, 1)
+# Of the largest number of an output, and of a tensor's gradient as norms. Rounding is some 1e-5, but up to 0.1 of a
+# gradient on images on which a ReLU or a maximum tips over. So each result has to agree on one image: what is computed
+# otherwise differs on every one.
+OUTPUT_TOLERANCE = 3e-4
+GRADIENT_TOLERANCE = 2e-3
+IMAGES = 6
+
+Results = dict[str, Tensor | None]
+Make = Callable[[nn.Module, Callable[[str], bool]], Sequence[str]]
+
+_GRADIENT = "the gradient of "
+_agreed: dict[tuple, str | None] = {}
+
+
+def difference(network: nn.Module, make: Make, training: bool) -> str | None:
+    """What is wrong with the fast form of a network, in words; None if it equals the plain one.
+
+    Args:
+        network: stays as it is.
+        make: makes a copy fast in place, but for modules whose name is not allowed; returns the names of those that
+            are. It must be the same function for the same purpose: results are kept by it.
+        training: whether gradients and running statistics count.
+    """
+    key = (make, training, _structure(network))
+    if key not in _agreed:
+        with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
+            _agreed[key] = _difference(network, make, training)
+    return _agreed[key]
+
+
+def _structure(network: nn.Module) -> tuple:
+    """All that decides what a network computes, but for the numbers."""
+    of_modules = tuple(
+        (name, type(module), type(module).forward, module.extra_repr(), module.training, len(module.__dict__))
+        for name, module in network.named_modules()
+    )
+    of_numbers = tuple((name, tuple(p.shape), p.requires_grad) for name, p in network.named_parameters())
+    return of_modules, of_numbers
+
+
+class _PlainFails(Exception):
+    pass
+
+
+def _difference(network: nn.Module, make: Make, training: bool) -> str | None:
+    error: Exception | None = None
+    for randomised in (True, False):
+        try:
+            return _first_that_differs(lambda: _copy(network, randomised), make, training)  # noqa: B023 - it returns
+        except _PlainFails as raised:
+            error = raised
+    return f"it cannot be compared with a fast one ({_line(error)})"
+
+
+def _copy(network: nn.Module, randomised: bool) -> nn.Module:
+    try:
+        copied = copy.deepcopy(network).float().cpu()
+    except RuntimeError as error:  # parameters that are computed, such as pruned ones
+        raise _PlainFails(_line(error)) from error
+    if randomised:
+        _randomise(copied)
+    return copied
+
+
+def _first_that_differs(plain: Callable[[], nn.Module], make: Make, training: bool) -> str | None:
+    """What differs, with the name of the module with which it begins; None if nothing does.
+
+    Args:
+        plain: makes a copy of the plain network.
+    """
+
+    def attempt(count: int | None) -> str | None:
+        """How the network whose first `count` fast modules are fast differs from the plain one."""
+        allowed = None if count is None else set(names[:count])
+
+        def fast(network: nn.Module) -> None:
+            made = make(network, (lambda name: True) if allowed is None else allowed.__contains__)
+            names.extend(() if names else made)
+
+        try:
+            return (_apart_in_training if training else _apart_in_prediction)(plain, fast)
+        except _PlainFails:
+            raise
+        except Exception as error:  # such as of a module that looks into another one
+            return f"{type(error).__name__}: {_line(error)}"
+
+    names: list[str] = []
+    with torch.inference_mode(False), torch.enable_grad():
+        if (found := attempt(None)) is None:
+            return None
+        low, high = 0, len(names)  # the first `low` agree, the first `high` do not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if attempt(middle) else (middle, high)
+    return f"the fast form of {names[high - 1] if names else 'a module'} differs from the plain one ({found})"
+
+
+def _apart_in_prediction(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None]) -> str | None:
+    """What differs, in words; each result has to agree on one of some images."""
+    least: dict[str, float] = {}
+    for number in range(IMAGES):
+        network = plain()  # one copy at a time, to spare memory
+        expected = _plain_results(network, number, training=False)
+        make(network)
+        with worth_it.at_any_size():
+            errors = _errors(expected, _results(network, number, training=False))
+        least = {name: min(error, least.get(name, error)) for name, error in errors.items()}
+        if not _worst(least):
+            return None
+    return _worst(least)
+
+
+def _apart_in_training(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None]) -> str | None:
+    """The same, of gradients and running statistics, too."""
+    network = plain()
+    fast = copy.deepcopy(network)
+    make(fast)
+    least: dict[str, float] = {}
+    for number in range(IMAGES):
+        expected = _plain_results(network, number, training=True)
+        with worth_it.at_any_size():
+            errors = _errors(expected, _results(fast, number, training=True))
+        least = {name: min(error, least.get(name, error)) for name, error in errors.items()}
+        if not _worst(least):
+            return None
+    return _worst(least)
+
+
+def _plain_results(network: nn.Module, number: int, training: bool) -> Results:
+    try:
+        expected = _results(network, number, training)
+    except Exception as error:  # whatever a user's network may raise
+        raise _PlainFails(f"{type(error).__name__}: {_line(error)}") from error
+    if not all(value is None or value.isfinite().all() for value in expected.values()):
+        raise _PlainFails("its results are not finite")
+    return expected
+
+
+def _worst(errors: dict[str, float]) -> str | None:
+    """The result with the largest error, in words; None if all are within their tolerance."""
+    worst = max(errors, key=lambda name: errors[name] / _tolerance(name))
+    return f"{worst} by {errors[worst]:.0e}" if errors[worst] > _tolerance(worst) else None
+
+
+def _tolerance(name: str) -> float:
+    return GRADIENT_TOLERANCE if name.startswith(_GRADIENT) else OUTPUT_TOLERANCE
+
+
+def _line(error: Exception | None) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
+
+
+@torch.no_grad()
+def _randomise(network: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        if parameter.ndim > 1:
+            bound = (1.5 / parameter[0].numel()) ** 0.5
+            parameter.uniform_(-bound, bound, generator=generator)
+        else:
+            parameter.uniform_(0.5, 1.5, generator=generator)
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.uniform_(-0.5, 0.5, generator=generator)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5, generator=generator)
+
+
+def _results(network: nn.Module, number: int, training: bool) -> Results:
+    """What the network computes of an image; in training, a step's gradients and running statistics, too."""
+    generator = torch.Generator().manual_seed(number)
+    results: Results = {}
+    for batch in BATCHES[:1] if training else BATCHES:
+        image = torch.randn(batch, 3, *SIZE, generator=generator).to(memory_format=torch.channels_last)
+        torch.manual_seed(number)  # what is random in a network, such as dropout, is the same in both
+        with torch.set_grad_enabled(training):
+            outputs = _tensors(network(image))
+        results |= {f"output {i} of a batch of {batch}": output.detach() for i, output in enumerate(outputs)}
+    if training:
+        targets = [torch.randn(output.shape, generator=generator) for output in outputs]
+        loss = sum((output - target).square().mean() for output, target in zip(outputs, targets, strict=True))
+        network.zero_grad(set_to_none=True)
+        loss.backward()
+        results |= {_GRADIENT + name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+        results |= {name: buffer.float().clone() for name, buffer in network.named_buffers()}
+        results["the loss"] = loss.detach()
+    return results
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """The numbers that a network returns: one map, or several in a list, a tuple or a dictionary."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [each for part in (output.values() if isinstance(output, dict) else output) for each in _tensors(part)]
+
+
+def _errors(plain: Results, fast: Results) -> dict[str, float]:
+    """How far each result is from the plain one; infinitely where one of the two has none."""
+    gradients = [value.norm() for name, value in plain.items() if value is not None and name.startswith(_GRADIENT)]
+    # A gradient that is zero but for rounding, such as that of a bias before a batch norm, is measured by the others.
+    usual = torch.stack(gradients).square().mean().sqrt() if gradients else torch.zeros(())
+    errors = {}
+    for name in plain.keys() | fast.keys():
+        value, other = plain.get(name), fast.get(name)
+        if value is None and other is None:
+            error = 0.0
+        elif value is None or other is None or value.shape != other.shape:
+            error = math.inf
+        elif name.startswith(_GRADIENT):
+            error = ((value - other).norm() / (value.norm() + 0.1 * usual)).item()
+        else:
+            error = ((value - other).abs().max() / value.abs().max().clamp(min=1e-12)).item()
+        errors[name] = math.inf if math.isnan(error) else error
+    return errors

@@ -1,0 +1,169 @@
+"""A network made ready for prediction on the CPU, with what its weights alone decide computed beforehand.
+
+Convolutions hold their weights in the layout that oneDNN computes with, the batch norm that follows folded in and the
+ReLU inside (`packed_conv.py`, `winograd.py`); a residual block ends in one compiled pass (`native/prediction.cpp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.blocks import BLAM, LocalContrast, ResidualBlock
+from models.fast.columns import fold, unfold
+from models.fast.known import knows_block, knows_container, knows_conv, knows_norm, knows_sequence, untouched
+from models.fast.narrow_conv import BLOCK, block_weight
+from models.fast.native.prediction import attend
+from models.fast.packed_conv import PackedConv2d
+from models.fast.pooling import channel_maximum, channel_sum, spatial_sum_and_maximum
+from models.fast.winograd import pack_conv
+from models.nested import NestedDecoder, NestedEncoder
+
+_CONTAINERS = (NestedEncoder, NestedDecoder, BLAM, LocalContrast)  # they call their convolutions, and no more
+
+
+class Packing:
+    """Packs, in place, the known modules of a network that predicts only; `done` are their names and kinds.
+
+    The packed network has no gradients and cannot be copied or moved.
+
+    Args:
+        dtype: in which the convolutions compute.
+        allowed: whether the module of a name may be packed.
+    """
+
+    def __init__(self, dtype: torch.dtype, allowed: Callable[[str], bool] = lambda name: True) -> None:
+        self.dtype, self.allowed = dtype, allowed
+        self.done: dict[str, str] = {}
+
+    def pack(self, network: nn.Module, path: str = "", inside: bool = False) -> None:
+        """Args:
+        path: of `network`, in the whole one.
+        inside: whether what holds `network` only calls its children, so that a convolution may become another thing.
+        """
+        transparent = type(network) in (nn.ModuleList, nn.ModuleDict)
+        inside = (transparent and inside) or any(knows_container(network, each) for each in _CONTAINERS)
+        for name, child in list(network.named_children()):
+            at = f"{path}.{name}" if path else name
+            if self._may(at, knows_block(child), ResidualBlock):
+                network._modules[name] = PackedNode([child], self.dtype)
+            elif inside and knows_sequence(child):
+                network._modules[name] = self._sequence(child, at)
+            elif inside and self._may(at, knows_conv(child), nn.Conv2d):
+                network._modules[name] = pack_conv(child, self.dtype)
+            else:
+                self.pack(child, at, inside)
+
+    def _may(self, path: str, known: bool, kind: type) -> bool:
+        if known and self.allowed(path):
+            self.done[path] = kind.__name__
+            return True
+        return False
+
+    def _sequence(self, sequence: nn.Sequential, path: str) -> nn.Sequential:
+        """The same modules one after the other, of which neighbours have become one."""
+        packed = nn.Sequential()
+        rest = [(name, f"{path}.{name}", child) for name, child in sequence.named_children()]
+        while rest:
+            name, at, child = rest.pop(0)
+            if self._may(at, knows_block(child), ResidualBlock):
+                blocks = [child]
+                while rest and self._may(rest[0][1], knows_block(rest[0][2]), ResidualBlock):
+                    blocks.append(rest.pop(0)[2])
+                child = PackedNode(blocks, self.dtype)
+            elif self._may(at, knows_conv(child), nn.Conv2d):
+                if rest and foldable_norm(rest[0][2]):
+                    child = fuse_conv_bn_eval(child, rest.pop(0)[2])
+                relu = bool(rest) and untouched(rest[0][2], nn.ReLU)
+                child = pack_conv(child, self.dtype, relu=relu)
+                rest = rest[1:] if relu else rest
+            elif knows_sequence(child):
+                child = self._sequence(child, at)
+            else:
+                self.pack(child, at)
+            packed.add_module(name, child)
+        return packed
+
+
+def foldable_norm(norm: nn.Module) -> bool:
+    """Whether a batch norm computes with running statistics, so that it can be folded into the convolution before."""
+    return knows_norm(norm) and not norm.training and norm.running_mean is not None
+
+
+class PackedNode(nn.Module):
+    """Residual blocks in a row: (B, C, H, W) to (B, C', H, W) in `dtype`, in which the convolutions compute.
+
+    The attentions, and what one block's shortcut adds to the next, are float32.
+    """
+
+    def __init__(self, blocks: Iterable[ResidualBlock], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.blocks = nn.ModuleList(_PackedBlock(block, dtype) for block in blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            exact = x.float() if self.blocks[0].shortcut is None else None
+            x = x.to(self.dtype)
+            for block in self.blocks:
+                x, exact = block(x, exact, last=block is self.blocks[-1])
+            return x
+
+
+class _PackedBlock(nn.Module):
+    """One of the blocks: a map in the convolutions' type and in float32 to the next two.
+
+    Where its attentions are not compiled (`native/`) they work in place and in float32: torch's kernels compute with
+    bfloat16 maps in float32 anyway, and spend more on the way there and back in each operation than all of them need
+    when the map is converted once.
+    """
+
+    def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.first = _normed(block.conv1, block.bn1, dtype, relu=True)
+        self.second = _normed(block.conv2, block.bn2, dtype)
+        self.shortcut = None if isinstance(block.shortcut, nn.Identity) else _normed(*block.shortcut, dtype)
+        attention = block.channel_attention
+        self.reduce, self.expand = attention.reduce.weight.flatten(1), attention.expand.weight.flatten(1)
+        # Of the channels' sum and maximum: the mean is a sum whose factor goes into the kernel.
+        self.kernel = block.spatial_attention.conv.weight.clone(memory_format=torch.contiguous_format)
+        self.kernel[:, 0] /= block.conv2.out_channels
+        padding = len(self.kernel[0, 0]) // 2, 1
+        self.block_conv = PackedConv2d(block_weight(self.kernel), None, dtype, padding=padding)
+
+    def forward(self, x: Tensor, exact: Tensor | None, last: bool) -> tuple[Tensor, Tensor | None]:
+        y = self.second(self.first(x))
+        shortcut = exact if self.shortcut is None else self.shortcut(x).float()
+        compiled = attend(y, shortcut, self.reduce, self.expand, self.kernel, last)
+        return self._attend(y, shortcut) if compiled is None else compiled
+
+    def _attend(self, y: Tensor, shortcut: Tensor) -> tuple[Tensor, Tensor]:
+        exact = y.float()
+        z = exact.mul_(self._channels(exact))
+        out = torch.addcmul(shortcut, z, self._pixels(z), out=z).relu_()
+        return out.to(y.dtype), out
+
+    def _channels(self, y: Tensor) -> Tensor:
+        """The channel attention's weights, (B, C, 1, 1)."""
+        total, maximum = spatial_sum_and_maximum(y)
+        hidden = F.linear(torch.cat([total / (y.shape[2] * y.shape[3]), maximum]), self.reduce).relu_()
+        return F.linear(hidden.view(2, len(y), -1).sum(0), self.expand).sigmoid_()[:, :, None, None]
+
+    def _pixels(self, z: Tensor) -> Tensor:
+        """The spatial attention's weights, (B, 1, H, W)."""
+        pooled = channel_sum(z), channel_maximum(z)
+        if z.shape[3] % BLOCK:
+            return F.conv2d(torch.cat(pooled, dim=1), self.kernel, padding="same").sigmoid_()
+        blocks = torch.cat([fold(each, BLOCK) for each in pooled], dim=1)
+        return unfold(self.block_conv(blocks).float(), BLOCK).sigmoid_()
+
+
+def _normed(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, relu: bool = False) -> nn.Module:
+    """A convolution and its batch norm, then the ReLU if `relu`."""
+    if foldable_norm(norm):
+        return pack_conv(fuse_conv_bn_eval(conv, norm), dtype, relu)
+    return nn.Sequential(pack_conv(conv, dtype), norm, nn.ReLU(inplace=True) if relu else nn.Identity())

@@ -1,0 +1,192 @@
+"""The two halves of a residual block as one step of autograd each: less to keep, fewer passes over memory.
+
+Between its convolutions a block is a chain of cheap operations on whole maps: batch norm, ReLU, two attentions, sum.
+Written plainly, each reads and writes a map, keeps it for the backward pass, and adds one more gradient of that size to
+the others; together that is 40 % of a training step. The steps here keep the *outputs of the convolutions* alone and
+compute the rest again, which is cheap, by passes of two kinds (`norm_passes.py`). What is small, the pooled vectors and
+the one-channel map, is left to autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models.fast.conv_gradients import conv_backward, pointwise_backward
+from models.fast.narrow_conv import conv_two_to_one
+from models.fast.norm_passes import norm_pass
+
+
+def conv_and_shortcut(x: Tensor, conv: nn.Conv2d, shortcut: nn.Module) -> tuple[Tensor, Tensor]:
+    """conv(x), and x or the 1x1 convolution of the shortcut: (B, C, H, W) to (B, C', H, W) both.
+
+    A batch norm in training takes each convolution's result, and nothing else does.
+    """
+    changes = not isinstance(shortcut, nn.Identity)
+    parameters = [*conv.parameters(), *(shortcut[0].parameters() if changes else ())]
+    return _ConvAndShortcut.apply(x, conv.padding, *(each.to(x.dtype) for each in parameters))
+
+
+def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
+    """conv(relu(norm(x))), of which nothing but a batch norm takes the result: (B, C, H, W) to (B, C', H, W)."""
+    weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
+    return _NormReLUConv.apply(x, norm.weight, norm.bias, weight, bias, norm, conv.padding)
+
+
+def norm_attend(
+    x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, channel_attention: nn.Module, spatial_attention: nn.Module
+) -> Tensor:
+    """relu(S(z) * z + shortcut) with z = C(y) * y and y = norm(x); C and S are the two attentions' weights.
+
+    All maps are (B, C, H, W). Where maxima are equal, the step's gradient may go to another of them than the plain one.
+    """
+    parameters = [*channel_attention.parameters(), *spatial_attention.parameters()]
+    return _NormAttend.apply(
+        x, norm.weight, norm.bias, shortcut, norm, channel_attention, spatial_attention, *parameters
+    )
+
+
+def concatenate(maps: Sequence[Tensor]) -> Tensor:
+    """The maps' channels one after the other: (B, C1, H, W), (B, C2, H, W)... to (B, C1 + C2 + ..., H, W)."""
+    return _Concatenation.apply(*maps)
+
+
+def channel_weights(attention: nn.Module, average: Tensor, maximum: Tensor) -> Tensor:
+    """A `ChannelAttention`'s weights, from each channel's average and maximum, (B, C, 1, 1) all."""
+    pooled = torch.cat([average, maximum])  # one bottleneck for both: they are small, the calls are what costs
+    return torch.sigmoid(sum(attention.expand(torch.relu(attention.reduce(pooled))).chunk(2)))
+
+
+def pixel_weights(attention: nn.Module, average: Tensor, maximum: Tensor) -> Tensor:
+    """A `SpatialAttention`'s weights, from each pixel's average and maximum over the channels, (B, 1, H, W) all."""
+    return torch.sigmoid(conv_two_to_one(average, maximum, attention.conv.weight))
+
+
+class _ConvAndShortcut(torch.autograd.Function):
+    """Two maps of x, whose gradients to x are summed where the first one lies."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        padding: tuple[int, int],
+        weight: Tensor,
+        bias: Tensor,
+        shortcut_weight: Tensor | None = None,
+        shortcut_bias: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.padding = padding
+        ctx.save_for_backward(x, weight, shortcut_weight)
+        y = F.conv2d(x, weight, bias, padding=padding)
+        return y, x.view_as(x) if shortcut_weight is None else F.conv2d(x, shortcut_weight, shortcut_bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, shortcut_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, shortcut_weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0], True, False
+        to_x, *to_conv = conv_backward(gradient, x, weight, ctx.padding, wanted)
+        if shortcut_weight is None:
+            return to_x if to_x is None else to_x.add_(shortcut_gradient), None, *to_conv
+        to_shortcut = pointwise_backward(shortcut_gradient, x, shortcut_weight, to_x)
+        return to_x, None, *to_conv, *to_shortcut
+
+
+class _NormReLUConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: nn.BatchNorm2d,
+        padding: tuple[int, int],
+    ) -> Tensor:
+        ctx.norm, ctx.padding = norm_pass(x, norm), padding
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight)
+        return F.conv2d(ctx.norm.relu(x), weight, bias, padding=padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, _, _, weight = ctx.saved_tensors
+        y = ctx.norm.relu(x)
+        to_y, *to_conv = conv_backward(gradient, y, weight, ctx.padding, (True, True, False))
+        return *ctx.norm.relu_backward(to_y, y, x), *to_conv, None, None
+
+
+class _NormAttend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        shortcut: Tensor,
+        norm: nn.BatchNorm2d,
+        channel_attention: nn.Module,
+        spatial_attention: nn.Module,
+        *parameters: nn.Parameter,
+    ) -> Tensor:
+        ctx.norm = norm_pass(x, norm, attended=True)
+        with torch.enable_grad():
+            pooled = [ctx.norm.average.requires_grad_(), ctx.norm.maximum.requires_grad_()]
+            channels = channel_weights(channel_attention, *pooled)  # (B, C, 1, 1)
+        z = ctx.norm.weighted(x, channels.detach())
+        with torch.enable_grad():
+            pooled += [each.requires_grad_() for each in z.pool()]
+            pixels = pixel_weights(spatial_attention, *pooled[2:])  # (B, 1, H, W)
+        out = z.finish(pixels.detach(), shortcut)
+        ctx.save_for_backward(x, norm_weight, norm_bias, out)
+        ctx.small = pooled, channels, pixels
+        ctx.parameters = list(channel_attention.parameters()), list(spatial_attention.parameters())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, _, _, out = ctx.saved_tensors
+        (*pooled, average_z, maximum_z), channels, pixels = ctx.small
+        of_channels, of_pixels = ctx.parameters
+        z = ctx.norm.weighted(x, channels.detach())
+        after, to_pixels = z.gate(gradient, out)  # `after` the ReLU's gradient: also the shortcut's
+
+        # z has gone into the product with the pixels' weights and, for these, into two poolings.
+        to_average, to_maximum, *to_spatial = _small_gradients(pixels, [average_z, maximum_z], of_pixels, to_pixels)
+        to_channels = z.to_channels(after, pixels.detach(), to_average, to_maximum, maximum_z.detach())
+
+        # y has gone into z and, for the channels' weights, into two poolings.
+        to_average, to_maximum, *to_channel = _small_gradients(channels, pooled, of_channels, to_channels)
+        to_x = z.to_x(to_average, to_maximum)
+        return *to_x, after, None, None, None, *to_channel, *to_spatial
+
+
+def _small_gradients(
+    weights: Tensor, pooled: Sequence[Tensor], parameters: Sequence[nn.Parameter], gradient: Tensor
+) -> list[Tensor | None]:
+    """Those of what an attention has pooled and of its parameters (None for one that is frozen)."""
+    trained = [each for each in parameters if each.requires_grad]
+    found = torch.autograd.grad(weights, [*pooled, *trained], gradient.to(weights.dtype), retain_graph=True)
+    rest = iter(found[len(pooled) :])
+    return [*found[: len(pooled)], *(next(rest) if each.requires_grad else None for each in parameters)]
+
+
+class _Concatenation(torch.autograd.Function):
+    """torch.cat, whose gradients are maps of their own and no slices of one, from which on all is slow on CPUs."""
+
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.widths = [x.shape[1] for x in maps]
+        return torch.cat(maps, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.clone() for part in gradient.split(ctx.widths, dim=1))

@@ -1,0 +1,181 @@
+"""Faster classes for modules of the method: same parameters, same names, same numbers up to rounding.
+
+A twin is a subclass of the class it stands for, and a module becomes one by its `__class__` alone: it stays the same
+object, with its parameters, hooks and state dict, wherever it is referred to. At each call a twin asks whether it still
+knows itself (`known.py`); if not, it runs the forward of the class it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.blocks import ChannelAttention, Concatenate, EfficientChannelAttention, ResidualBlock, SpatialAttention
+from models.dpconv import DPConv
+from models.fast import known
+from models.fast.batch_norm import batch_norm
+from models.fast.columns import foldable
+from models.fast.native import prediction
+from models.fast.pooling import channel_maximum, channel_mean, spatial_maximum, spatial_mean, spread
+from models.fast.training_steps import (
+    channel_weights,
+    concatenate,
+    conv_and_shortcut,
+    norm_attend,
+    norm_relu_conv,
+    pixel_weights,
+)
+from models.nested import Down, Join, up
+
+
+class FastResidualBlock(ResidualBlock):
+    """In training, two steps of autograd (`training_steps.py`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (known.nothing_in_the_way() and known.knows_block(self, *TWINS)):
+            return super().forward(x)
+        norms = [self.bn1, self.bn2, *(m for m in self.shortcut.children() if isinstance(m, nn.BatchNorm2d))]
+        if all(map(_in_training, norms)):
+            return self._step(x)
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        z = self.channel_attention(y) * y
+        return F.relu(spread(self.spatial_attention(z), z.shape[1]) * z + self.shortcut(x))
+
+    def _step(self, x: Tensor) -> Tensor:
+        if _computes_in(x) == x.dtype:
+            y, shortcut = conv_and_shortcut(x, self.conv1, self.shortcut)
+            shortcut = shortcut if isinstance(self.shortcut, nn.Identity) else self.shortcut[1](shortcut)
+        else:
+            y, shortcut = self.conv1(x), self.shortcut(x)
+        y = norm_relu_conv(y, self.bn1, self.conv2)
+        return norm_attend(y, self.bn2, shortcut, self.channel_attention, self.spatial_attention)
+
+
+class FastBatchNorm2d(nn.BatchNorm2d):
+    """On maps of few channels, with columns folded into channels (`columns.py`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 4 and foldable(x) > 1 and known.nothing_in_the_way() and known.knows_norm(self, *TWINS):
+            return batch_norm(x, self)
+        return super().forward(x)
+
+
+class FastChannelAttention(ChannelAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        if known.nothing_in_the_way() and known.knows_channel_attention(self, *TWINS):
+            return channel_weights(self, spatial_mean(x), spatial_maximum(x))
+        return super().forward(x)
+
+
+class FastSpatialAttention(SpatialAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        if known.nothing_in_the_way() and known.knows_spatial_attention(self, *TWINS):
+            return pixel_weights(self, channel_mean(x), channel_maximum(x))
+        return super().forward(x)
+
+
+class FastEfficientChannelAttention(EfficientChannelAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        if not (known.nothing_in_the_way() and known.knows_eca(self, *TWINS)):
+            return super().forward(x)
+        pooled = torch.sigmoid(spatial_maximum(x).flatten(1))
+        weights = torch.sigmoid(self.conv(pooled.unsqueeze(1))).squeeze(1)
+        return x * weights[:, :, None, None]
+
+
+class FastConcatenate(Concatenate):
+    """The gradients are maps of their own."""
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        if known.nothing_in_the_way() and known.knows_container(self, Concatenate, FastConcatenate):
+            return concatenate(maps)
+        return super().forward(*maps)
+
+
+class FastJoin(Join):
+    """In prediction, upsampled where it is wanted, in one compiled pass."""
+
+    def forward(self, left: Tensor, below: Tensor, *others: Tensor) -> Tensor:
+        if not (known.nothing_in_the_way() and known.knows_container(self, Join, FastJoin)):
+            return super().forward(left, below, *others)
+        joined = None if torch.is_grad_enabled() else prediction.join(left, below, others)
+        return concatenate([left, up(below), *others]) if joined is None else joined
+
+
+class FastDown(Down):
+    """In prediction, two passes that are a third of the time; their gradient would be divided among equal maxima."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        even = x.shape[-1] % 2 == x.shape[-2] % 2 == 0
+        fast = even and not torch.is_grad_enabled() and known.nothing_in_the_way()
+        if not (fast and known.knows_container(self, Down, FastDown)):
+            return super().forward(x)
+        rows = torch.maximum(x[:, :, ::2], x[:, :, 1::2])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
+class FastDPConv(DPConv):
+    """Builds the kernel in the prediction of a single image, which is half the multiplications of the shared form."""
+
+    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
+        single = len(x) == 1 and not torch.is_grad_enabled() and known.nothing_in_the_way()
+        if not (single and self.form == "shared" and _knows_dpconv(self)):
+            return super().forward(x, deep)
+        # A multiplication and an addition for each number take a tenth of the grouped convolution's time.
+        gain = self._gain(self.code(deep))[:, :, None, None, None]
+        kernels = torch.addcmul(self._view(self.expand.bias), gain, self._view(self.expand.weight))
+        return F.conv2d(x, kernels[0], padding=self.KERNEL_SIZE // 2)
+
+
+TWINS = (FastResidualBlock, FastBatchNorm2d, FastChannelAttention, FastSpatialAttention)
+
+KNOWN: dict[type, tuple[type, Callable[[nn.Module], bool]]] = {
+    ResidualBlock: (FastResidualBlock, lambda module: known.knows_block(module, *TWINS)),
+    nn.BatchNorm2d: (FastBatchNorm2d, known.knows_norm),
+    ChannelAttention: (FastChannelAttention, known.knows_channel_attention),
+    SpatialAttention: (FastSpatialAttention, known.knows_spatial_attention),
+    EfficientChannelAttention: (FastEfficientChannelAttention, known.knows_eca),
+    Concatenate: (FastConcatenate, lambda module: known.knows_container(module, Concatenate)),
+    Join: (FastJoin, lambda module: known.knows_container(module, Join)),
+    Down: (FastDown, lambda module: known.knows_container(module, Down)),
+    DPConv: (FastDPConv, lambda module: _knows_dpconv(module)),
+}
+
+
+def swap(network: nn.Module, allowed: Callable[[str], bool] = lambda name: True) -> dict[str, nn.Module]:
+    """Makes twins of the modules of `network` that are known, by name; returns them."""
+    swapped = {}
+    for name, module in network.named_modules():
+        twin, knows = KNOWN.get(type(module), (None, None))
+        if twin is not None and allowed(name) and knows(module):
+            module.__class__ = twin
+            swapped[name] = module
+    return swapped
+
+
+def swap_back(network: nn.Module) -> None:
+    """Makes the twins in `network` what they stand for again."""
+    plain = {twin: cls for cls, (twin, _) in KNOWN.items()}
+    for module in network.modules():
+        module.__class__ = plain.get(type(module), type(module))
+
+
+def _in_training(norm: nn.BatchNorm2d) -> bool:
+    tracks = norm.training and norm.track_running_stats and norm.running_mean is not None
+    return tracks and torch.is_grad_enabled() and norm.weight.requires_grad
+
+
+def _computes_in(x: Tensor) -> torch.dtype:
+    """What a convolution of x computes in: under autocast, it may be another type than x has."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _knows_dpconv(module: nn.Module) -> bool:
+    if not (known.untouched(module, DPConv, FastDPConv) and known.as_recorded(DPConv)):
+        return False
+    expand = module.expand
+    return known.untouched(expand, nn.Conv2d) and None not in (expand._parameters.get(n) for n in ("weight", "bias"))
