@@ -59,7 +59,7 @@ def test_scripts_run_without_the_fast_modules(tmp_path):
         ["train_recon.py", *common, *training],
         ["train_seg.py", *common, *training],
         ["evaluation.py", *common, "--weights", str(best), "--workers", "0"],
-        ["predict.py", "--weights", str(best), "--input", str(tmp_path / "data" / "images"), "--output", str(tmp_path)],
+        ["predict.py", str(tmp_path / "data" / "images"), "--weights", str(best), "--output", str(tmp_path / "masks")],
         ["export.py", "--weights", str(best), "--format", "torchscript"],
         ["benchmark.py", "profile", "--only", "seg_step", "--variant", "srs_tiny", "--img_size", "16", "--repeat", "1"],
     ):
