@@ -41,7 +41,7 @@ def test_one_place_calls_the_fast_modules():
         for path in ROOT.glob("**/*.py")
         if not {".venv", "tests"} & set(path.parts)
         and "models/fast" not in path.as_posix()
-        and any(word in path.read_text() for word in ("for_training(", "for_prediction("))
+        and any(word in path.read_text() for word in ("fast.for_training(", "fast.for_prediction("))
     ]
     assert callers == ["utils/speed.py"]
 
