@@ -16,7 +16,7 @@ from datasets.unlabeled import fingerprint
 from utils.distributed import world_size
 from utils.files import sha256
 
-PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
+PACKAGES = ("torch", "numpy", "opencv-python-headless", "tifffile", "albumentations", "scikit-learn", "scipy")
 LISTS = ("train_file_dir", "val_file_dir")
 WEIGHTS = ("weights", "recon_weights", "seg_weights")
 ROOT = Path(__file__).resolve().parents[1]
