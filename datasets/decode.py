@@ -29,18 +29,19 @@ _SHOWN = 6  # values named in a message
 _ORIENTATION = 274  # EXIF tag
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, white_level: int | None = None) -> np.ndarray:
     """Decode an image to (H, W, 3) RGB.
 
     8-bit files: uint8. 16-bit files: float32 in 0..255 (value / 257), which keeps the precision of 16-bit infrared
-    that a cut to 8 bits would lose. Gray becomes three equal channels, alpha is dropped, palettes and 1-bit files are
-    decoded. EXIF orientation is not applied: masks do not carry it, so pixels would no longer lie on their mask. TIFF
-    is read by `datasets.tiff`, all else by OpenCV.
+    that a cut to 8 bits would lose; with a `white_level`, that value of a 16-bit file is 255, and so is all above. Gray
+    becomes three equal channels, alpha is dropped, palettes and 1-bit files are decoded. EXIF orientation is not
+    applied: masks do not carry it, so pixels would no longer lie on their mask. TIFF is read by `datasets.tiff`, all
+    else by OpenCV.
 
     Raises UserError if the file cannot be read or decoded, is truncated, animated, CMYK, larger than 179 megapixels,
     or is neither 8-bit nor 16-bit; and for a path that is a pipe or a device.
     """
-    return to_rgb(read_pixels(path))
+    return to_rgb(read_pixels(path), white_level)
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -64,12 +65,14 @@ def image_size(path: Path) -> tuple[int, int]:
         return height, width
 
 
-def to_rgb(pixels: np.ndarray) -> np.ndarray:
+def to_rgb(pixels: np.ndarray, white_level: int | None = None) -> np.ndarray:
     """(H, W) or (H, W, 3), uint8, uint16 or float in 0..255, as `read_image` returns it: (H, W, 3) uint8 or float32."""
-    if pixels.dtype != np.uint8:
-        scale = 257 if pixels.dtype == np.uint16 else 1
+    if pixels.dtype == np.uint16:
+        white = white_level or 65535
+        pixels = np.minimum(pixels, np.uint16(white)).astype(np.float32)
+        pixels /= np.float32(white / 255)
+    elif pixels.dtype != np.uint8:
         pixels = pixels.astype(np.float32)
-        pixels /= scale
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
 
 

@@ -10,6 +10,7 @@ from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS
 from utils.precision import CHOICES
 
 RESIZE = ("img_size", "keep", "back")
+AUTO = "auto"  # of --white_level
 ENGINES = ("torch", "onnxruntime", "openvino")
 
 
@@ -46,6 +47,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask_suffix", help="what a mask's name adds to its image's, such as _gt; found by rule if not set"
     )
     group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
+    group.add_argument(
+        "--white_level",
+        type=_white_level_or_auto,
+        metavar="N",
+        help="value of 16-bit images that is white, such as 4095 for 12 bits; auto: the largest value of the bits that "
+        "the training images use, kept in the checkpoint; 65535 if not set",
+    )
     _switch(group, "--fit_masks", False, "resize a mask whose size is not its image's")
     group.add_argument(
         "--mask_interpolation",
@@ -192,6 +200,18 @@ def natural(text: str) -> int:
 def image_side(text: str) -> int:
     """An argument type: the side of an image that the networks take, pixels."""
     return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+
+
+def white_level(text: str) -> int:
+    """An argument type: a value of 16-bit images."""
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} must be between 1 and 65535")
+    return value
+
+
+def _white_level_or_auto(text: str) -> int | str:
+    return text if text == AUTO else white_level(text)
 
 
 def _rate(text: str) -> float:

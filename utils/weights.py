@@ -16,7 +16,7 @@ from utils.checkpoint import explain, fill, load_checkpoint, load_state
 from utils.errors import UserError
 
 # What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "amp")
+MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level", "amp")
 
 
 def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:

@@ -202,7 +202,7 @@ def test_tiff_over_the_full_grid(tmp_path):
     counts = {}
     for cell in FULL:
         check(cell, tmp_path, counts)
-    assert counts["equal"] > 1500 and counts["equal to Pillow"] > 400
+    assert counts["equal"] > 1600 and counts["equal to Pillow"] > 300
 
 
 def test_three_unnamed_samples_are_rgb(tmp_path):
