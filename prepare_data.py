@@ -31,7 +31,7 @@ from datasets.sample import LOOKS, make_sample
 from datasets.sirst import convert_sirst
 from datasets.split import split
 from datasets.survey import survey, table
-from utils.arguments import HelpFormatter, natural, positive
+from utils.arguments import HelpFormatter, natural, positive, white_level_or_auto
 from utils.files import replacing
 from utils.runtime import run_script
 
@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--mask_threshold", type=float, help="as in training")
     check.add_argument("--fit_masks", action="store_true", help="as in training")
     check.add_argument("--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="as in training")
+    check.add_argument("--white_level", type=white_level_or_auto, metavar="N", help="as in training")
     check.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
     return parser
 
@@ -154,6 +155,7 @@ def check(args: argparse.Namespace) -> None:
         args.mask_threshold,
         args.fit_masks,
         args.mask_interpolation,
+        args.white_level,
     )
     print(table(result))
     if args.json:

@@ -54,15 +54,21 @@ def read_pixels(path: Path) -> np.ndarray:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of what `read_image` decodes; from the header alone, where Pillow understands it."""
+    return header_size(path) or read_pixels(path).shape[:2]
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) as the header says; None if it says nothing that is understood."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with path.open("rb") as file:
             if file.read(4) in MAGICS:
                 return tiff_size(path)
         with Image.open(path) as header:
             return header.height, header.width
     except Exception:  # Pillow's parsers raise whatever a damaged header leads them to; decoding will name the error
-        height, width = read_pixels(path).shape[:2]
-        return height, width
+        return None
 
 
 def to_rgb(pixels: np.ndarray, white_level: int | None = None) -> np.ndarray:
@@ -98,9 +104,16 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarr
     Raises UserError if a file cannot be decoded (see `read_image`) or is ambiguous, or if the sizes of the files
     differ.
     """
-    union = None
+    return decode_mask(paths, threshold)[0]
+
+
+def decode_mask(paths: Sequence[Path], threshold: float | None = None) -> tuple[np.ndarray, int]:
+    """What `read_mask` returns, and the orientation tag of the files: 1 where all are upright."""
+    union, orientation = None, 1
     for path in paths:
-        target = _target(decode(path), path, threshold)
+        decoded = decode(path)
+        orientation = max(orientation, decoded.orientation)
+        target = _target(decoded, path, threshold)
         if union is None:
             union = target
         elif union.shape != target.shape:
@@ -112,7 +125,7 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarr
             union |= target
     if union is None:
         raise ValueError("read_mask needs at least one path")
-    return union.astype(np.uint8)
+    return union.astype(np.uint8), orientation
 
 
 def digest(image: np.ndarray) -> str:

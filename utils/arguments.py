@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from typing import Any
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS
@@ -49,7 +50,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
     group.add_argument(
         "--white_level",
-        type=_white_level_or_auto,
+        type=white_level_or_auto,
         metavar="N",
         help="value of 16-bit images that is white, such as 4095 for 12 bits; auto: the largest value of the bits that "
         "the training images use, kept in the checkpoint; 65535 if not set",
@@ -210,7 +211,8 @@ def white_level(text: str) -> int:
     return value
 
 
-def _white_level_or_auto(text: str) -> int | str:
+def white_level_or_auto(text: str) -> int | str:
+    """An argument type: the same, or "auto"."""
     return text if text == AUTO else white_level(text)
 
 
@@ -229,6 +231,8 @@ def _budget(text: str) -> float:
 
 
 def _at_least(minimum: int, text: str) -> int:
+    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):  # int() takes 0100 and 1_000, too
+        raise ValueError(text)
     value = int(text)
     if value < minimum:
         raise argparse.ArgumentTypeError(f"{value} is under {minimum}")
