@@ -120,7 +120,7 @@ def test_what_is_no_file_never_hangs(base, monkeypatch, make, folder):
     if make is not Path.mkdir:
         assert claimed_size(base / folder / "a.png") == (0, 0)
         for read in (read_image, image_size):
-            with pytest.raises(UserError, match="expected a file|leads out|cannot be read"):
+            with pytest.raises(UserError, match=r"expected a file|cannot be read"):
                 read(base / folder / "a.png")
 
 
