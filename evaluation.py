@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
     from models import SRS
 
 # What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "amp")
+MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level", "amp")
 
 # What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")

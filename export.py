@@ -89,6 +89,7 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
         checkpoint = load_checkpoint(weights, "seg")
         settings = checkpoint["settings"]
         known = {"Dataset": settings.get("Dataset"), "epoch": checkpoint.get("epoch")}
+        known["white_level"] = settings["white_level"]
         known["mask_shift"] = json.dumps(learned_shift(checkpoint, weights))
         known["validation_figures"] = json.dumps(checkpoint.get("figures"))
         files = [weights]

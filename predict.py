@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--resize", choices=arguments.RESIZE[:2], help="to the training's size, or not at all")
     how.add_argument("--img_size", type=arguments.image_side, help="side the images are resized to, pixels")
     how.add_argument("--normalization", choices=NORMALIZATIONS)
+    how.add_argument(
+        "--white_level", type=arguments.white_level, metavar="N", help="value of 16-bit images that is 255"
+    )
     how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
     how.add_argument("--tta", action="store_true", help="average the eight rotations and flips: eight times the work")
     how.add_argument("--tile", type=int, metavar="N", help="predict images over N pixels in NxN tiles; resizes nothing")
@@ -86,7 +89,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     from utils.predictor import Predictor
 
     names = ("recon_weights", "device", "amp", "encoder_bn", "normalization", "img_size", "resize", "tta", "tile")
-    names += ("overlap", "batch_size", "engine", "threads", "threshold")
+    names += ("white_level", "overlap", "batch_size", "engine", "threads", "threshold")
     try:
         return Predictor(
             args.weights or args.seg_weights,

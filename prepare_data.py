@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
 from datasets.load import data_folder
-from utils.arguments import HelpFormatter, natural, positive
+from utils.arguments import HelpFormatter, natural, positive, white_level_or_auto
 from utils.errors import UserError
 from utils.files import replacing
 from utils.script import run_script
@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--mask_threshold", type=float, help="as in training")
     check.add_argument("--fit_masks", action="store_true", help="as in training")
     check.add_argument("--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="as in training")
+    check.add_argument("--white_level", type=white_level_or_auto, metavar="N", help="as in training")
     check.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
     return parser
 
@@ -180,6 +181,7 @@ def check(args: argparse.Namespace) -> None:
         args.mask_threshold,
         args.fit_masks,
         args.mask_interpolation,
+        args.white_level,
     )
     print(table(result))
     if args.json:

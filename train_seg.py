@@ -99,9 +99,10 @@ def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
 
     path = find_encoder(args)
     encoder, trained_with = load_encoder(path)
-    normalization = trained_with.get("normalization", args.normalization)
-    if normalization != args.normalization:
-        raise UserError(f"{path} was trained with --normalization {normalization}, this run has {args.normalization}")
+    for name in ("normalization", "white_level"):
+        before, now = trained_with.get(name, getattr(args, name)), getattr(args, name)
+        if before != now:
+            raise UserError(f"{path} was trained with --{name} {before}, this run has {now}")
     return encoder
 
 

@@ -2,16 +2,27 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
 
-from datasets.decode import read_image, read_mask
+from datasets.decode import Decoded, decode, decode_mask
 from datasets.pairing import Case
 from utils.errors import UserError
 
 _SHOWN = 20
 MIN_SIDE = 8  # pixels: what the networks take at the least, where images keep their size
+ORIENTATIONS = {  # EXIF tag: how a viewer turns the picture
+    2: "mirrored",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored and turned by 90 degrees",
+    6: "turned right by 90 degrees",
+    7: "mirrored and turned by 90 degrees",
+    8: "turned left by 90 degrees",
+}
+UPRIGHT = "such as by ImageMagick's mogrify -auto-orient"
 THREADS = 4  # decoding releases the interpreter lock; more threads than this wait for the disk
 
 
@@ -56,33 +67,57 @@ def raise_problems(found: Sequence[str]) -> None:
 
 def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:
     """What is wrong with one case; image and mask are both looked at, so that one repair round is enough."""
-    return decode_case(case, fit_masks, mask_threshold)[2]
+    return decode_case(case, fit_masks, mask_threshold).problems
 
 
-def decode_case(
-    case: Case, fit_masks: bool, mask_threshold: float | None
-) -> tuple[np.ndarray | None, np.ndarray | None, list[str]]:
-    """The image (H, W, 3) and mask (h, w) in {0, 1} of a case, as far as they can be decoded, and what is wrong."""
-    problems: list[str] = []
-    image = mask = None
+@dataclass
+class Look:
+    """A case as far as it can be decoded.
+
+    image: None if it cannot be.
+    mask: (h, w) in {0, 1}; None if it cannot be decoded, or there is none.
+    mask_orientation: tag of the mask files.
+    problems: what is wrong, one sentence each.
+    """
+
+    image: Decoded | None = None
+    mask: np.ndarray | None = None
+    mask_orientation: int = 1
+    problems: list[str] = field(default_factory=list)
+
+
+def decode_case(case: Case, fit_masks: bool, mask_threshold: float | None) -> Look:
+    """Decodes the files of a case, each once."""
+    look = Look()
     try:
-        image = read_image(case.image)
+        look.image = decode(case.image)
     except UserError as error:
-        problems.append(str(error))
+        look.problems.append(str(error))
     if case.masks:
         try:
-            mask = read_mask(case.masks, mask_threshold)
+            look.mask, look.mask_orientation = decode_mask(case.masks, mask_threshold)
         except UserError as error:
-            problems.append(str(error))
-    if image is not None and min(image.shape[:2]) < MIN_SIDE:
-        problems.append(
-            f"{case.image}: {image.shape[1]}x{image.shape[0]} pixels, too small for the networks "
+            look.problems.append(str(error))
+    if look.image is None:
+        return look
+    height, width = look.image.pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        look.problems.append(
+            f"{case.image}: {width}x{height} pixels, too small for the networks "
             f"(under {MIN_SIDE}x{MIN_SIDE}). Take it off the list."
         )
-    if image is not None and mask is not None and image.shape[:2] != mask.shape and not fit_masks:
-        (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
-        problems.append(
+    if look.mask is not None and look.mask.shape != (height, width) and not fit_masks:
+        mask_height, mask_width = look.mask.shape
+        advice = "If both show the same scene, --fit_masks resizes the mask."
+        turned = (mask_width, mask_height) == (height, width)
+        for what, orientation in (("image", look.image.orientation), ("mask", look.mask_orientation)):
+            if turned and orientation >= 5:
+                advice = (
+                    f"The {what} has the EXIF orientation {orientation} ({ORIENTATIONS[orientation]} when shown), "
+                    f"which is not applied. Save the {what} upright ({UPRIGHT}); --fit_masks would squeeze the mask."
+                )
+        look.problems.append(
             f"{case.masks[0]}: the mask is {mask_width}x{mask_height} pixels, its image {case.image} {width}x{height}. "
-            "If both show the same scene, --fit_masks resizes the mask."
+            f"{advice}"
         )
-    return image, mask, problems
+    return look

@@ -115,10 +115,11 @@ def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, li
 
 def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: bool) -> tuple[list[str], str | None]:
     """Writes one case; returns what is wrong with it, or the sentence that its mask was resized."""
-    image, mask, problems = decode_case(case, fit_masks, mask_threshold)
-    if problems:
-        return problems, None
-    fitted = resize_mask(mask, image.shape[:2], "exact")
+    look = decode_case(case, fit_masks, mask_threshold)
+    if look.problems:
+        return look.problems, None
+    mask = look.mask
+    fitted = resize_mask(mask, look.image.pixels.shape[:2], "exact")
     picture = out / "images" / f"{case.name}{case.image.suffix}"
     target = out / "masks" / f"{case.name}.png"
     for path in (picture, target):

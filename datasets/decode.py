@@ -7,36 +7,45 @@ takes what has one meaning only and refuses the rest.
 
 import hashlib
 import io
-import struct
+import stat
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from datasets.tiff import MAGICS, read_tiff, tiff_size
 from utils.errors import UserError
 
 # The loader's processes are the parallelism. OpenCV's own threads on top of them would oversubscribe the cores, and a
 # loader forked after they were started hangs at its first OpenCV call.
 cv2.setNumThreads(0)
 
+# The size limit is Pillow's error; at half of it, it would warn on the terminal.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+_JPEG = b"\xff\xd8"
 _NOISE = 32  # of 255: how far JPEG compression moves pixels away from black and white, and channels from each other
 _SHOWN = 6  # values named in a message
-_ORIENTATION = 274  # TIFF tag
+_ORIENTATION = 274  # EXIF tag
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, white_level: int | None = None) -> np.ndarray:
     """Decode an image to (H, W, 3) RGB.
 
     8-bit files: uint8. 16-bit files: float32 in 0..255 (value / 257), which keeps the precision of 16-bit infrared
-    that a cut to 8 bits would lose. Gray becomes three equal channels, alpha is dropped, palettes and 1-bit files are
-    decoded. EXIF orientation is not applied: masks do not carry it, so pixels would no longer lie on their mask.
+    that a cut to 8 bits would lose; with a `white_level`, that value of a 16-bit file is 255, and so is all above. Gray
+    becomes three equal channels, alpha is dropped, palettes and 1-bit files are decoded. EXIF orientation is not
+    applied: masks do not carry it, so pixels would no longer lie on their mask. TIFF is read by `datasets.tiff`, all
+    else by OpenCV.
 
     Raises UserError if the file cannot be read or decoded, is truncated, animated, CMYK, larger than 179 megapixels,
-    or is neither 8-bit nor 16-bit.
+    or is neither 8-bit nor 16-bit; and for a path that is a pipe or a device.
     """
-    return to_rgb(read_pixels(path))
+    return to_rgb(read_pixels(path), white_level)
 
 
 def read_pixels(path: Path) -> np.ndarray:
@@ -44,26 +53,36 @@ def read_pixels(path: Path) -> np.ndarray:
 
     For parts of a large image: `to_rgb` of a part is that part of `read_image`. Raises as `read_image` does.
     """
-    pixels, _ = _decode(path)
-    return pixels if pixels.ndim == 2 else pixels[..., :3]
+    return decode(path).colours
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(height, width) of what `read_image` decodes; from the header alone, where Pillow understands it."""
+    return header_size(path) or read_pixels(path).shape[:2]
+
+
+def header_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) as the header says; None if it says nothing that is understood."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with path.open("rb") as file:
+            if file.read(4) in MAGICS:
+                return tiff_size(path)
         with Image.open(path) as header:
             return header.height, header.width
     except Exception:  # Pillow's parsers raise whatever a damaged header leads them to; decoding will name the error
-        height, width = read_pixels(path).shape[:2]
-        return height, width
+        return None
 
 
-def to_rgb(pixels: np.ndarray) -> np.ndarray:
+def to_rgb(pixels: np.ndarray, white_level: int | None = None) -> np.ndarray:
     """(H, W) or (H, W, 3), uint8, uint16 or float in 0..255, as `read_image` returns it: (H, W, 3) uint8 or float32."""
-    if pixels.dtype != np.uint8:
-        scale = 257 if pixels.dtype == np.uint16 else 1
+    if pixels.dtype == np.uint16:
+        white = white_level or 65535
+        pixels = np.minimum(pixels, np.uint16(white)).astype(np.float32)
+        pixels /= np.float32(white / 255)
+    elif pixels.dtype != np.uint8:
         pixels = pixels.astype(np.float32)
-        pixels /= scale
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
 
 
@@ -89,10 +108,16 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarr
     Raises UserError if a file cannot be decoded (see `read_image`) or is ambiguous, or if the sizes of the files
     differ.
     """
-    union = None
+    return decode_mask(paths, threshold)[0]
+
+
+def decode_mask(paths: Sequence[Path], threshold: float | None = None) -> tuple[np.ndarray, int]:
+    """What `read_mask` returns, and the orientation tag of the files: 1 where all are upright."""
+    union, orientation = None, 1
     for path in paths:
-        pixels, is_jpeg = _decode(path)
-        target = _target(pixels, is_jpeg, path, threshold)
+        decoded = decode(path)
+        orientation = max(orientation, decoded.orientation)
+        target = _target(decoded, path, threshold)
         if union is None:
             union = target
         elif union.shape != target.shape:
@@ -104,7 +129,7 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarr
             union |= target
     if union is None:
         raise ValueError("read_mask needs at least one path")
-    return union.astype(np.uint8)
+    return union.astype(np.uint8), orientation
 
 
 def digest(image: np.ndarray) -> str:
@@ -112,19 +137,45 @@ def digest(image: np.ndarray) -> str:
     return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
 
 
-def _decode(path: Path) -> tuple[np.ndarray, bool]:
-    """Pixels as stored, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16; and whether it is a JPEG."""
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded file.
+
+    pixels: as stored, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16.
+    kind: format and mode, such as "PNG RGB".
+    orientation: its EXIF or TIFF tag, 1 to 8, which is not applied; 1 is upright, or no tag.
+    """
+
+    pixels: np.ndarray
+    kind: str
+    orientation: int = 1
+
+    @property
+    def colours(self) -> np.ndarray:
+        """The pixels without alpha."""
+        return self.pixels if self.pixels.ndim == 2 else self.pixels[..., :3]
+
+
+def decode(path: Path) -> Decoded:
+    """The pixels of a file and what it says of itself. Raises as `read_image` does."""
     try:
+        # A FIFO or a device would be waited for, perhaps for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path}: a folder, pipe, socket or device, expected a file. Remove it.")
         # Not cv2.imread, which cannot open non-ASCII paths on Windows.
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(4)
+            data = b"" if start in MAGICS else start + file.read()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Check that the file is there.") from error
-    if not data:
+    if not start:
         raise UserError(f"{path}: the file is empty (0 bytes). Copy it again.")
-    is_jpeg = data.startswith(b"\xff\xd8")
-    _check_header(data, path)
-    _check_end(data, is_jpeg, path)
-    data = _upright_tiff(data)
+    if start in MAGICS:
+        pixels, orientation = read_tiff(path)
+        mode = {2: "L", 3: "RGB", 4: "RGBA"}[pixels.ndim if pixels.ndim == 2 else pixels.shape[2]]
+        return Decoded(pixels, f"TIFF {mode}{';16' if pixels.dtype == np.uint16 else ''}", orientation)
+    kind, orientation = _look_at_header(data, path)
+    _check_end(data, path)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -133,35 +184,38 @@ def _decode(path: Path) -> tuple[np.ndarray, bool]:
         raise UserError(f"{path}: cannot be decoded: truncated, damaged or not an image. Copy it again.")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: pixels are {pixels.dtype}; only 8-bit and 16-bit files are read. Convert it.")
-    if pixels.ndim == 2:
-        return pixels, is_jpeg
-    if pixels.shape[2] == 3:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), is_jpeg
-    if pixels.shape[2] == 4:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), is_jpeg
-    raise UserError(f"{path}: {pixels.shape[2]} channels; only gray, RGB and RGBA are read. Convert it.")
+    if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
+        raise UserError(f"{path}: {pixels.shape[2]} channels; only gray, RGB and RGBA are read. Convert it.")
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    return Decoded(pixels, kind, orientation)
 
 
-def _check_header(data: bytes, path: Path) -> None:
-    """UserError for what a file says of itself before a pixel is decoded: too large, CMYK, animated."""
+def _look_at_header(data: bytes, path: Path) -> tuple[str, int]:
+    """Kind and orientation. UserError for what a file says of itself: too large, CMYK, animated."""
     try:
         with Image.open(io.BytesIO(data)) as header:
-            mode, frames = header.mode, getattr(header, "n_frames", 1)
+            mode, kind, animated = header.mode, header.format, getattr(header, "is_animated", False)
+            # Pillow would decode a whole PNG to look for a tag behind its pixels.
+            tagged = any(name in header.info for name in ("exif", "xmp", "XML:com.adobe.xmp"))
+            orientation = header.getexif().get(_ORIENTATION, 1) if tagged else 1
     except UnidentifiedImageError:
-        return  # a kind that OpenCV may know all the same; its own limit is set in datasets/__init__.py
+        return path.suffix.lstrip(".").upper(), 1  # OpenCV may know it; its own limit is set in datasets/__init__.py
     except Image.DecompressionBombError as error:
         most = f"{2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels"
         raise UserError(f"{path}: larger than {most}, which would not fit into memory. Cut it into tiles.") from error
     except Exception as error:  # Pillow's parsers raise whatever a damaged header leads them to
         raise UserError(f"{path}: its header is damaged. Copy it again, or save it as PNG.") from error
-    if frames > 1:
-        raise UserError(f"{path}: {frames} frames or pages in one file. Save each as a file of its own.")
+    if animated:
+        raise UserError(f"{path}: more than one frame in one file. Save each as a file of its own.")
     if mode == "CMYK":
         raise UserError(f"{path}: CMYK, the colours of print. Save it as RGB or gray.")
+    return f"{kind} {mode}", orientation if orientation in range(1, 9) else 1
 
 
-def _check_end(data: bytes, is_jpeg: bool, path: Path) -> None:
+def _check_end(data: bytes, path: Path) -> None:
     """UserError if a JPEG or PNG stops early: OpenCV 4 fills the missing part with gray and says nothing."""
+    is_jpeg = data.startswith(_JPEG)
     # A JPEG may hold a thumbnail with an end marker of its own, hence the end marker after the last start of scan.
     cut_jpeg = is_jpeg and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 0)
     cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data
@@ -169,25 +223,9 @@ def _check_end(data: bytes, is_jpeg: bool, path: Path) -> None:
         raise UserError(f"{path}: truncated, the file ends before the image does. Copy it again.")
 
 
-def _upright_tiff(data: bytes) -> bytes:
-    """`data` with the orientation tag of a TIFF set to "as stored": OpenCV applies it even with IMREAD_UNCHANGED."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-    if order is None:
-        return data
-    upright = bytearray(data)
-    try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
-            if struct.unpack_from(order + "H", data, entry)[0] == _ORIENTATION:
-                struct.pack_into(order + "H", upright, entry + 8, 1)
-    except struct.error:
-        return data  # truncated: left for the decoder to refuse
-    return bytes(upright)
-
-
-def _target(pixels: np.ndarray, is_jpeg: bool, path: Path, threshold: float | None) -> np.ndarray:
+def _target(mask: Decoded, path: Path, threshold: float | None) -> np.ndarray:
     """(H, W) bool of one mask file, by the rules of `read_mask`."""
+    pixels, is_jpeg = mask.pixels, mask.kind.startswith(("JPEG", "MPO"))
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _without_alpha(pixels, path, check=threshold is None)
     if threshold is not None:

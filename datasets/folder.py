@@ -31,6 +31,7 @@ class SegmentationFolder(Dataset):
         transform: what brings an image and its mask to tensors.
         fit_masks: how to resize a mask whose size is not its image's, see `datasets.resizing.resize_mask`; None: as is.
         mask_threshold: see `datasets.decode.read_mask`.
+        white_level: see `datasets.decode.read_image`.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class SegmentationFolder(Dataset):
         transform: Transform,
         fit_masks: str | None = None,
         mask_threshold: float | None = None,
+        white_level: int | None = None,
     ) -> None:
         self.cases = list(cases)
         self.transform = transform
         self.fit_masks = fit_masks
         self.mask_threshold = mask_threshold
+        self.white_level = white_level
         self._decoded: list[tuple[np.ndarray, np.ndarray | None]] = []
 
     def keep_decoded(self, budget: int) -> int:
@@ -89,7 +92,7 @@ class SegmentationFolder(Dataset):
         return sample if mask_tensor is None else {**sample, "mask": mask_tensor}
 
     def _decode(self, case: Case) -> tuple[np.ndarray, np.ndarray | None]:
-        image = read_image(case.image)
+        image = read_image(case.image, self.white_level)
         if not case.masks:
             return image, None
         mask = read_mask(case.masks, self.mask_threshold)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from datasets.pairing import IMAGE_SUFFIXES, case_name, walk_images
+from datasets.files import IMAGE_SUFFIXES, case_name, walk_images
 from utils.errors import UserError
 
 
@@ -29,7 +29,8 @@ def find_inputs(inputs: Iterable[str], leave_out: Path | None = None) -> list[In
 
     A folder gives every image file below it (`datasets.pairing.IMAGE_SUFFIXES`), a pattern whatever it matches (`**`
     any number of folders). Names keep the sub-folders below the folder, or below the part of a pattern that stands
-    before its first `*`, `?` or `[`. A file named itself is taken whatever its extension.
+    before its first `*`, `?` or `[`. A file named itself is taken whatever its name. Linked folders are followed; names
+    that begin with a dot are no images.
 
     Args:
         inputs: from the command line.
@@ -57,13 +58,10 @@ def find_inputs(inputs: Iterable[str], leave_out: Path | None = None) -> list[In
 
 def claimed_size(path: Path) -> tuple[int, int]:
     """(width, height) as the header says, without decoding; (0, 0) if it says nothing that is understood."""
-    from PIL import Image
+    from datasets.decode import header_size  # here: it imports OpenCV
 
-    try:
-        with Image.open(path) as header:
-            return header.size
-    except Exception:  # Pillow's parsers raise whatever a damaged header leads them to; decoding will name the error
-        return 0, 0
+    height, width = header_size(path) or (0, 0)
+    return width, height
 
 
 def _named(text: str, leave_out: Path | None) -> Iterator[Input]:
@@ -81,8 +79,11 @@ def _named(text: str, leave_out: Path | None) -> Iterator[Input]:
         raise UserError(f"{base}: the results would lie among the images; name another folder for them")
     inside = leave_out is not None and leave_out.is_relative_to(base.resolve())
     for file in files:
-        if file.is_file() and not (inside and file.resolve().is_relative_to(leave_out)):
-            yield Input(case_name(file.relative_to(base).as_posix()), file)
+        below = file.relative_to(base)
+        if file.is_dir() or any(part.startswith(".") for part in below.parts):
+            continue
+        if not (inside and file.resolve().is_relative_to(leave_out)):
+            yield Input(case_name(below.as_posix()), file)
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -8,13 +8,14 @@ and never guessed: a wrong pair trains a wrong network without any error message
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from utils.errors import UserError
+from tqdm import tqdm
 
-IMAGE_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+from datasets.files import IMAGE_SUFFIXES, case_name, walk
+from utils.errors import UserError
 
 LAYOUT = """\
 base_dir/
@@ -28,6 +29,8 @@ STEM = "{stem}"  # the stem of the image in a naming pattern of masks
 # `case_1` is another case than `case`, not a second mask of it.
 _DEFAULT_SUFFIXES = ("", "_mask", "_pixels0", "_segmentation")
 _NUMBERED = ("_mask",)
+
+_BAR = {"delay": 1, "disable": None}  # of a progress bar: on a terminal, for what takes more than a second
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Case:
 class _Folder:
     """The image files below one folder, walked once: a list of thousands of entries then costs no further look-ups.
 
-    by_key: "sub/a.png" -> path. by_stem: "sub/a" -> paths of all files sub/a.* with a known extension, sorted.
+    by_key: "sub/a.png" -> path. by_stem: "sub/a" -> keys of all files sub/a.* with a known extension, sorted. Paths are
+    texts: a Path costs more than all else that is done for a case.
     """
 
     def __init__(self, base_dir: Path, name: str) -> None:
@@ -56,17 +60,30 @@ class _Folder:
             raise UserError(f"{self.path}: there is no such folder. The data must be laid out as\n{LAYOUT}")
         # The user may have linked images/ itself to a data disk: what it holds counts as inside.
         self._roots = (base_dir.resolve(), self.path.resolve())
-        self.by_key: dict[str, Path] = {}
-        self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        for path in walk_images(self.path):
-            self.by_key[path.relative_to(self.path).as_posix()] = path
+        self.by_key: dict[str, str] = {}
+        self._by_links: set[str] = set()
+        files = tqdm(walk(self.path), desc=f"looking through {self.path.name}", unit="file", leave=False, **_BAR)
+        for key, path, by_link in files:
+            self.by_key[key] = path
+            if by_link:
+                self._by_links.add(key)
+        self.by_stem: dict[str, list[str]] = defaultdict(list)
         for key in sorted(self.by_key):
-            self.by_stem[case_name(key)].append(self.by_key[key])
+            self.by_stem[case_name(key)].append(key)
 
-    def holds(self, path: Path) -> bool:
-        """Whether `path`, with links resolved, is inside the data folder."""
+    def holds(self, key: str) -> bool:
+        """Whether a file, with links resolved, is inside the data folder."""
+        return key not in self._by_links or self.holds_path(self.by_key[key])
+
+    def holds_path(self, path: str | Path) -> bool:
         resolved = Path(os.path.realpath(path))  # Path.resolve() raises if links form a circle
         return any(resolved.is_relative_to(root) for root in self._roots)
+
+    def paths(self, keys: Iterable[str]) -> tuple[Path, ...]:
+        return tuple(Path(self.by_key[key]) for key in keys)
+
+    def folder_of(self, key: str) -> Path:
+        return Path(self.by_key[key]).parent
 
 
 def find_cases(
@@ -93,16 +110,16 @@ def find_cases(
     cases: list[Case] = []
     problems: list[str] = []
     entry_of: dict[str, str] = {}
-    for entry in names:
+    for entry in tqdm(names, desc="finding", unit="case", leave=False, **_BAR):
         try:
-            image = _find_image(folder, entry)
-            name = case_name(image.relative_to(folder.path).as_posix())
+            key = _find_image(folder, entry)
+            name = case_name(key)
             if name in entry_of:
                 raise _Problem(
                     f'"{entry}": listed twice (first as "{entry_of[name]}", the same stem); remove one of the lines.'
                 )
             entry_of[name] = entry
-            cases.append(Case(name, image, masks.find(entry, name) if masks else ()))
+            cases.append(Case(name, Path(folder.by_key[key]), masks.find(entry, name) if masks else ()))
         except _Problem as problem:
             problems.append(str(problem))
     return cases, problems
@@ -125,11 +142,13 @@ def pair_folders(
     in_one = folder.path.samefile(mask_folder.path)
     if in_one and mask_suffix in ("", STEM):
         raise UserError(f"{folder.path} holds images and masks: the names of the masks must add something to {STEM}")
-    finder = _MaskFinder(mask_folder, mask_suffix, with_bare_stem=not in_one)
-    if not finder.files:
+    # What a link leads to is taken wherever it is: lists of strangers name nothing here.
+    finder = _MaskFinder(mask_folder, mask_suffix, with_bare_stem=not in_one, inside=False)
+    mask_files = finder.files
+    if not mask_files:
         names = ", ".join(sorted(mask_folder.by_key)[:3]) or "no image files"
         raise UserError(f"{mask_folder.path}: no file is named as a mask, {finder.rule}; there are {names} ...")
-    files = {key: path for key, path in folder.by_key.items() if not (in_one and path in finder.files)}
+    files = {key: path for key, path in folder.by_key.items() if not (in_one and key in mask_files)}
     if not files:
         raise UserError(f"{folder.path}: no images in it (known extensions: {' '.join(IMAGE_SUFFIXES)})")
     cases: list[Case] = []
@@ -139,22 +158,17 @@ def pair_folders(
         try:
             if len(folder.by_stem[name]) > 1:
                 raise _Problem(f'"{key}": {_names(folder.by_stem[name])} have the same stem; rename one of them.')
-            cases.append(Case(name, files[key], finder.find(key, name)))
+            cases.append(Case(name, Path(files[key]), finder.find(key, name)))
         except _Problem as problem:
             problems.append(str(problem))
     used = finder.of({case_name(key) for key in files})
-    return cases, problems, sorted(set(mask_folder.by_key.values()) - used - (set(files.values()) if in_one else set()))
-
-
-def walk_images(folder: Path) -> Iterator[Path]:
-    """Every image file below the folder, in no order. Linked sub-folders are not followed: links may form circles."""
-    for below, _, files in os.walk(folder):
-        yield from (Path(below, file) for file in files if _has_image_suffix(file))
+    orphans = set(mask_folder.by_key) - used - (set(files) if in_one else set())
+    return cases, problems, sorted(mask_folder.paths(orphans))
 
 
 def image_files(folder: Path) -> list[Path]:
     """Every image file below a folder, sorted."""
-    return sorted(_Folder(folder, "").by_key.values())
+    return sorted(map(Path, _Folder(folder, "").by_key.values()))
 
 
 def is_mask_of(stem: str) -> str | None:
@@ -169,58 +183,71 @@ class _Problem(Exception):
     """Why one entry has no case: one sentence for the user."""
 
 
-def _find_image(images: _Folder, entry: str) -> Path:
-    """The image file that `entry` means; _Problem if there is none, more than one, or it is outside the folder."""
-    relative = PurePosixPath(entry)
-    if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
-        raise _Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
-    key = relative.as_posix()
-    found = [images.by_key[key]] if key in images.by_key else images.by_stem.get(case_name(key), [])
+def _find_image(images: _Folder, entry: str) -> str:
+    """The key of the image that `entry` means; _Problem if there is none or more than one, or if it is outside."""
+    found = _keys(images, entry)
     if not found:
-        if not images.holds(images.path / relative):
+        relative = PurePosixPath(entry)
+        if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
+            raise _Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
+        found = _keys(images, relative.as_posix())
+    if not found:
+        if not images.holds_path(images.path / relative):
             raise _Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
         raise _Problem(f'"{entry}": no such image in {images.path} (known extensions: {" ".join(IMAGE_SUFFIXES)}).')
     if len(found) > 1:
         raise _Problem(
-            f'"{entry}": ambiguous, {_names(found)} are both in {found[0].parent}; list it with its extension.'
+            f'"{entry}": ambiguous, {_names(found)} are both in {images.folder_of(found[0])}; list it with its '
+            "extension."
         )
     if not images.holds(found[0]):
-        raise _Problem(f'"{entry}": {found[0]} is a link that leads out of the data folder; put the file itself there.')
+        path = images.by_key[found[0]]
+        raise _Problem(f'"{entry}": {path} is a link that leads out of the data folder; put the file itself there.')
     return found[0]
+
+
+def _keys(images: _Folder, key: str) -> list[str]:
+    return [key] if key in images.by_key else images.by_stem.get(case_name(key), [])
 
 
 class _MaskFinder:
     """Finds the masks of a case by the naming rules, all files being sorted by rule beforehand."""
 
-    def __init__(self, folder: _Folder, mask_suffix: str | None, with_bare_stem: bool = True) -> None:
+    def __init__(
+        self, folder: _Folder, mask_suffix: str | None, with_bare_stem: bool = True, inside: bool = True
+    ) -> None:
         self._folder = folder
+        self._inside = inside  # whether masks must be inside the data folder
         suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
         self._suffixes = tuple(s for s in suffixes if with_bare_stem or s not in ("", STEM))
         # A name that ends in the stem cannot be numbered, as a bare stem cannot.
         self._numbered = (
             _NUMBERED if mask_suffix is None else tuple(s for s in suffixes if not _pattern(s).endswith(STEM))
         )
-        # (stem of the image, suffix) -> mask files
-        self._masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        # (stem of the image, suffix) -> keys of mask files
+        self._masks: dict[tuple[str, str], list[str]] = defaultdict(list)
         for suffix in self._suffixes:
+            if suffix in ("", STEM):
+                self._masks.update(((stem, suffix), keys) for stem, keys in folder.by_stem.items())
+                continue
             rule = _rule(suffix, suffix in self._numbered)
-            for stem, paths in folder.by_stem.items():
+            for stem, keys in folder.by_stem.items():
                 if match := rule.fullmatch(stem):
-                    self._masks[match[1] + match[2], suffix].extend(paths)
+                    self._masks[match[1] + match[2], suffix].extend(keys)
 
     @property
-    def files(self) -> set[Path]:
-        """Every file that has the name of a mask."""
-        return {path for paths in self._masks.values() for path in paths}
+    def files(self) -> set[str]:
+        """The key of every file that has the name of a mask."""
+        return {key for keys in self._masks.values() for key in keys}
 
     @property
     def rule(self) -> str:
         """The names looked for, such as {stem}_gt."""
         return " or ".join(_pattern(suffix) for suffix in self._suffixes)
 
-    def of(self, names: set[str]) -> set[Path]:
-        """The mask files of these cases."""
-        return {path for (name, _), paths in self._masks.items() if name in names for path in paths}
+    def of(self, names: set[str]) -> set[str]:
+        """The keys of the masks of these cases."""
+        return {key for (name, _), keys in self._masks.items() if name in names for key in keys}
 
     def find(self, entry: str, name: str) -> tuple[Path, ...]:
         """The masks of case `name`, sorted; _Problem if there is none, a doubt, or one is outside the folder."""
@@ -231,21 +258,23 @@ class _MaskFinder:
             tried = ", ".join(f"{n}, {n}_1 ..." if s in self._numbered else n for s, n in names.items())
             where = self._folder.path / PurePosixPath(name).parent
             raise _Problem(f'"{entry}": no mask in {where}; tried {tried} ({" ".join(IMAGE_SUFFIXES)}).')
-        found = [path for paths in by_suffix.values() for path in paths]
+        found = [key for keys in by_suffix.values() for key in keys]
         if len(by_suffix) > 1:
             raise _Problem(
-                f'"{entry}": masks by more than one naming rule ({_names(found)} in {found[0].parent}); '
-                f"pass --mask_suffix to say which ({', '.join(repr(s) for s in by_suffix)})."
+                f'"{entry}": masks by more than one naming rule ({_names(found)} in '
+                f"{self._folder.folder_of(found[0])}); pass --mask_suffix to say which "
+                f"({', '.join(repr(s) for s in by_suffix)})."
             )
-        if len({path.with_suffix("") for path in found}) < len(found):
+        if len(found) > 1 and len(set(map(case_name, found))) < len(found):
             raise _Problem(
                 f'"{entry}": ambiguous, masks that differ only in their extension ({_names(found)} in '
-                f"{found[0].parent}); keep one of them."
+                f"{self._folder.folder_of(found[0])}); keep one of them."
             )
-        for path in found:
-            if not self._folder.holds(path):
+        for key in found:
+            if self._inside and not self._folder.holds(key):
+                path = self._folder.by_key[key]
                 raise _Problem(f'"{entry}": mask {path} is a link that leads out of the data folder; copy it there.')
-        return tuple(found)
+        return self._folder.paths(found)
 
 
 def _pattern(suffix: str) -> str:
@@ -265,14 +294,5 @@ def _in_numbers(key: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]
 
 
-def _has_image_suffix(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def case_name(key: str) -> str:
-    """`key` without its extension. "patient.01" has none: only an extension of `IMAGE_SUFFIXES` is one."""
-    return key[: key.rindex(".")] if _has_image_suffix(key) else key
-
-
-def _names(paths: list[Path]) -> str:
-    return ", ".join(path.name for path in paths)
+def _names(keys: Iterable[str]) -> str:
+    return ", ".join(PurePosixPath(key).name for key in keys)

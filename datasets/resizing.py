@@ -71,8 +71,10 @@ def _vanished(mask: np.ndarray, resized: np.ndarray) -> list[tuple[np.ndarray, n
     # A look at the centre of each resized pixel finds nearly all targets, in a fraction of the time.
     centres = (_corresponding(np.arange(new), new, old) for old, new in zip(mask.shape, resized.shape, strict=True))
     at_centres = labels[np.ix_(*centres)]
+    seen = np.zeros(count, bool)
+    seen[at_centres[resized > 0]] = True
     vanished = []
-    for label in np.setdiff1d(np.arange(1, count), at_centres[resized > 0]):
+    for label in np.flatnonzero(~seen[1:]) + 1:
         rows, columns = (
             _corresponding(index, old, new)
             for index, old, new in zip(np.nonzero(labels == label), mask.shape, resized.shape, strict=True)

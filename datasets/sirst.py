@@ -51,6 +51,6 @@ def list_files(source: Path) -> list[Path]:
     """The list files of the first of LIST_FOLDERS that has any."""
     for pattern in LIST_FOLDERS:
         for folder in [source] if pattern == "." else sorted(source.glob(pattern)):
-            if files := sorted(folder.glob("*.txt")):
+            if files := sorted(file for file in folder.glob("*.txt") if not file.name.startswith(".")):
                 return files
     return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -16,6 +17,7 @@ PRECISIONS = ("auto", "off", "bf16", "fp16")
 DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
 FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
 FORMATS = ("onnx", "openvino", "torchscript")  # of export.py, keys of utils.export.FORMATS
+AUTO = "auto"  # of --white_level
 ENGINES = ("torch", "onnxruntime", "openvino")
 
 
@@ -52,6 +54,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask_suffix", help="what a mask's name adds to its image's, such as _gt; found by rule if not set"
     )
     group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
+    group.add_argument(
+        "--white_level",
+        type=white_level_or_auto,
+        metavar="N",
+        help="value of 16-bit images that is white, such as 4095 for 12 bits; auto: the largest value of the bits that "
+        "the training images use, kept in the checkpoint; 65535 if not set",
+    )
     _switch(group, "--fit_masks", False, "resize a mask whose size is not its image's")
     group.add_argument(
         "--mask_interpolation",
@@ -215,6 +224,19 @@ def image_side(text: str) -> int:
     return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
 
 
+def white_level(text: str) -> int:
+    """An argument type: a value of 16-bit images."""
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} must be between 1 and 65535")
+    return value
+
+
+def white_level_or_auto(text: str) -> int | str:
+    """An argument type: the same, or "auto"."""
+    return text if text == AUTO else white_level(text)
+
+
 def _rate(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
@@ -230,6 +252,8 @@ def _budget(text: str) -> float:
 
 
 def _at_least(minimum: int, text: str) -> int:
+    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):  # int() takes 0100 and 1_000, too
+        raise ValueError(text)
     value = int(text)
     if value < minimum:
         raise argparse.ArgumentTypeError(f"{value} is under {minimum}")

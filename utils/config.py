@@ -13,6 +13,7 @@ One key is no flag: `published`, see `utils.published`.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,12 @@ class ScriptParser(argparse.ArgumentParser):
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
         repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
+        # YAML 1.1's words for true and false, where nothing else can be meant.
+        switches = {action.dest for action in self._actions if isinstance(action, argparse.BooleanOptionalAction)}
+        words = {"yes": True, "on": True, "no": False, "off": False}
+        values = {
+            name: words.get(str(value).lower(), value) if name in switches else value for name, value in values.items()
+        }
         # A list for a flag that takes one value is refused as such, not its last item taken.
         values = {
             name: value if name in repeated or not isinstance(value, list) else str(value)
@@ -198,6 +205,36 @@ def find_configuration(dataset: str | None, config: str | None) -> Path | None:
     return path
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML of this century: a key stands once, and what YAML 1.1 takes for something else is the word that it looks
+    like. There `0100` is 64, `1:30` is 90, `1_000` is 1000, and `off` is false. true and false are booleans."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in seen:
+                wrong = f"{key.value!r} is given twice" if isinstance(key, yaml.ScalarNode) else "a key must be a word"
+                raise yaml.constructor.ConstructorError(None, None, wrong, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_NUMBERS = {  # of YAML 1.2's core schema
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (
+        r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+        "-+.0123456789",
+    ),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if tag.rpartition(":")[2] not in (*_NUMBERS, "timestamp")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _kind, (_rule, _first) in _NUMBERS.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_rule})$"), list(_first))
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a configuration file, unchecked.
 
@@ -205,7 +242,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read or is none.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read the configuration {path}: {error}") from error
     if values is None:

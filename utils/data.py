@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from torch.utils.data import DataLoader
 
 from datasets.folder import SegmentationFolder, make_loader
+from datasets.levels import common_white_level
 from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
 from datasets.unlabeled import unlabeled_cases
+from utils.arguments import AUTO
 from utils.devices import pins_memory
+from utils.errors import UserError
 from utils.processes import rank, say, world_size
 
 
@@ -25,7 +28,7 @@ def training_loaders(
 
     In a job of several processes each loads its share; settings.batch_size counts the images of all of them.
     The images below `unlabeled_dirs` are trained on, too, where no masks are needed. Decoded images are kept in memory
-    up to settings.cache GB.
+    up to settings.cache GB. settings.white_level becomes a number where it is "auto".
 
     Raises:
         UserError: for a list or folder that cannot be trained with.
@@ -34,6 +37,9 @@ def training_loaders(
         settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
     )
     train_cases = cases["training"]
+    if settings.white_level == AUTO:
+        settings.white_level = common_white_level(train_cases, progress=rank() == 0)
+        say(f"--white_level auto is {settings.white_level}: the bits that the 16-bit training images use")
     if unlabeled_dirs:
         unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"])
         say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
@@ -89,4 +95,6 @@ def checked_cases(
 
 def _folder(settings: argparse.Namespace, cases: Sequence[Case], transform: Transform) -> SegmentationFolder:
     fit_masks = settings.mask_interpolation if settings.fit_masks else None
-    return SegmentationFolder(cases, transform, fit_masks, settings.mask_threshold)
+    if settings.white_level == AUTO:
+        raise UserError("--white_level auto is found in training: pass a number, or weights that were trained with one")
+    return SegmentationFolder(cases, transform, fit_masks, settings.mask_threshold, settings.white_level)

@@ -77,8 +77,8 @@ def build_page(weights: Sequence[Path], folder: Path, device: str = "auto") -> g
         except UserError as error:
             message = html.escape(str(error).replace(str(path), path.name))
             return (None, f'<p class="problem" role="alert">{message}</p>', *[None] * 5)
-        seen = Seen(path.name, picture.pixels, probability, seconds)
-        return (seen, *show(seen, threshold), as_rgb8(picture.pixels), *_draw_kernel(loaded, picture))
+        seen = Seen(path.name, as_rgb8(picture.pixels, loaded.white_level), probability, seconds)
+        return (seen, *show(seen, threshold), seen.pixels, *_draw_kernel(loaded, picture))
 
     def show(seen: Seen | None, threshold: float) -> tuple[Any, ...]:
         if seen is None:

@@ -55,7 +55,7 @@ class Outputs:
 
         Args:
             name: of the image, with `/` between folders.
-            pixels: of the image as stored, for the overlay.
+            pixels: of the image, for the overlay (`utils.pictures.as_rgb8`).
             probability: (H, W) float32; its memory is used.
             threshold: probabilities above it are target.
 

@@ -31,8 +31,14 @@ def errors(image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.
     return picture
 
 
-def as_rgb8(pixels: np.ndarray) -> np.ndarray:
-    """An image as stored, (H, W) or (H, W, 3), uint8 or uint16, as a picture (H, W, 3) uint8 of its own memory."""
+def as_rgb8(pixels: np.ndarray, white_level: int | None = None) -> np.ndarray:
+    """An image as stored, (H, W) or (H, W, 3), uint8 or uint16, as a picture (H, W, 3) uint8 of its own memory.
+
+    white_level: value of a 16-bit image that is white.
+    """
+    if pixels.dtype == np.uint16 and white_level:
+        pixels = np.minimum(pixels, np.uint16(white_level)).astype(np.uint32) * 255 // white_level
+        pixels = pixels.astype(np.uint8)
     picture = pixels if pixels.dtype == np.uint8 else (pixels // 257).astype(np.uint8)
     return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture.copy()
 

@@ -17,6 +17,7 @@ from datasets.inputs import Input, claimed_size
 from utils.distributed import gather, wait_for_all
 from utils.errors import UserError
 from utils.outputs import Outputs
+from utils.pictures import as_rgb8
 from utils.predictor import Picture, Predictor
 from utils.processes import is_writer, rank, world_size
 from utils.signals import Stopped, StopRequest
@@ -102,7 +103,9 @@ def _predict_share(
                     fail(image, "does not fit into memory; --tile 512 predicts it in parts")
                 continue
             for (image, picture), probability in zip(batch, found, strict=True):
-                outputs.write(image.name, picture.pixels, probability, predictor.threshold)
+                pixels = picture.pixels
+                drawn = None if pixels is None or not outputs.overlay else as_rgb8(pixels, predictor.white_level)
+                outputs.write(image.name, drawn, probability, predictor.threshold)
                 written += 1
                 bar.update()
     finally:

@@ -60,6 +60,7 @@ class Predictor:
         amp: "auto", "off", "bf16", "fp16", see `utils.precision`; as in training if not given.
         encoder_bn, normalization, img_size: as in training if not given ("frozen", "imagenet", 256 for the authors').
             With encoder_bn="batch" every image, tile and view goes through the network alone.
+        white_level: value of 16-bit images that is white; as in training if not given (65535 for the authors').
         resize: "img_size" resizes each image to img_size x img_size, and the logits back (bilinear); "keep" predicts at
             the image's own size; as in training if not given.
         tta: average the probabilities of the eight symmetries of the square (rotations and flips).
@@ -90,6 +91,7 @@ class Predictor:
         amp: str | None = None,
         encoder_bn: str | None = None,
         normalization: str | None = None,
+        white_level: int | None = None,
         img_size: int | None = None,
         resize: str | None = None,
         tta: bool = False,
@@ -114,6 +116,7 @@ class Predictor:
         self.resize = "keep" if tile else resize or trained_resize(trained_with)
         self.img_size = img_size or trained_with.get("img_size", 256)
         self.normalization = normalization or trained_with.get("normalization", "imagenet")
+        self.white_level = white_level or trained_with.get("white_level")
         self.mask_shift: Shift | None = trained_with.get("mask_shift")  # None: the authors', see `restore`
         self.device = pick_device(device)
         self.precision = Precision(amp or trained_with.get("amp", "auto"), self.device)
@@ -126,6 +129,8 @@ class Predictor:
         """What decides what a prediction is, beside the weights."""
         names = ("img_size", "normalization", "resize", "tta", "tile", "overlap", "engine", "threshold")
         settings = {name: getattr(self, name) for name in names}
+        if self.white_level:  # named where there is one: results of before it was known go on
+            settings["white_level"] = self.white_level
         settings["mask_shift"] = self.mask_shift and list(self.mask_shift)  # as JSON gives it back
         return {**settings, "encoder_bn": self.model.encoder_bn, "amp": self.precision.name}
 
@@ -154,7 +159,7 @@ class Predictor:
         size = pixels.shape[:2]
         if self.tile and max(size) > self.tile:
             return Picture(size, pixels, None)
-        array = to_rgb(pixels)
+        array = to_rgb(pixels, self.white_level)
         if self.resize == "keep":
             array = _at_least_smallest(array)
         return Picture(size, pixels if keep_pixels else None, self.transform(array)[0])
@@ -192,7 +197,7 @@ class Predictor:
         return result
 
     def _tile(self, pixels: np.ndarray, row: Strip, column: Strip) -> Tensor:
-        return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile))))[0]
+        return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
 
     @torch.inference_mode()
     def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:

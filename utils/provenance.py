@@ -17,7 +17,16 @@ from utils.devices import device_name, has_tf32
 from utils.files import sha256
 from utils.processes import world_size
 
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "albumentations", "scikit-learn", "scipy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python-headless",
+    "tifffile",
+    "albumentations",
+    "scikit-learn",
+    "scipy",
+)
 LISTS = ("train_file_dir", "val_file_dir")
 WEIGHTS = ("weights", "recon_weights", "seg_weights")
 ROOT = Path(__file__).resolve().parents[1]

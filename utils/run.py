@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from utils.arguments import AUTO
 from utils.checkpoint import explain, fill, load_checkpoint, save_checkpoint
 from utils.compilation import compiled_for_training
 from utils.config import FREE_SETTINGS
@@ -174,7 +175,8 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
     differing = [
         f"{name} was {before.get(name)}, now {now.get(name)}"
         for name in sorted((before.keys() | now.keys()) - FREE_SETTINGS)
-        if before.get(name) != now.get(name)
+        # What "auto" is depends on the training list alone, which is compared below.
+        if before.get(name) != now.get(name) and (name, now.get(name)) != ("white_level", AUTO)
     ]
     if differing:
         raise UserError(

@@ -68,3 +68,17 @@ def test_an_input_that_names_nothing_is_an_error(nothing):
     Path("empty").mkdir()
     with pytest.raises(UserError, match="no image there"):
         names(nothing)
+
+
+def test_linked_folders_are_followed_once_and_dots_are_no_data(tree, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "y.png").touch()
+    (elsewhere / "back").symlink_to(elsewhere)
+    (tree / "a" / "linked").symlink_to(elsewhere)
+    (tree / "a" / "deep" / "up").symlink_to(tree / "a")
+    for name in (".hidden.png", "._x.png", ".ipynb_checkpoints/x.png", "deep/.cache/z.png"):
+        (tree / "a" / name).parent.mkdir(exist_ok=True)
+        (tree / "a" / name).touch()
+    assert names("a") == ["deep/x", "linked/y", "x"]
+    assert "._x" not in names("a/**/*.png")
+    assert names("a/._x.png") == ["._x"], "a file that is named is meant"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 import evaluation
 import train_recon
@@ -77,6 +78,13 @@ def test_config_takes_a_file_of_ones_own(tmp_path):
         ("normalization: unit", r"mine\.yaml.*unit"),
         ("train_seg: {recon: 3}", r"mine\.yaml.*recon"),
         ("- a\n- b", r"mine\.yaml.*flag: value"),
+        ("img_size: 64\nimg_size: 128", r"mine\.yaml.*'img_size' is given twice"),
+        ("train_seg: {epochs: 1, epochs: 2}", r"mine\.yaml.*'epochs' is given twice"),
+        ("img_size: 0100", r"mine\.yaml.*img_size.*0100"),
+        ("img_size: 1_024", r"mine\.yaml.*img_size.*1_024"),
+        ("seed: 1:30", r"mine\.yaml.*seed.*1:30"),
+        ("seed: 0x10", r"mine\.yaml.*seed.*0x10"),
+        ("? [x, y]\n: 1", r"mine\.yaml.*a key must be a word"),
         ("a: [", r"cannot read.*mine\.yaml"),
     ],
 )
@@ -150,3 +158,15 @@ def test_settings_as_flags():
     values = {"img_size": 64, "fit_masks": False, "sync_bn": True, "mask_suffix": None, "folder": ["a", "b c"]}
     flags = [flag for name, value in values.items() for flag in config.as_flags(name, value)]
     assert flags == ["--img_size=64", "--no-fit_masks", "--sync_bn", "--folder=a", "--folder=b c"]
+
+
+def test_words_of_yaml_1_1_are_what_they_look_like(tmp_path, configuration):
+    configuration("base_dir: x\namp: off\nfit_masks: yes\nsync_bn: false\nbase_lr: 1e-3\nmask_suffix: 2024-01-01")
+    settings = train_seg.parser().settings(["--Dataset", "mine"])
+    assert (settings.amp, settings.fit_masks, settings.sync_bn) == ("off", True, False)
+    assert (settings.base_lr, settings.mask_suffix) == (0.001, "2024-01-01")
+
+
+def test_the_configurations_mean_what_they_meant():
+    for path in config.CONFIGS.glob("*.yaml"):
+        assert config.read_yaml(path) == yaml.safe_load(path.read_text(encoding="utf-8")), path

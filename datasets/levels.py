@@ -1,0 +1,34 @@
+"""White levels: a camera of 12 bits writes 16-bit files in which nothing is brighter than 4095."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.checks import THREADS
+from datasets.decode import read_pixels
+from datasets.pairing import Case
+
+
+def bits_in_use(pixels: np.ndarray) -> int:
+    """The bits that the largest value of a 16-bit image takes, at least 8; 0 for an 8-bit image."""
+    return max(8, int(pixels.max()).bit_length()) if pixels.dtype == np.uint16 else 0
+
+
+def common_white_level(cases: Sequence[Case], progress: bool = True) -> int:
+    """The largest value of the bits that the 16-bit images of the cases use; 65535 where all images have 8 bits.
+
+    Raises:
+        UserError: for an image that cannot be read.
+    """
+
+    def bits(case: Case) -> int:
+        return bits_in_use(read_pixels(case.image))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        looks = pool.map(bits, cases)
+        most = max(tqdm(looks, total=len(cases), desc="white level", unit="img", leave=False, disable=not progress))
+    return 2 ** (most or 16) - 1
