@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from utils.errors import UserError
 
@@ -23,8 +24,9 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {4: "transparency masks", 8: "CIELAB", 9: "ICC LAB", 10: "ITU LAB", 32803: "raw mosaics", 34892: "raw data"}
 _COLOURS |= {32844: "LogL", 32845: "LogLuv", _YCBCR: "YCbCr without JPEG"}
 _JPEG = 7
-# None, fax (2 to 4), LZW, JPEG, deflate (8 and 32946), PackBits, LZMA, Zstandard.
-_COMPRESSIONS = (1, 2, 3, 4, 5, _JPEG, 8, 32946, 32773, 34925, 50000)
+_FAX = (2, 3, 4)
+# None, fax, LZW, JPEG, deflate (8 and 32946), PackBits, LZMA, Zstandard.
+_COMPRESSIONS = (1, *_FAX, 5, _JPEG, 8, 32946, 32773, 34925, 50000)
 _UNSPECIFIED, _ASSOCIATED, _ALPHA = 0, 1, 2  # meanings of an extra sample
 _ORIENTATION = 274
 
@@ -44,6 +46,8 @@ def read_tiff(path: Path) -> tuple[np.ndarray, int]:
         page = tif.pages.first
         if reason := _refusal(tif, page):
             raise UserError(f"{path}: {reason}")
+        if page.compression in _FAX:
+            return _by_pillow(path), 1
         # (planes, 1, H, W, samples)
         stored = page.asarray(squeeze=False, maxworkers=1)[:, 0]
         pixels = stored[0] if stored.shape[0] == 1 else np.moveaxis(stored[..., 0], 0, -1)
@@ -100,6 +104,8 @@ def _refusal(tif, page) -> str | None:
     tile = max(page.tilewidth, 1) * max(page.tilelength, 1)
     if max(page.imagewidth * page.imagelength, tile) > MOST_PIXELS:
         return f"larger than {MOST_PIXELS // 10**6} megapixels, which would not fit into memory. Cut it into tiles."
+    if page.compression in _FAX and _orientation(page) > 1:
+        return "fax compression and an orientation other than upright. Save it as PNG."
     return _unknown_samples(page) or _missing_parts(tif, page)
 
 
@@ -186,6 +192,12 @@ def _colours(pixels: np.ndarray, page, path: Path) -> np.ndarray:
     if extras == (_ASSOCIATED,) and ((alpha > 0) & (alpha < np.iinfo(alpha.dtype).max)).any():
         raise UserError(f"{path}: its colours are multiplied by its alpha. Save it without alpha.")
     return pixels if channels == 4 else np.dstack([pixels[..., 0]] * 3 + [alpha])
+
+
+def _by_pillow(path: Path) -> np.ndarray:
+    """A fax, (H, W) in {0, 255}: tifffile reads it with Python 3.11 and newer only."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))
 
 
 def _orientation(page) -> int:

@@ -240,6 +240,17 @@ def test_one_bit_masks_of_pillow(tmp_path, compression, white_is_zero):
     np.testing.assert_array_equal(read_mask([tmp_path / "a.tif"]), target)
 
 
+def test_a_damaged_or_turned_fax(tmp_path, capfd):
+    one_bit = Image.fromarray(RNG.integers(0, 2, (64, 64)).astype(bool))
+    one_bit.save(tmp_path / "a.tif", compression="group4")
+    content = (tmp_path / "a.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        start, count = tif.pages.first.dataoffsets[0], tif.pages.first.databytecounts[0]
+    refused(tmp_path / "a.tif", content[: start + count // 2] if start > 200 else content[:150], "truncated", capfd)
+    one_bit.save(tmp_path / "a.tif", compression="group4", tiffinfo={274: 6})
+    refused(tmp_path / "a.tif", (tmp_path / "a.tif").read_bytes(), "fax compression and an orientation", capfd)
+
+
 def test_a_palette_of_8_bit_values(tmp_path):
     # The specification wants 16 bits; some programs write 8.
     indices = np.arange(256, dtype=np.uint8).reshape(16, 16)
