@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-
-from tqdm import tqdm
+from typing import TypeVar
 
 from datasets.files import IMAGE_SUFFIXES, case_name, walk
 from utils.errors import UserError
+
+_Item = TypeVar("_Item")
 
 LAYOUT = """\
 base_dir/
@@ -29,8 +30,6 @@ STEM = "{stem}"  # the stem of the image in a naming pattern of masks
 # `case_1` is another case than `case`, not a second mask of it.
 _DEFAULT_SUFFIXES = ("", "_mask", "_pixels0", "_segmentation")
 _NUMBERED = ("_mask",)
-
-_BAR = {"delay": 1, "disable": None}  # of a progress bar: on a terminal, for what takes more than a second
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ class _Folder:
         self._roots = (base_dir.resolve(), self.path.resolve())
         self.by_key: dict[str, str] = {}
         self._by_links: set[str] = set()
-        files = tqdm(walk(self.path), desc=f"looking through {self.path.name}", unit="file", leave=False, **_BAR)
-        for key, path, by_link in files:
+        for key, path, by_link in _bar(walk(self.path), desc=f"looking through {self.path.name}", unit="file"):
             self.by_key[key] = path
             if by_link:
                 self._by_links.add(key)
@@ -110,7 +108,7 @@ def find_cases(
     cases: list[Case] = []
     problems: list[str] = []
     entry_of: dict[str, str] = {}
-    for entry in tqdm(names, desc="finding", unit="case", leave=False, **_BAR):
+    for entry in _bar(names, desc="finding", unit="case"):
         try:
             key = _find_image(folder, entry)
             name = case_name(key)
@@ -296,3 +294,10 @@ def _in_numbers(key: str) -> list[str | int]:
 
 def _names(keys: Iterable[str]) -> str:
     return ", ".join(PurePosixPath(key).name for key in keys)
+
+
+def _bar(items: Iterable[_Item], **words: str) -> Iterable[_Item]:
+    """A progress bar over the items: on a terminal, for what takes more than a second."""
+    from tqdm import tqdm  # here: scripts read lists before they import anything
+
+    return tqdm(items, leave=False, delay=1, disable=None, **words)

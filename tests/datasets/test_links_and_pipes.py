@@ -128,8 +128,6 @@ def test_a_tiff_that_pillow_does_not_know(base):
     pixels = np.random.default_rng(0).integers(0, 65536, (16, 24, 3), dtype=np.uint16)
     (base / "images" / "a.png").unlink()
     tifffile.imwrite(base / "images" / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
-    with pytest.raises(OSError), Image.open(base / "images" / "a.tif"):
-        pass
     result = look(base)
     assert result.errors == [] and result.lists["train.txt"]["formats"] == "1 TIFF RGB;16, 1 PNG L"
     assert "a (16)" in " ".join(result.warnings) or "b (an 8-bit file)" in " ".join(result.warnings)

@@ -19,11 +19,12 @@ import models
 from models import blocks, dpconv, nested
 from models.blocks import BLAM, ChannelAttention, LocalContrast, ResidualBlock, ShuffleUp, SpatialAttention
 from models.dpconv import DPConv
-from models.fast import fingerprints
+from models.fast import comparison, fingerprints
 from models.nested import NestedDecoder, NestedEncoder, NestedUNet
 from train_seg import Segmentation
 from utils import engine, speed
 from utils.engines import load_engine
+from utils.errors import UserError
 from utils.export import FORMATS, export_model
 from utils.precision import Precision
 
@@ -463,7 +464,6 @@ def test_at_256_pixels(name, edited):
     "name",
     [
         "no spatial attention, in place",
-        "reflected padding",
         "pre-activation",
         "another activation",
         "a hook on a block",
@@ -476,6 +476,13 @@ def test_in_an_exported_file(name, edited, tmp_path):
     export_model(network, "torchscript", path, "imagenet", {}, say=lambda line: None)
     with torch.no_grad():
         assert largest(FORMATS["torchscript"].open(path, 1)(images), network(images)) < 1e-5
+
+
+def test_an_edit_that_takes_no_small_image_is_refused_in_one_line(edited, tmp_path):
+    """An exported file takes images from 8x8 on; a map of one row has nothing to reflect."""
+    with pytest.raises(UserError, match=r"srs\.pt was not written: .*[Pp]adding size") as caught:
+        export_model(edited("reflected padding").eval(), "torchscript", tmp_path / "srs.pt", "imagenet", {})
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -506,6 +513,7 @@ def test_an_edit_that_comes_later(name, edited, monkeypatch, request):
 def test_numbers_find_what_the_source_does_not_show(way, monkeypatch, capsys):
     """As if the twins had been written for another block: the plain network runs, and a line says so."""
     monkeypatch.setattr(ResidualBlock, "forward", without_spatial_attention)
+    monkeypatch.setattr(comparison, "_agreed", {})  # other tests have compared this structure
     monkeypatch.setitem(fingerprints.RECORDED, "ResidualBlock", fingerprints.fingerprint(ResidualBlock))
     network = small().double() if way == "training" else small()
     images = torch.randn(1, 3, 64, 64, dtype=next(network.parameters()).dtype)
