@@ -70,7 +70,7 @@ def finish(job, seconds=120):
     return job.returncode, output
 
 
-def wait_for(condition, job, seconds=60):
+def wait_for(condition, job, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert job.poll() is None and time.monotonic() < deadline, finish(job, 5)
