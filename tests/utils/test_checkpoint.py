@@ -17,7 +17,10 @@ def test_round_trip(tmp_path):
     path = tmp_path / "deep" / "best.pth"
     checkpoint.save_checkpoint(path, CONTENT)
     loaded = checkpoint.load_checkpoint(path, "seg")
-    assert torch.equal(loaded["model"]["w"], CONTENT["model"]["w"]) and loaded["settings"] == {"img_size": 64}
+    assert torch.equal(loaded["model"]["w"], CONTENT["model"]["w"]) and loaded["settings"] == {
+        **checkpoint.EARLIER,
+        "img_size": 64,
+    }
     assert [file.name for file in path.parent.iterdir()] == ["best.pth"]
 
 
