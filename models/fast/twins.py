@@ -130,7 +130,13 @@ class FastDPConv(DPConv):
         return F.conv2d(x, kernels[0], padding=self.KERNEL_SIZE // 2)
 
 
-TWINS = (FastResidualBlock, FastBatchNorm2d, FastChannelAttention, FastSpatialAttention)
+TWINS = (
+    FastResidualBlock,
+    FastBatchNorm2d,
+    FastChannelAttention,
+    FastSpatialAttention,
+    FastEfficientChannelAttention,
+)
 
 KNOWN: dict[type, tuple[type, Callable[[nn.Module], bool]]] = {
     ResidualBlock: (FastResidualBlock, lambda module: known.knows_block(module, *TWINS)),

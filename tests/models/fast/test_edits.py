@@ -6,6 +6,7 @@ Every edit is made twice, to a plain network and to one that goes where the scri
 from __future__ import annotations
 
 import copy
+import sys
 import types
 from contextlib import nullcontext
 
@@ -20,6 +21,7 @@ from models import blocks, dpconv, nested
 from models.blocks import BLAM, ChannelAttention, LocalContrast, ResidualBlock, ShuffleUp, SpatialAttention
 from models.dpconv import DPConv
 from models.fast import comparison, fingerprints
+from models.fast.twins import KNOWN
 from models.nested import NestedDecoder, NestedEncoder, NestedUNet
 from train_seg import Segmentation
 from utils import engine, speed
@@ -527,6 +529,29 @@ def test_numbers_find_what_the_source_does_not_show(way, monkeypatch, capsys):
     assert torch.equal(fast, expected)
     assert "the plain network runs, slower: the fast form of" in found.warning
     assert "ResidualBlock" in found.warning or "nodes.0.0" in found.warning
+
+
+def plain_calls(run):
+    """The classes whose plain forward runs within a call, of those that have a twin."""
+    codes, called = {cls.forward.__code__: cls.__name__ for cls in KNOWN if cls is not nn.BatchNorm2d}, set()
+    sys.setprofile(lambda frame, event, _: called.add(codes.get(frame.f_code)) if event == "call" else None)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return called - {None}
+
+
+def test_no_twin_of_an_unedited_network_falls_back():
+    """What is reported as fast runs fast."""
+    images = torch.randn(1, 3, 64, 64)
+    run, network = load_engine("torch", small().eval(), OFF), small().train()
+    assert "plain" not in run.speed.words
+    assert plain_calls(lambda: run(images)) == set()
+    with speed.training(network, CPU) as found:
+        assert "plain" not in found.words
+        called = plain_calls(lambda: network(images))
+    assert called <= {"Down", "DPConv"}, "these are the same in training"
 
 
 def test_a_line_names_what_runs_plain():
