@@ -70,14 +70,12 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
         return network, Found(plain=_left_plain(network))
     if not nothing_in_the_way():
         return network, Found(why="there are hooks of all modules, or torch's own modules are edited")
-    try:
-        made = copy.deepcopy(network).eval().requires_grad_(False)
-    except RuntimeError as error:  # parameters that are computed, such as pruned ones
-        return network, Found(why=f"it cannot be copied ({str(error).splitlines()[0]})")
-    plain = _left_plain(made)
-    why = comparison.difference(made, _make_packed, training=False)
+    # Before the copy is made: both together would be the most memory that a prediction takes.
+    why = comparison.difference(network, _make_packed, training=False)
     if why is not None:
-        return network, Found(plain=plain, why=why)
+        return network, Found(plain=_left_plain(network), why=why)
+    made = copy.deepcopy(network).eval().requires_grad_(False)
+    plain = _left_plain(made)
     return made, Found(dict(_pack(made.to(memory_format=torch.channels_last), dtype)), plain)
 
 

@@ -8,7 +8,9 @@ running statistics.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 
@@ -47,7 +49,14 @@ def difference(network: nn.Module, make: Make, training: bool) -> str | None:
     if key not in _agreed:
         with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
             _agreed[key] = _difference(network, make, training)
+        _give_memory_back()
     return _agreed[key]
+
+
+def _give_memory_back() -> None:
+    """Has glibc's allocator, where there is one, return what the copies took: `keep_freed_memory` would keep it."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _structure(network: nn.Module) -> tuple:
@@ -68,17 +77,19 @@ def _difference(network: nn.Module, make: Make, training: bool) -> str | None:
     error: Exception | None = None
     for randomised in (True, False):
         try:
-            return _first_that_differs(lambda: _copy(network, randomised), make, training)  # noqa: B023 - it returns
+            return _first_that_differs(lambda: _copy(network, randomised, training), make, training)  # noqa: B023 - it returns
         except _PlainFails as raised:
             error = raised
     return f"it cannot be compared with a fast one ({_line(error)})"
 
 
-def _copy(network: nn.Module, randomised: bool) -> nn.Module:
+def _copy(network: nn.Module, randomised: bool, training: bool) -> nn.Module:
     try:
         copied = copy.deepcopy(network).float().cpu()
     except RuntimeError as error:  # parameters that are computed, such as pruned ones
         raise _PlainFails(_line(error)) from error
+    if not training:
+        copied.eval().requires_grad_(False)
     if randomised:
         _randomise(copied)
     return copied
