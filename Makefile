@@ -1,5 +1,6 @@
 # make demo   sets everything up, trains both phases on embedded sample data, evaluates, draws predictions
 # make test   sets everything up, runs the linter and the tests
+# make test-all  the same, then the tests that take longest
 # Needs Python 3.10 or newer (PYTHON=python3.12 make test takes another one) and make.
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 DEMO   := --Dataset sample --variant srs_tiny --output_dir checkpoints/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: $(VENV)/.demo DataSet/sample
 	$(RUN) train_recon.py $(DEMO) --resume auto
@@ -16,7 +17,10 @@ demo: $(VENV)/.demo DataSet/sample
 	@echo "open checkpoints/demo/report/report.html: figures, curves, predictions and their errors, DPConv at work"
 
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3  # many wait for processes of theirs: one more than the two cores CI has
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 -m "not long"  # many wait for their processes: one more than CI's two cores
+
+test-all: test
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 -m long
 
 lint: $(VENV)/.test
 	$(RUN) -m ruff check .

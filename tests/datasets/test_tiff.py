@@ -198,6 +198,7 @@ def test_tiff_over_a_small_grid(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_tiff_over_the_full_grid(tmp_path):
     counts = {}
     for cell in FULL:

@@ -47,6 +47,7 @@ def test_one_place_calls_the_fast_modules():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_scripts_run_without_the_fast_modules(tmp_path):
     root = tmp_path / "project"
     ignored = shutil.ignore_patterns("fast", "__pycache__", ".*", "tests", "DataSet", "checkpoints", "docs")

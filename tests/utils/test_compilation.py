@@ -16,7 +16,7 @@ from models.nested import NestedUNet
 from utils import compilation
 from utils.compilation import compiled_for_training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def phase_of(name):

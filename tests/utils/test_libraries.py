@@ -43,6 +43,7 @@ def test_a_missing_library_is_named_with_the_command(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_training_and_evaluation_run_beside_a_broken_torchvision(broken_torchvision, tmp_path):
     make_sample(tmp_path / "set", count=6, size=32)
     environment = {**os.environ, "PYTHONPATH": str(broken_torchvision), "OMP_NUM_THREADS": "1"}

@@ -419,6 +419,7 @@ def test_in_prediction(name, edited):
         assert largest(phase.model(images), expected) < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", EDITS)
 def test_in_training(name, edited):
     """In float64, where no maximum tips over."""
@@ -444,6 +445,7 @@ def test_in_training(name, edited):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", ["nothing", "no spatial attention, in place", "reflected padding", "a branch that is zero"]
 )
