@@ -51,6 +51,7 @@ def whole(start, base, tmp_path_factory):
     return folder, time.monotonic() - started
 
 
+@pytest.mark.long
 def test_killed_at_20_moments_it_loses_the_epoch_in_flight_at_most(start, base, whole, tmp_path):
     reference, duration = whole
     rng = np.random.default_rng(0)
