@@ -111,7 +111,7 @@ def _first_that_differs(plain: Callable[[], nn.Module], make: Make, training: bo
             names.extend(() if names else made)
 
         try:
-            return (_apart_in_training if training else _apart_in_prediction)(plain, fast)
+            return _apart(plain, fast, training)
         except _PlainFails:
             raise
         except Exception as error:  # such as of a module that looks into another one
@@ -128,31 +128,17 @@ def _first_that_differs(plain: Callable[[], nn.Module], make: Make, training: bo
     return f"the fast form of {names[high - 1] if names else 'a module'} differs from the plain one ({found})"
 
 
-def _apart_in_prediction(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None]) -> str | None:
+def _apart(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None], training: bool) -> str | None:
     """What differs, in words; each result has to agree on one of some images."""
     least: dict[str, float] = {}
     for number in range(IMAGES):
         network = plain()  # one copy at a time, to spare memory
-        expected = _plain_results(network, number, training=False)
+        expected = _plain_results(network, number, training)
+        if training:
+            network = plain()  # a step has moved the running statistics
         make(network)
         with worth_it.at_any_size():
-            errors = _errors(expected, _results(network, number, training=False))
-        least = {name: min(error, least.get(name, error)) for name, error in errors.items()}
-        if not _worst(least):
-            return None
-    return _worst(least)
-
-
-def _apart_in_training(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None]) -> str | None:
-    """The same, of gradients and running statistics, too."""
-    network = plain()
-    fast = copy.deepcopy(network)
-    make(fast)
-    least: dict[str, float] = {}
-    for number in range(IMAGES):
-        expected = _plain_results(network, number, training=True)
-        with worth_it.at_any_size():
-            errors = _errors(expected, _results(fast, number, training=True))
+            errors = _errors(expected, _results(network, number, training))
         least = {name: min(error, least.get(name, error)) for name, error in errors.items()}
         if not _worst(least):
             return None
