@@ -54,8 +54,12 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
     how.add_argument("--tta", action="store_true", help="average the eight rotations and flips: eight times the work")
-    how.add_argument("--tile", type=int, metavar="N", help="predict images over N pixels in NxN tiles; resizes nothing")
-    how.add_argument("--overlap", type=int, metavar="K", help="of neighbouring tiles, pixels (a quarter of a tile)")
+    how.add_argument(
+        "--tile", type=arguments.integer, metavar="N", help="predict images over N pixels in NxN tiles; resizes nothing"
+    )
+    how.add_argument(
+        "--overlap", type=arguments.integer, metavar="K", help="of neighbouring tiles, pixels (a quarter of a tile)"
+    )
     how.add_argument("--threshold", type=float, default=0.5, help="probabilities above it are target (0.5)")
     what = parser.add_argument_group("what is written, beside the masks")
     what.add_argument("--probability", type=int, choices=[8, 16], help="probability maps of that many bits")

@@ -224,9 +224,16 @@ def image_side(text: str) -> int:
     return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
 
 
+def integer(text: str) -> int:
+    """An argument type: an integer in decimal digits. int() takes 0100 and 1_000, too."""
+    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
+        raise ValueError(text)
+    return int(text)
+
+
 def white_level(text: str) -> int:
     """An argument type: a value of 16-bit images."""
-    value = int(text)
+    value = integer(text)
     if not 1 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{value} must be between 1 and 65535")
     return value
@@ -252,9 +259,7 @@ def _budget(text: str) -> float:
 
 
 def _at_least(minimum: int, text: str) -> int:
-    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):  # int() takes 0100 and 1_000, too
-        raise ValueError(text)
-    value = int(text)
+    value = integer(text)
     if value < minimum:
         raise argparse.ArgumentTypeError(f"{value} is under {minimum}")
     return value

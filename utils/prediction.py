@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,6 +19,7 @@ from utils.outputs import Outputs
 from utils.pictures import as_rgb8
 from utils.predictor import Picture, Predictor
 from utils.processes import is_writer, rank, world_size
+from utils.script import out_of_memory
 from utils.signals import Stopped, StopRequest
 
 KEPT_PIXELS = 1 << 26  # of decoded images that wait in a batch for their overlay: 200 MB
@@ -97,7 +97,7 @@ def _predict_share(
             try:
                 found = predictor.probabilities([picture for _, picture in batch])
             except (MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 for image, _ in batch:
                     fail(image, "does not fit into memory; --tile 512 predicts it in parts")
@@ -153,8 +153,3 @@ def _may_join(batch: Sequence[Picture], picture: Picture, batch_of: Callable[[in
         return False
     kept = sum(other.pixels.size for other in batch if other.pixels is not None)
     return len(batch) < batch_of(*tensor.shape[1:]) and kept < KEPT_PIXELS
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
