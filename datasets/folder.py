@@ -76,7 +76,9 @@ class SegmentationFolder(Dataset):
             return 0.0, 0.0
         if transform.augment_order == "after_resize":
             return 0.0, 0.0
-        shifts = [mask_shift(image_size(case.image), transform.size, "nearest") for case in self.cases]
+        sizes = [image.shape[:2] for image, _ in self._decoded]
+        sizes += [image_size(case.image) for case in self.cases[len(sizes) :]]
+        shifts = [mask_shift(size, transform.size, "nearest") for size in sizes]
         down, right = np.mean(shifts, axis=0).tolist()
         return down, right
 

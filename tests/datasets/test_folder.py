@@ -143,6 +143,21 @@ def test_masks_of_another_size(base):
     assert sample["mask"].shape == (1, 16, 16) and sample["mask"].min() == 1
 
 
+def test_the_shift_of_a_list_is_the_mean_of_its_masks(base):
+    """16x16 images and one of 20x16, resized to 8: 0.25 for twice the size, else nearly 0.5; decoded already or not."""
+    for folder in ("images", "masks"):
+        cv2.imwrite(str(base / folder / "c2.png"), np.full((20, 16), 255, np.uint8))
+    cases = load_lists(base, LISTS)["training"]
+    nearest = SegmentationFolder(cases, Transform(8, mask_interpolation="nearest"))
+    expected = (6 * 0.25 + 0.4) / 7, 0.25
+    assert nearest.mask_shift() == pytest.approx(expected)
+    nearest.keep_decoded(4 * 16 * 16 * 4)
+    assert nearest.mask_shift() == pytest.approx(expected)
+    assert SegmentationFolder(cases, Transform(8)).mask_shift() == (0, 0)
+    earlier = Transform(8, mask_interpolation="nearest", augment_order="after_resize")
+    assert SegmentationFolder(cases, earlier).mask_shift() == (0, 0)
+
+
 def test_a_case_in_both_lists_is_named(base):
     (base / "val.txt").write_text("c6\nc8\n")
     with pytest.raises(UserError, match=r'"c6".*training list.*validation list'):
