@@ -26,14 +26,15 @@ from typing import TYPE_CHECKING, Any
 import models
 from train_recon import Reconstruction
 from train_seg import Segmentation
-from utils.arguments import ENGINES, positive
-from utils.script import run_script
-from utils.turns import changed, compare, grow, line
+from utils.benchmarking.side_by_side import changed, compare, grow, line
+from utils.common.script import run_script
+from utils.networks import ENGINES
+from utils.settings.arguments import positive
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help comes without
     import torch
 
-    from utils.runtime import Batch
+    from utils.common.runtime import Batch
 
 SCRIPT = Path(__file__)
 WORKS = ("predict", "seg_step", "recon_step", "loader")
@@ -96,9 +97,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds an image (median), peak memory in GB, and the share of the convolution peak."""
     import torch
 
-    from utils.devices import peak_memory, pick_device
-    from utils.runtime import spare_overheads
-    from utils.timing import convolution_peak, timed
+    from utils.benchmarking.timing import convolution_peak, timed
+    from utils.common.devices import peak_memory, pick_device
+    from utils.common.runtime import spare_overheads
 
     device = pick_device(args.device)
     if args.threads:
@@ -129,10 +130,10 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
     """The work, as a function without arguments."""
     import torch
 
-    from utils.engines import load_engine
-    from utils.precision import Precision
-    from utils.schedule import sgd_with_poly_decay
-    from utils.speed import training
+    from utils.common.precision import Precision
+    from utils.networks.inference_engines import load_engine
+    from utils.networks.speed import training
+    from utils.training.optimizer import sgd_with_poly_decay
 
     torch.manual_seed(0)
     precision = Precision("off" if plain else args.amp, device)
@@ -181,9 +182,9 @@ def loader_seconds(args: argparse.Namespace) -> float:
 
     from datasets.folder import SegmentationFolder, make_loader
     from datasets.load import load_lists
-    from datasets.sample import make_sample
+    from datasets.prepare.sample import make_sample
     from datasets.transforms import Transform
-    from utils.timing import timed
+    from utils.benchmarking.timing import timed
 
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "sample"
@@ -198,10 +199,10 @@ def loader_seconds(args: argparse.Namespace) -> float:
 
 def profile(args: argparse.Namespace) -> None:
     """Prints the operators that take the most time, and what the work takes when nobody looks."""
-    from utils.devices import pick_device
-    from utils.operators import operator_table
-    from utils.runtime import spare_overheads
-    from utils.timing import timed
+    from utils.benchmarking.operator_times import operator_table
+    from utils.benchmarking.timing import timed
+    from utils.common.devices import pick_device
+    from utils.common.runtime import spare_overheads
 
     spare_overheads()
     device = pick_device(args.device)

@@ -17,10 +17,10 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from utils.arguments import DEVICES, positive
-from utils.errors import UserError
-from utils.script import run_script
-from utils.signals import StopRequest
+from utils.common.errors import UserError
+from utils.common.script import run_script
+from utils.common.signals import StopRequest
+from utils.settings.arguments import DEVICES, positive
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,7 +67,7 @@ def start(args: argparse.Namespace, folder: str) -> tuple:
     # Gradio asks itself whether it can be reached; not by way of a proxy.
     os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost"]))
     needs_gradio()
-    from utils.demo_page import CSS, build_page
+    from utils.prediction.demo_page import CSS, build_page
 
     page = build_page(find_weights(args), Path(folder), args.device)
     try:
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> None:
     find_weights(args)
     import torch
 
-    from utils.runtime import keep_freed_memory
+    from utils.common.runtime import keep_freed_memory
 
     keep_freed_memory()
     if args.threads:

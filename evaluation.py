@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.load import data_folder
-from utils import arguments, config
-from utils.errors import UserError
-from utils.processes import is_writer, say
-from utils.refusals import check_comparison, check_evaluation
-from utils.script import run_script
+from utils.common.errors import UserError
+from utils.common.processes import is_writer, say
+from utils.common.script import run_script
+from utils.settings import arguments, config
+from utils.settings.refusals import check_comparison, check_evaluation
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     from datasets.resizing import Shift
@@ -88,7 +88,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         path = config.output_dir(configured) / "seg" / "best.pth"
     if not Path(path).is_file():
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
-    from utils.checkpoint import load_checkpoint
+    from utils.networks.checkpoints import load_checkpoint
 
     trained_with = load_checkpoint(Path(path), "seg")["settings"]
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
@@ -104,7 +104,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace) -> tuple[SRS, Shift | None]:
     """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
-    from utils.weights import load_trained
+    from utils.networks.load_weights import load_trained
 
     if args.seg_weights:
         model, trained_with = load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)
@@ -144,22 +144,22 @@ def results_folder(args: argparse.Namespace) -> Path:
 def main(args: argparse.Namespace) -> dict | list:
     """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
     if "compare" in args:
-        from utils import compare
+        from utils.report import compare
 
         return compare.main(args)
     check_evaluation(args)
     import torch
 
-    from utils.cases import look_at_cases
-    from utils.data import checked_cases, evaluation_loader
-    from utils.engines import load_engine
-    from utils.evaluation import draw_examples, evaluate
-    from utils.pictures import save_png
-    from utils.precision import Precision
-    from utils.provenance import provenance
-    from utils.report import write_report
-    from utils.results import table, write_results
-    from utils.runtime import set_up
+    from utils.common.pictures import save_png
+    from utils.common.precision import Precision
+    from utils.common.runtime import set_up
+    from utils.evaluation.evaluate import draw_examples, evaluate
+    from utils.evaluation.results import table, write_results
+    from utils.networks.inference_engines import load_engine
+    from utils.report.example_cases import look_at_cases
+    from utils.report.report import write_report
+    from utils.settings.data_loaders import checked_cases, evaluation_loader
+    from utils.settings.provenance import provenance
 
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)

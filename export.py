@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import NORMALIZATIONS
 from models import ENCODER_BN
-from utils.arguments import FORMATS, add_weights_arguments, names_authors_files
-from utils.errors import UserError
-from utils.refusals import check_file
-from utils.script import run_script
+from utils.common.errors import UserError
+from utils.common.script import run_script
+from utils.networks import EXPORT_FORMATS
+from utils.settings.arguments import add_weights_arguments, names_authors_files
+from utils.settings.refusals import check_file
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     from models import SRS
@@ -31,7 +32,7 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add_weights_arguments(parser, "our checkpoint")
-    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--format", choices=EXPORT_FORMATS, required=True)
     parser.add_argument("--output", metavar="FILE", help="beside the weights, by their name, if not set")
     parser.add_argument("--encoder_bn", choices=ENCODER_BN, help="as trained if not set; frozen for the authors' files")
     parser.add_argument(
@@ -45,7 +46,7 @@ def main(args: argparse.Namespace) -> Path:
     names_weights(args)
     for name in ("weights", "recon_weights", "seg_weights"):
         check_file(getattr(args, name), f"--{name}")
-    from utils.export import FORMATS, export_model
+    from utils.networks.export import FORMATS, export_model
 
     model, weights, metadata = load(args)
     output = Path(args.output or weights.with_suffix(FORMATS[args.format].suffix))
@@ -74,10 +75,10 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     import torch
 
     from datasets.transforms import constants
-    from utils.checkpoint import load_checkpoint
-    from utils.files import sha256
-    from utils.provenance import git_commit
-    from utils.weights import learned_shift, load_authors, load_segmenter
+    from utils.common.files import sha256
+    from utils.networks.checkpoints import load_checkpoint
+    from utils.networks.load_weights import learned_shift, load_authors, load_segmenter
+    from utils.settings.provenance import git_commit
 
     known: dict[str, Any] = {}
     if names_weights(args):

@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING
 from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
 from models import ENCODER_BN
-from utils import arguments
-from utils.errors import UserError
-from utils.processes import is_writer, refuse_one_gpu_for_all, say
-from utils.refusals import check_file, check_threshold, check_tiles
-from utils.script import run_script
+from utils.common.errors import UserError
+from utils.common.processes import is_writer, refuse_one_gpu_for_all, say
+from utils.common.script import run_script
+from utils.settings import arguments
+from utils.settings.refusals import check_file, check_threshold, check_tiles
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
-    from utils.prediction import Report
-    from utils.predictor import Predictor
+    from utils.prediction.predict_folder import Report
+    from utils.prediction.predictor import Predictor
 
 # A process that is done waits for the others, which may have large images left; one that has died is noticed at once.
 PATIENCE = timedelta(days=7)
@@ -90,7 +90,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def build_predictor(args: argparse.Namespace) -> Predictor:
-    from utils.predictor import Predictor
+    from utils.prediction.predictor import Predictor
 
     names = ("recon_weights", "device", "amp", "encoder_bn", "normalization", "img_size", "resize", "tta", "tile")
     names += ("white_level", "overlap", "batch_size", "engine", "threads", "threshold")
@@ -112,11 +112,11 @@ def main(args: argparse.Namespace) -> Report:
         check_file(getattr(args, name), f"--{name}")
     import torch
 
-    from utils.distributed import join
-    from utils.files import sha256
-    from utils.outputs import Outputs
-    from utils.prediction import predict_files
-    from utils.runtime import keep_freed_memory
+    from utils.common.distributed import join
+    from utils.common.files import sha256
+    from utils.common.runtime import keep_freed_memory
+    from utils.prediction.output_folder import Outputs
+    from utils.prediction.predict_folder import predict_files
 
     keep_freed_memory()
     if args.threads:

@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING
 
 from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
 from datasets.load import data_folder
-from utils.arguments import HelpFormatter, natural, positive, white_level_or_auto
-from utils.errors import UserError
-from utils.files import replacing
-from utils.script import run_script
+from utils.common.errors import UserError
+from utils.common.files import replacing
+from utils.common.script import run_script
+from utils.settings.arguments import HelpFormatter, natural, positive, white_level_or_auto
 
 if TYPE_CHECKING:  # each verb imports what it needs, OpenCV and scikit-learn among it: --help and refusals come without
-    from datasets.convert import Converted
+    from datasets.prepare.convert import Converted
 
 
 # What SRC is, by verb.
@@ -122,7 +122,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
-    from datasets.sample import make_sample
+    from datasets.prepare.sample import make_sample
 
     make_sample(args.out, args.look, args.count, args.size, args.seed)
     print(f"{args.out}: {args.count} {args.look}-like images of {args.size}x{args.size}")
@@ -130,21 +130,21 @@ def sample(args: argparse.Namespace) -> None:
 
 def busi(args: argparse.Namespace) -> None:
     _check_source(args, BUSI)
-    from datasets.busi import convert_busi
+    from datasets.prepare.busi import convert_busi
 
     _report(args.out, convert_busi(args.source, args.out, args.normals, args.seed, args.fit_masks))
 
 
 def sirst(args: argparse.Namespace) -> None:
     _check_source(args, SIRST)
-    from datasets.sirst import convert_sirst
+    from datasets.prepare.sirst import convert_sirst
 
     _report(args.out, convert_sirst(args.source, args.out, args.seed))
 
 
 def folder(args: argparse.Namespace) -> None:
     _check_source(args, FOLDER)
-    from datasets.pairs import convert_folders
+    from datasets.prepare.pairs import convert_folders
 
     flags = {name: value for name, value in vars(args).items() if name not in ("verb", "source", "out")}
     converted, lists = convert_folders(args.source, args.out, **flags)
@@ -157,7 +157,7 @@ def folder(args: argparse.Namespace) -> None:
 
 def divide(args: argparse.Namespace) -> None:
     data_folder(args.base)
-    from datasets.split import split
+    from datasets.prepare.split import split
 
     flags = {name: value for name, value in vars(args).items() if name not in ("verb", "base", "divisions")}
     print(split(args.base, args.divisions, **flags))
@@ -171,7 +171,7 @@ def _report(out: Path, converted: Converted) -> None:
 def check(args: argparse.Namespace) -> None:
     """Exit code 1 if training would be wrong."""
     data_folder(args.base)
-    from datasets.survey import survey, table
+    from datasets.prepare.survey import survey, table
 
     result = survey(
         args.base,

@@ -25,14 +25,23 @@ from types import ModuleType
 import evaluation
 import train_recon
 import train_seg
-from utils import arguments, config, division_table
-from utils.commands import CommandRunner
-from utils.config import FREE_SETTINGS
-from utils.division_table import Result
-from utils.errors import UserError
-from utils.protocol import Evaluation, Step, Training, check_lists, find_test_lists, numbered, run_division, shown
-from utils.published import published
-from utils.script import run_script
+from utils.common.errors import UserError
+from utils.common.script import run_script
+from utils.reproduction import division_table
+from utils.reproduction.division_table import Result
+from utils.reproduction.protocol import (
+    Evaluation,
+    Step,
+    Training,
+    check_lists,
+    find_test_lists,
+    numbered,
+    run_division,
+    shown,
+)
+from utils.reproduction.run_scripts import CommandRunner
+from utils.settings import arguments, config
+from utils.settings.config import FREE_SETTINGS
 
 NOT_HERE = {
     "epochs": "--recon_epochs and --seg_epochs name the phases' own",
@@ -76,7 +85,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     configured = train_seg.parser().settings(_flags(args.handed_on))
     args.base_dir = configured.base_dir
     args.output_dir = args.output_dir or str(config.output_dir(configured))
-    args.published = published(args.Dataset, args.config)
+    args.published = division_table.published(args.Dataset, args.config)
     if args.only and max(args.only) > args.divisions:
         raise UserError(f"--only {max(args.only)}: there are {args.divisions} divisions")
     return args
@@ -137,7 +146,7 @@ def _check_images(plan: list[Step], args: argparse.Namespace, division: int) -> 
     """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later."""
     lists = {"training": args.train_file, "validation": args.val_file}
     lists |= {"test": args.test_file} if args.test_file else {}
-    from utils.data import checked_cases
+    from utils.settings.data_loaders import checked_cases
 
     checked_cases(plan[1].settings, {purpose: numbered(pattern, division) for purpose, pattern in lists.items()})
     print(f"division {division}: all images and masks are readable, no case is in two lists", flush=True)

@@ -15,17 +15,17 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from utils import arguments, config
-from utils.processes import say
-from utils.refusals import check_training
-from utils.script import run_script
+from utils.common.processes import say
+from utils.common.script import run_script
+from utils.settings import arguments, config
+from utils.settings.refusals import check_training
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     import numpy as np
     from torch import Tensor
 
     import models
-    from utils.runtime import Batch
+    from utils.common.runtime import Batch
 
 
 class Reconstruction:
@@ -73,9 +73,9 @@ def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "recon"
     check_training(args, folder)
     import models
-    from utils.data import training_loaders
-    from utils.engine import fit
-    from utils.runtime import set_up
+    from utils.common.runtime import set_up
+    from utils.settings.data_loaders import training_loaders
+    from utils.training.engine import fit
 
     say(f"phase 1, reconstruction, with\n{config.describe(args)}")
     device = set_up(args)

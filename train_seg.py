@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils import arguments, config
-from utils.errors import UserError
-from utils.metrics import confusion, figures, predicted_share
-from utils.processes import say
-from utils.refusals import check_training
-from utils.script import run_script
+from utils.common.errors import UserError
+from utils.common.processes import say
+from utils.common.script import run_script
+from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
+from utils.settings import arguments, config
+from utils.settings.refusals import check_training
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     import numpy as np
     from torch import Tensor
 
     import models
-    from utils.runtime import Batch
+    from utils.common.runtime import Batch
 
 
 class Segmentation:
@@ -40,7 +40,7 @@ class Segmentation:
     def __init__(
         self, model: models.SRS, normalization: str = "imagenet", mask_shift: tuple[float, float] = (0.0, 0.0)
     ) -> None:
-        from utils.losses import BCEDiceLoss
+        from utils.training.losses import BCEDiceLoss
 
         self.model = model
         self.normalization = normalization
@@ -95,7 +95,7 @@ def find_encoder(args: argparse.Namespace) -> Path:
 
 def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
     """The encoder phase 1 has left, if it saw its images as this run will see them."""
-    from utils.weights import load_encoder
+    from utils.networks.load_weights import load_encoder
 
     path = find_encoder(args)
     encoder, trained_with = load_encoder(path)
@@ -116,9 +116,9 @@ def main(args: argparse.Namespace) -> None:
     if not args.init_from:
         find_encoder(args)
     import models
-    from utils.data import training_loaders
-    from utils.engine import fit
-    from utils.runtime import set_up
+    from utils.common.runtime import set_up
+    from utils.settings.data_loaders import training_loaders
+    from utils.training.engine import fit
 
     say(f"phase 2, segmentation, with\n{config.describe(args)}")
     device = set_up(args)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from datasets.decode import Decoded, decode, decode_mask
 from datasets.pairing import Case
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 _SHOWN = 20
 MIN_SIDE = 8  # pixels: what the networks take at the least, where images keep their size

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from datasets.tiff import MAGICS, read_tiff, tiff_size
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 # The loader's processes are the parallelism. OpenCV's own threads on top of them would oversubscribe the cores, and a
 # loader forked after they were started hangs at its first OpenCV call.

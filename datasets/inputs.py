@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from datasets.files import IMAGE_SUFFIXES, case_name, walk_images
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 @dataclass(frozen=True, order=True)

@@ -10,8 +10,8 @@ An entry names an image below `images/`, with or without its extension; `dataset
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.errors import UserError
-from utils.files import replacing
+from utils.common.errors import UserError
+from utils.common.files import replacing
 
 
 def read_list(path: Path) -> list[str]:

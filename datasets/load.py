@@ -7,7 +7,7 @@ from pathlib import Path
 
 from datasets.lists import read_list
 from datasets.pairing import LAYOUT, Case, find_cases
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 def load_lists(

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 from datasets.files import IMAGE_SUFFIXES, case_name, walk
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 _Item = TypeVar("_Item")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 MOST_PIXELS = 179_000_000  # as for all other images: about what fits into memory

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from datasets.checks import THREADS, raise_problems
 from datasets.decode import digest, read_image
 from datasets.pairing import Case, image_files, is_mask_of
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 def unlabeled_cases(

@@ -16,7 +16,7 @@ from jobs import free_port
 from random_weights import save_random_weights
 
 import demo
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -173,7 +173,7 @@ def test_an_upload_that_is_too_large_is_refused(driver, tmp_path):
 
 def test_a_missing_gradio_is_one_line_with_the_command(monkeypatch, weights, tmp_path):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "utils.demo_page", raising=False)
+    monkeypatch.delitem(sys.modules, "utils.prediction.demo_page", raising=False)
     with pytest.raises(UserError, match=r"pip install -r requirements-demo.txt"):
         start(tmp_path, "--weights", weights)
 

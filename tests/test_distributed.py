@@ -24,9 +24,9 @@ from jobs import (
     train,
 )
 
-from datasets.sample import make_sample
-from utils.checkpoint import load_checkpoint
-from utils.logs import read_log
+from datasets.prepare.sample import make_sample
+from utils.common.run_log import read_log
+from utils.networks.checkpoints import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--variant", "srs_tiny", "--img_size", "32", "--batch_size", "4", "--epochs", "2", "--workers", "0"]

@@ -16,11 +16,11 @@ import torch
 import evaluation
 import export
 import models
-from datasets.sample import make_sample
+from datasets.prepare.sample import make_sample
 from datasets.transforms import Transform
-from utils.checkpoint import save_checkpoint
-from utils.errors import UserError
-from utils.export import METADATA
+from utils.common.errors import UserError
+from utils.networks.checkpoints import save_checkpoint
+from utils.networks.export import METADATA
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 

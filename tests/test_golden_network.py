@@ -8,7 +8,7 @@ import torch
 
 import models.authors
 from models.dpconv import FORMS
-from utils.losses import BCEDiceLoss
+from utils.training.losses import BCEDiceLoss
 
 
 def assert_close(actual, expected, bound):

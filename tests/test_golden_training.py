@@ -14,7 +14,7 @@ import models.authors
 from datasets.transforms import Transform
 from train_recon import Reconstruction
 from train_seg import Segmentation
-from utils.schedule import sgd_with_poly_decay
+from utils.training.optimizer import sgd_with_poly_decay
 
 STEPS = 10
 pytestmark = pytest.mark.slow

@@ -16,11 +16,11 @@ from random_weights import save_random_weights
 
 import predict
 from datasets.inputs import find_inputs
-from utils.errors import UserError
-from utils.outputs import Outputs
-from utils.prediction import predict_files
-from utils.predictor import Predictor
-from utils.signals import Stopped
+from utils.common.errors import UserError
+from utils.common.signals import Stopped
+from utils.prediction.output_folder import Outputs
+from utils.prediction.predict_folder import predict_files
+from utils.prediction.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import prepare_data
 import reproduce
 import train_recon
 import train_seg
-from datasets.sample import make_sample
+from datasets.prepare.sample import make_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}

@@ -12,13 +12,13 @@ import evaluation
 import models
 import train_recon
 import train_seg
-from datasets.sample import make_sample
-from utils.checkpoint import load_checkpoint
-from utils.data import training_loaders
-from utils.engine import fit
-from utils.errors import UserError
-from utils.runtime import seed_everything
-from utils.signals import Stopped
+from datasets.prepare.sample import make_sample
+from utils.common.errors import UserError
+from utils.common.runtime import seed_everything
+from utils.common.signals import Stopped
+from utils.networks.checkpoints import load_checkpoint
+from utils.settings.data_loaders import training_loaders
+from utils.training.engine import fit
 
 FLAGS = ["--img_size", "32", "--batch_size", "2", "--epochs", "2", "--variant", "srs_tiny"]
 

@@ -19,11 +19,11 @@ import evaluation
 import prepare_data
 import train_recon
 import train_seg
-from datasets.sample import make_sample
-from utils.checkpoint import load_checkpoint
-from utils.data import checked_cases, evaluation_loader
-from utils.logs import read_log
-from utils.metrics import paper_metrics
+from datasets.prepare.sample import make_sample
+from utils.common.run_log import read_log
+from utils.evaluation.pixel_metrics import paper_metrics
+from utils.networks.checkpoints import load_checkpoint
+from utils.settings.data_loaders import checked_cases, evaluation_loader
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--img_size", "32", "--batch_size", "4", "--epochs", "2", "--workers", "0", "--variant", "srs_tiny"]

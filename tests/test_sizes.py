@@ -13,12 +13,12 @@ import torch
 import evaluation
 import train_recon
 import train_seg
-from datasets.sample import make_sample
-from utils.checkpoint import load_checkpoint
-from utils.data import checked_cases, evaluation_loader, training_loaders
-from utils.errors import UserError
-from utils.evaluation import predict
-from utils.weights import load_trained
+from datasets.prepare.sample import make_sample
+from utils.common.errors import UserError
+from utils.evaluation.evaluate import predict
+from utils.networks.checkpoints import load_checkpoint
+from utils.networks.load_weights import load_trained
+from utils.settings.data_loaders import checked_cases, evaluation_loader, training_loaders
 
 SIZES = [(40, 56), (33, 47), (56, 56), (24, 51)]  # height, width
 FLAGS = ["--batch_size", "4", "--epochs", "1", "--workers", "0", "--variant", "srs_tiny"]

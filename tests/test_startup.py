@@ -104,8 +104,8 @@ def test_refusals_import_nothing_heavy(script, argv, message, folder):
 def test_names_are_those_of_what_is_imported_later():
     from datasets import transforms
     from models import STRIDE, nested
-    from utils import arguments, export
+    from utils.networks import EXPORT_FORMATS, export
 
     assert set(transforms._DIVISOR) == set(transforms.NORMALIZATIONS)
-    assert set(export.FORMATS) == set(arguments.FORMATS)
+    assert set(export.FORMATS) == set(EXPORT_FORMATS)
     assert STRIDE == 2 ** (nested.ROWS - 1)

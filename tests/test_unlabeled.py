@@ -10,11 +10,11 @@ import pytest
 
 import train_recon
 from datasets.load import load_lists
-from datasets.sample import make_sample
+from datasets.prepare.sample import make_sample
 from datasets.unlabeled import fingerprint, unlabeled_cases, unlabeled_files
-from utils.checkpoint import load_checkpoint
-from utils.data import training_loaders
-from utils.errors import UserError
+from utils.common.errors import UserError
+from utils.networks.checkpoints import load_checkpoint
+from utils.settings.data_loaders import training_loaders
 
 SMALL = ["--img_size", "32", "--batch_size", "4", "--epochs", "1", "--workers", "0", "--variant", "srs_tiny"]
 

@@ -4,9 +4,9 @@
         ...
     network, found = fast.for_prediction(network, torch.float32)         # a copy that predicts
 
-Nothing in `models` knows of this folder, and `utils/speed.py` alone calls it. It replaces modules whose type, settings
-and source it knows (known.py, fingerprints.py), and nothing else; before the result computes anything for a user it is
-compared with the plain network (comparison.py).
+Nothing in `models` knows of this folder, and `utils/networks/speed.py` alone calls it. It replaces modules whose type,
+settings and source it knows (known.py, fingerprints.py), and nothing else. Before the result computes anything for a
+user it is compared with the plain network (comparison.py).
 
     training     twins.py, training_steps.py, norm_passes.py, batch_norm.py, conv_gradients.py
     prediction   packed_network.py, packed_conv.py, winograd.py

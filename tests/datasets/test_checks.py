@@ -4,7 +4,7 @@ import pytest
 
 from datasets.checks import check_cases
 from datasets.pairing import Case
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 def case(folder, name, shape=(8, 9), mask_shape=(8, 9), mask_values=(0, 255)):

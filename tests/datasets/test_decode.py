@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from datasets.decode import read_image, read_mask
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 SHAPE = (20, 30)
 TARGET = np.zeros(SHAPE, np.uint8)

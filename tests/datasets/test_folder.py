@@ -8,7 +8,7 @@ import torch
 from datasets.folder import EpochBatches, SegmentationFolder, make_loader
 from datasets.load import load_lists
 from datasets.transforms import Transform
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 @pytest.fixture

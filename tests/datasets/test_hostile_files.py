@@ -18,7 +18,7 @@ from PIL import Image
 from datasets.decode import read_image, read_mask
 from datasets.lists import read_list
 from datasets.pairing import find_cases
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 def png_of(width, height, rows=None):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datasets.inputs import find_inputs
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 @pytest.fixture

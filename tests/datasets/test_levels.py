@@ -14,13 +14,13 @@ from datasets.decode import read_image, to_rgb
 from datasets.folder import SegmentationFolder
 from datasets.levels import bits_in_use, common_white_level
 from datasets.pairing import Case
-from datasets.sample import make_sample
+from datasets.prepare.sample import make_sample
 from datasets.transforms import Transform
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.data import evaluation_loader
-from utils.errors import UserError
-from utils.pictures import as_rgb8
-from utils.predictor import Predictor
+from utils.common.errors import UserError
+from utils.common.pictures import as_rgb8
+from utils.networks.checkpoints import load_checkpoint, save_checkpoint
+from utils.prediction.predictor import Predictor
+from utils.settings.data_loaders import evaluation_loader
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from datasets.checks import check_cases
 from datasets.decode import image_size, read_image
 from datasets.inputs import claimed_size
 from datasets.pairing import find_cases, pair_folders
-from datasets.survey import survey
+from datasets.prepare.survey import survey
 from datasets.unlabeled import unlabeled_files
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 HIDDEN = ("._{}.png", ".{}.png", ".ipynb_checkpoints/{}.png", "sub/.cache/{}.png")
 

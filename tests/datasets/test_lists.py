@@ -1,7 +1,7 @@
 import pytest
 
 from datasets.lists import read_list, write_list
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 @pytest.mark.parametrize(

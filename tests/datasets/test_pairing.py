@@ -1,7 +1,7 @@
 import pytest
 
 from datasets.pairing import LAYOUT, Case, find_cases
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 
 def make(base, images=(), masks=()):

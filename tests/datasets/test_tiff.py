@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.decode import decode, image_size, read_image, read_mask
-from utils.errors import UserError
+from utils.common.errors import UserError
 
 SHAPE = (40, 56)
 RNG = np.random.default_rng(0)

@@ -22,8 +22,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from utils.checkpoint import load_state  # noqa: E402 - the project is not installed
-from utils.logs import read_log  # noqa: E402
+from utils.common.run_log import read_log  # noqa: E402
+from utils.networks.checkpoints import load_state  # noqa: E402 - the project is not installed
 
 
 def start(script: str, flags: list[str], folder: Path) -> subprocess.Popen:

@@ -23,11 +23,11 @@ import cv2
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "helpers")]
 
 from random_weights import save_random_weights  # noqa: E402 - the project is not installed
 
-from datasets.sample import infrared_image  # noqa: E402
+from datasets.prepare.sample import infrared_image  # noqa: E402
 
 LIMIT = 4 << 30  # bytes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.sample import make_sample
+from datasets.prepare.sample import make_sample
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,7 @@ def test_one_place_calls_the_fast_modules():
         and "models/fast" not in path.as_posix()
         and any(word in path.read_text() for word in ("fast.for_training(", "fast.for_prediction("))
     ]
-    assert callers == ["utils/speed.py"]
+    assert callers == ["utils/networks/speed.py"]
 
 
 @pytest.mark.slow

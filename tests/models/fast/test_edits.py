@@ -24,11 +24,12 @@ from models.fast import comparison, fingerprints
 from models.fast.twins import KNOWN
 from models.nested import NestedDecoder, NestedEncoder, NestedUNet
 from train_seg import Segmentation
-from utils import engine, speed
-from utils.engines import load_engine
-from utils.errors import UserError
-from utils.export import FORMATS, export_model
-from utils.precision import Precision
+from utils.common.errors import UserError
+from utils.common.precision import Precision
+from utils.networks import speed
+from utils.networks.export import FORMATS, export_model
+from utils.networks.inference_engines import load_engine
+from utils.training import engine
 
 CPU = torch.device("cpu")
 OFF = Precision("off", CPU)

@@ -17,7 +17,7 @@ from models.fast.norm_passes import CompiledNorm, norm_pass
 from models.fast.packed_conv import can_pack
 from models.fast.twins import swap
 from models.nested import up
-from utils.operators import OperatorTimes
+from utils.benchmarking.operator_times import OperatorTimes
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")
 needs_compiler = pytest.mark.skipif(

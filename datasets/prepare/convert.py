@@ -1,0 +1,132 @@
+"""The one way by which a data set from elsewhere becomes the images/masks/list folder.
+
+cases with their files, wherever those are     OUT/images/NAME.*     (the file as it is)
+lists of their names                           OUT/masks/NAME.png    (the union of its masks, 0 and 255)
+                                               OUT/train.txt ...
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from datasets.checks import THREADS, decode_case, raise_problems
+from datasets.lists import read_list, write_list
+from datasets.pairing import Case, find_cases, pair_folders
+from datasets.resizing import resize_mask
+from utils.common.errors import UserError
+from utils.common.files import making_folder
+
+
+@dataclass
+class Converted:
+    """What a conversion has written, for its summary."""
+
+    cases: int
+    merged: int  # cases with several masks
+    resized: list[str]  # one sentence for each mask that was resized
+    lists: dict[str, int]  # cases of each list
+    unlisted: int  # cases in none of them
+
+    def lines(self, out: Path) -> list[str]:
+        lists = ", ".join(f"{name} {count}" for name, count in self.lists.items())
+        notes = [f"{self.merged} with several masks, merged" if self.merged else "", *self.resized]
+        notes += [f"{self.unlisted} in no list" if self.unlisted else ""]
+        return [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
+
+
+def convert(
+    cases: Sequence[Case],
+    lists: Mapping[str, Sequence[str]],
+    out: Path,
+    mask_threshold: float | None = None,
+    fit_masks: bool = False,
+) -> Converted:
+    """Writes the data folder `out`; it appears whole, at the end.
+
+    Args:
+        cases: their names become those in `out`.
+        lists: list files below `out`, and the names of the cases in each.
+        mask_threshold: see `datasets.decode.read_mask`.
+        fit_masks: resize a mask whose size is not its image's ("exact", see `datasets.resizing`); else a problem.
+
+    Raises:
+        UserError: if `out` is there already, or names every problem with the files (up to 20, and their number).
+    """
+    names = Counter(case.name for case in cases)
+    problems = [f'"{name}": {count} images of this name would become one' for name, count in names.items() if count > 1]
+    resized = []
+    with making_folder(out) as whole, ThreadPoolExecutor(THREADS) as pool:
+
+        def write(case: Case) -> tuple[list[str], str | None]:
+            return _write_case(case, whole, mask_threshold, fit_masks)
+
+        for wrong, note in tqdm(pool.map(write, cases), total=len(cases), desc="converting", unit="img", leave=False):
+            problems += wrong
+            resized += [note] if note else []
+        raise_problems(problems)
+        for file, of_list in lists.items():
+            write_list(whole / file, of_list)
+    listed = {name for of_list in lists.values() for name in of_list}
+    return Converted(
+        cases=len(cases),
+        merged=sum(len(case.masks) > 1 for case in cases),
+        resized=resized,
+        lists={file: len(of_list) for file, of_list in lists.items()},
+        unlisted=len(names.keys() - listed),
+    )
+
+
+def pairs(source: Path, images: str, masks: str, mask_suffix: str | None = None) -> list[Case]:
+    """Every image of source/images with its masks of source/masks; see `datasets.pairing.pair_folders`.
+
+    Raises:
+        UserError: if a folder is missing or empty, an image has no mask or a mask no image, or the names leave a doubt.
+    """
+    for folder in (source, source / images, source / masks):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder")
+    cases, problems, orphans = pair_folders(source, images, masks, mask_suffix)
+    raise_problems([*problems, *(f"{path}: a mask without an image" for path in orphans)])
+    return cases
+
+
+def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, list[str]]:
+    """The names of the cases that list files of the source hold; each list by the name it is given in `lists`.
+
+    Raises:
+        UserError: for a list that cannot be read or names an image that is not there or stands in it twice.
+    """
+    names, problems = {}, []
+    for name, file in lists.items():
+        cases, wrong = find_cases(source, read_list(file), need_masks=False, images=images)
+        names[name] = [case.name for case in cases]
+        problems += [f"{file}: {problem}" for problem in wrong]
+    raise_problems(problems)
+    return names
+
+
+def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: bool) -> tuple[list[str], str | None]:
+    """Writes one case; returns what is wrong with it, or the sentence that its mask was resized."""
+    look = decode_case(case, fit_masks, mask_threshold)
+    if look.problems:
+        return look.problems, None
+    mask = look.mask
+    fitted = resize_mask(mask, look.image.pixels.shape[:2], "exact")
+    picture = out / "images" / f"{case.name}{case.image.suffix}"
+    target = out / "masks" / f"{case.name}.png"
+    for path in (picture, target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(case.image, picture)
+    target.write_bytes(cv2.imencode(".png", fitted * 255)[1].tobytes())
+    if fitted is mask:
+        return [], None
+    (height, width), (now_high, now_wide) = mask.shape, fitted.shape
+    return [], f"{case.name}: mask resized (nearest) from {width}x{height} to its image's {now_wide}x{now_high}"

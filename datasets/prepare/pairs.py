@@ -1,0 +1,91 @@
+"""Any pair of image and mask folders, brought into the images/masks/train.txt layout.
+
+    SRC/jpg/a.jpg  SRC/labels/a_gt.png     folder SRC OUT --images jpg --masks labels --mask_pattern '{stem}_gt'
+
+Known without a flag are the layouts of the infrared sets (NUDT-SIRST, IRSTD-1k): images/ and masks/, or IRSTD1k_Img/
+and IRSTD1k_Label/, with the lists img_idx/train_NAME.txt and test_NAME.txt, or trainval.txt and test.txt.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from datasets import SHARE
+from datasets.pairing import STEM
+from datasets.prepare.convert import Converted, convert, listed, pairs
+from datasets.prepare.division import divide
+from utils.common.errors import UserError
+
+LAYOUTS = (("images", "masks"), ("IRSTD1k_Img", "IRSTD1k_Label"))
+LIST_FOLDERS = ("img_idx", "50_50", "")
+# What a list of the source becomes: the first of these kinds that there is. A test list left over stays test.txt.
+KINDS = {"train.txt": ("train", "trainval"), "val.txt": ("val", "test")}
+
+
+def convert_folders(
+    source: Path,
+    out: Path,
+    images: str | None = None,
+    masks: str | None = None,
+    mask_pattern: str | None = None,
+    train_list: str | None = None,
+    val_list: str | None = None,
+    mask_threshold: float | None = None,
+    fit_masks: bool = False,
+    seed: int = 41,
+) -> tuple[Converted, dict[str, Path]]:
+    """Converts the images of one folder and the masks of another, or the same; returns also which list came from where.
+
+    Args:
+        source: holds both folders, which may have sub-folders.
+        out: is made; it appears whole, at the end.
+        images, masks: the folders; those of LAYOUTS if not given.
+        mask_pattern: name of a mask without extension, such as "{stem}_gt"; by the rules of `datasets.pairing` if not
+            given.
+        train_list, val_list: list files, below source or paths of their own; found by rule if not given, drawn (70/30)
+            if there are none.
+        mask_threshold, fit_masks: see `datasets.prepare.convert.convert`.
+        seed: of the division.
+
+    Raises:
+        UserError: if `out` exists, a folder is missing or empty, no file follows the pattern, an image has no mask or a
+            mask no image, a list does not fit, or a file cannot be read.
+    """
+    if mask_pattern is not None and mask_pattern.count(STEM) != 1:
+        raise UserError(f"--mask_pattern {mask_pattern}: {STEM} must stand in it, once, for the stem of the image")
+    known = next((layout for layout in LAYOUTS if all((source / folder).is_dir() for folder in layout)), LAYOUTS[0])
+    images, masks = images or known[0], masks or known[1]
+    cases = pairs(source, images, masks, mask_pattern)
+    files = _list_files(source, train_list, val_list)
+    lists = listed(source, images, files)
+    if not lists:
+        train, val = divide([case.name for case in cases], SHARE, seed)
+        lists = {"train.txt": train, "val.txt": val}
+    return convert(cases, lists, out, mask_threshold, fit_masks), files
+
+
+def _list_files(source: Path, train_list: str | None, val_list: str | None) -> dict[str, Path]:
+    """{"train.txt": a list file of the source, "val.txt": ..., perhaps "test.txt": ...}; empty if there are none."""
+    if train_list or val_list:
+        if not (train_list and val_list):
+            raise UserError("--train_list and --val_list go together: pass both")
+        given = {"train.txt": train_list, "val.txt": val_list}
+        return {name: source / file if (source / file).is_file() else Path(file) for name, file in given.items()}
+    for folder in LIST_FOLDERS:
+        kinds: dict[str, list[Path]] = {}
+        for file in sorted((source / folder).glob("*.txt")):
+            if match := re.fullmatch(r"(train|trainval|val|test)([_-].*)?", file.stem, re.IGNORECASE):
+                kinds.setdefault(match[1].lower(), []).append(file)
+        if not kinds:
+            continue
+        chosen = {name: next((kind for kind in of if kind in kinds), "") for name, of in KINDS.items()}
+        if "test" in kinds and "test" not in chosen.values():
+            chosen["test.txt"] = "test"
+        if not all(chosen.values()) or any(len(kinds[kind]) > 1 for kind in chosen.values()):
+            there = ", ".join(file.name for of_kind in kinds.values() for file in of_kind)
+            raise UserError(
+                f"{source / folder}: which lists are meant? There are {there}; name two by --train_list and --val_list"
+            )
+        return {name: kinds[kind][0] for name, kind in chosen.items()}
+    return {}

@@ -1,0 +1,282 @@
+"""A look at a whole data set before anything is trained on it: what is there, what is odd, what would be wrong.
+
+Errors are what training refuses itself (`datasets.checks`): files that are missing, unreadable or ambiguous, a case
+listed twice. Warnings are what it would silently learn from or be measured on: empty masks, targets too small for the
+size the image is resized to, pictures that stand in both lists under two names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from datasets.checks import ORIENTATIONS, THREADS, UPRIGHT, Look, decode_case
+from datasets.decode import digest, to_rgb
+from datasets.levels import bits_in_use
+from datasets.lists import read_list
+from datasets.load import data_folder, list_path
+from datasets.pairing import Case, find_cases, image_files
+from datasets.resizing import too_small_targets
+from utils.common.errors import UserError
+from utils.common.tables import aligned
+
+NEAR = 4  # bits of 64 by which two perceptual hashes may differ to be called near duplicates
+
+
+@dataclass
+class Facts:
+    """What one readable case is."""
+
+    size: tuple[int, int]  # width, height of the image, pixels
+    kind: str  # such as "PNG RGB"
+    share: float  # of the pixels that are target
+    components: list[int]  # areas of the 8-connected targets, pixels
+    too_small: int  # targets for img_size: lost, or one pixel of them kept
+    digest: str  # of the decoded pixels
+    phash: int  # perceptual hash, 64 bits
+    bits: int  # in use, of a 16-bit image; 0 for an 8-bit one
+    largest: int  # value of a 16-bit image; 0 for an 8-bit one
+    orientation: int  # EXIF tag of the image, or of its masks where only they have one; 1 is upright
+
+
+@dataclass
+class Survey:
+    """The findings of all lists."""
+
+    lists: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"lists": self.lists, "errors": self.errors, "warnings": self.warnings}
+
+
+def survey(
+    base_dir: Path,
+    lists: Sequence[str],
+    img_size: int,
+    mask_suffix: str | None = None,
+    mask_threshold: float | None = None,
+    fit_masks: bool = False,
+    mask_interpolation: str = "exact",
+    white_level: int | str | None = None,
+) -> Survey:
+    """Looks at every case of the lists (names or paths, as `--train_file_dir` takes them) and at what is in no list.
+
+    Args:
+        base_dir: the data folder, as `datasets.pairing.LAYOUT`.
+        img_size: side the images will be resized to, to find targets too small for it.
+        mask_suffix, mask_threshold, fit_masks, mask_interpolation, white_level: as in training.
+
+    Raises:
+        UserError: if the folder is missing. Whatever is wrong with lists and files is a finding.
+    """
+    base = data_folder(base_dir)
+    result = Survey()
+    cases: dict[str, list[Case]] = {}
+    for name in lists:
+        try:
+            entries = read_list(list_path(base, name))
+        except UserError as error:
+            result.errors.append(str(error))
+            continue
+        cases[name], problems = find_cases(base, entries, mask_suffix)
+        result.errors += [f"{name}: {problem}" for problem in problems]
+    facts: dict[str, dict[str, Facts]] = {}
+    for name, of_list in cases.items():
+        facts[name] = _look(of_list, name, img_size, mask_threshold, fit_masks, mask_interpolation, result)
+        result.lists[name] = _figures(len(of_list), facts[name].values())
+        result.warnings += [f"{name}: {finding}" for finding in _orientations(facts[name])]
+        result.warnings += [f"{name}: {finding}" for finding in _levels(facts[name], white_level)]
+    _compare_lists(cases, facts, result)
+    listed = {case.image for of_list in cases.values() for case in of_list}
+    unlisted = sorted(path.name for path in image_files(base / "images") if path not in listed)
+    if unlisted:
+        result.warnings.append(f"{len(unlisted)} images are in no list: {_some(unlisted)}")
+    return result
+
+
+def table(result: Survey) -> str:
+    """The survey as the terminal shows it."""
+    names = list(result.lists)
+    rows = [("", *names)]
+    keys = dict.fromkeys(key for figures in result.lists.values() for key in figures)
+    rows += [(key, *(result.lists[name].get(key, "") for name in names)) for key in keys]
+    lines = [aligned(rows)]
+    for kind, consequence, findings in (
+        ("error", ", training would be wrong", result.errors),
+        ("warning", "", result.warnings),
+    ):
+        plural = "" if len(findings) == 1 else "s"
+        lines.append(f"\n{len(findings)} {kind}{plural}" + (f"{consequence}:" if findings else ""))
+        lines += [f"  {finding}" for finding in findings]
+    return "\n".join(lines)
+
+
+def _look(
+    cases: Sequence[Case],
+    name: str,
+    img_size: int,
+    threshold: float | None,
+    fit_masks: bool,
+    mask_interpolation: str,
+    result: Survey,
+) -> dict[str, Facts]:
+    """The facts of the readable cases of one list; the findings about single cases go into the result."""
+
+    def look(case: Case) -> tuple[list[str], Facts | None]:
+        seen = decode_case(case, fit_masks, threshold)
+        return seen.problems, None if seen.problems else _facts(seen, img_size, mask_interpolation)
+
+    facts = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        looks = tqdm(pool.map(look, cases), total=len(cases), desc=name, unit="case", leave=False)
+        for case, (problems, of_case) in zip(cases, looks, strict=True):
+            result.errors += [f"{name}: {problem}" for problem in problems]
+            if of_case is not None:
+                facts[case.name] = of_case
+    consequence = "lost" if mask_interpolation == "nearest" else "kept as one pixel"
+    small = f"images have targets too small for --img_size {img_size} (they are {consequence})"
+    for what, chosen in (
+        ("masks are empty", [case for case, fact in facts.items() if not fact.components]),
+        (small, [case for case, fact in facts.items() if fact.too_small]),
+    ):
+        if chosen:
+            result.warnings.append(f"{name}: {len(chosen)} {what}: {_some(chosen)}")
+    return facts
+
+
+def _facts(look: Look, img_size: int, mask_interpolation: str) -> Facts:
+    pixels, mask = look.image.colours, look.mask
+    image = to_rgb(pixels)
+    height, width = image.shape[:2]
+    deep = pixels.dtype == np.uint16
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    return Facts(
+        size=(width, height),
+        kind=look.image.kind,
+        share=float(mask.mean()),
+        components=stats[1:, cv2.CC_STAT_AREA].tolist(),
+        too_small=too_small_targets(mask, (img_size, img_size), mask_interpolation),
+        digest=digest(image),
+        phash=perceptual_hash(image),
+        bits=bits_in_use(pixels),
+        largest=int(pixels.max()) if deep else 0,
+        orientation=look.image.orientation if look.image.orientation > 1 else look.mask_orientation,
+    )
+
+
+def _orientations(facts: Mapping[str, Facts]) -> list[str]:
+    """What is to be said of images and masks that viewers turn."""
+    tagged: dict[int, list[str]] = {}
+    for name, fact in facts.items():
+        if fact.orientation > 1:
+            tagged.setdefault(fact.orientation, []).append(name)
+    return [
+        f"{len(names)} images or their masks have the EXIF orientation {tag} ({ORIENTATIONS[tag]} when shown), which "
+        "is not applied: a mask drawn on the picture as shown does not match. "
+        f"Save them upright ({UPRIGHT}): {_some(names)}"
+        for tag, names in sorted(tagged.items())
+    ]
+
+
+def _levels(facts: Mapping[str, Facts], white_level: int | str | None) -> list[str]:
+    """What is to be said of the brightness of 16-bit images."""
+    bits = Counter(fact.bits for fact in facts.values())
+    if not bits or set(bits) == {0}:
+        return []
+    (usual, count), *_ = bits.most_common()
+    found = []
+    if 0 < usual < 16 and white_level is None:
+        level = 2**usual - 1
+        found.append(
+            f"{count} images use {usual} of 16 bits and are read as 0 to {level / 257:.1f} of 255, nearly black. "
+            f"--white_level {level} (or auto) in training takes {level} as white"
+        )
+    if odd := [f"{name} ({fact.bits or 'an 8-bit file'})" for name, fact in facts.items() if fact.bits != usual]:
+        most = f"{usual} bits" if usual else "8-bit files"
+        found.append(f"{len(odd)} images use other bits than most ({most}): {_some(odd)}")
+    if isinstance(white_level, int):
+        above = [name for name, fact in facts.items() if fact.largest > white_level]
+        if above:
+            found.append(
+                f"{len(above)} images have values above --white_level {white_level}, read as it: {_some(above)}"
+            )
+    return found
+
+
+def perceptual_hash(image: np.ndarray) -> int:
+    """64 bits that survive resizing, compression and a change of brightness: the signs of the lowest frequencies."""
+    gray = cv2.resize(image.astype(np.float32).mean(axis=2), (32, 32), interpolation=cv2.INTER_AREA)
+    low = cv2.dct(gray)[:8, :8].flatten()
+    bits = low > np.sort(low[1:])[31]  # the median of 63
+    return int("".join("1" if bit else "0" for bit in bits), 2)
+
+
+def _figures(count: int, facts: Any) -> dict[str, Any]:
+    """The column of a list in the table."""
+    facts = list(facts)
+    figures: dict[str, Any] = {"cases": count, "readable": len(facts)}
+    if not facts:
+        return figures
+    areas = sorted(area for fact in facts for area in fact.components)
+    shares = sorted(fact.share for fact in facts)
+    widths, heights = zip(*(fact.size for fact in facts), strict=True)
+    figures["width x height"] = f"{min(widths)}x{min(heights)} to {max(widths)}x{max(heights)}"
+    figures["sizes"] = len(Counter(fact.size for fact in facts))
+    figures["formats"] = ", ".join(f"{n} {kind}" for kind, n in Counter(fact.kind for fact in facts).most_common())
+    if any(fact.bits for fact in facts):
+        bits = Counter(fact.bits or 8 for fact in facts)
+        figures["bits in use"] = ", ".join(f"{n} {of}" for of, n in bits.most_common())
+    figures["empty masks"] = sum(not fact.components for fact in facts)
+    figures["target share %"] = " / ".join(f"{100 * value:.3g}" for value in _spread(shares))
+    if areas:
+        figures["target area px"] = " / ".join(f"{value:g}" for value in _spread(areas))
+    figures["targets"] = len(areas)
+    figures["too small targets"] = sum(fact.too_small for fact in facts)
+    return figures
+
+
+def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str, Facts]], result: Survey) -> None:
+    """What stands in two lists: by name (an error), pixel for pixel, or nearly (warnings)."""
+    for one, other in combinations(cases, 2):
+        shared = {case.name for case in cases[one]} & {case.name for case in cases[other]}
+        if shared:
+            result.errors.append(f"{len(shared)} cases stand in {one} and in {other}: {_some(sorted(shared))}")
+        a, b = ({name: fact for name, fact in facts[of].items() if name not in shared} for of in (one, other))
+        for first, second, distance in _near(a, b):
+            pair = f'"{first}" in {one} and "{second}" in {other}'
+            if distance is None:
+                result.warnings.append(f"{pair} are the same picture")
+            else:
+                result.warnings.append(f"{pair} are nearly the same picture ({distance} of 64 bits differ)")
+
+
+def _near(a: Mapping[str, Facts], b: Mapping[str, Facts]) -> Iterator[tuple[str, str, int | None]]:
+    """The pairs of cases whose pictures are the same (None) or nearly so (how many bits of their hashes differ)."""
+    if not b:
+        return
+    names, hashes = list(b), np.array([fact.phash for fact in b.values()], np.uint64)
+    ones = np.array([value.bit_count() for value in range(1 << 16)], np.uint8)
+    for first, fact in a.items():
+        distances = ones[(hashes ^ np.uint64(fact.phash)).view(np.uint16)].reshape(-1, 4).sum(axis=1)
+        for index in np.flatnonzero(distances <= NEAR):
+            second = names[index]
+            yield first, second, None if b[second].digest == fact.digest else int(distances[index])
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return values[0], float(np.median(values)), values[-1]
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

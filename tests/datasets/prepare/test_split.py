@@ -1,0 +1,174 @@
+"""prepare_data.py split: shares, strata, groups, and lists that are never lost."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import chain
+
+import numpy as np
+import pytest
+from raw_sets import picture, target, write
+
+import prepare_data
+from datasets.lists import read_list
+from datasets.prepare.division import divide, divisions
+from utils.common.errors import UserError
+
+NAMES = [f"{kind}{i}" for kind, count in (("b", 14), ("m", 6)) for i in range(count)]
+PARTS = ("train", "val", "test")
+
+
+@pytest.fixture
+def base(tmp_path):
+    """b0 ... b13 with small targets, m0 ... m5 with large ones."""
+    for name in NAMES:
+        write(tmp_path / "set" / "images" / f"{name}.png", picture(len(name)))
+        write(tmp_path / "set" / "masks" / f"{name}.png", target(*range(2 if name[0] == "b" else 10)))
+    return tmp_path / "set"
+
+
+def run(base, *flags):
+    prepare_data.main(prepare_data.parser().parse_args(["split", str(base), *map(str, flags)]))
+
+
+def drawn(base):
+    return {path.name: read_list(path) for path in sorted(base.glob("*.txt"))}
+
+
+def test_three_divisions_of_70_and_30_by_default(base, capsys):
+    run(base)
+    lists = drawn(base)
+    assert list(lists) == ["train1.txt", "train2.txt", "train3.txt", "val1.txt", "val2.txt", "val3.txt"]
+    for i in "123":
+        train, val = lists[f"train{i}.txt"], lists[f"val{i}.txt"]
+        assert len(train) == 14 and len(val) == 6 and sorted(train + val) == sorted(NAMES)
+    assert len({tuple(lists[f"val{i}.txt"]) for i in "123"}) == 3
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert re.split(r"\s{2,}", header) == ["list", "cases", "target share %"]
+    name, cases, share = rows[0].split()
+    mean = np.mean([10 if case[0] == "b" else 50 for case in lists["train1.txt"]])
+    assert (name, cases) == ("train1.txt", "14") and float(share) == pytest.approx(mean, rel=1e-2)
+
+
+def test_a_division_depends_on_the_seed_and_its_number_alone():
+    three, five, other = divisions(NAMES, 3), divisions(NAMES, 5), divisions(NAMES, 3, seed=1)
+    assert three == {name: five[name] for name in three} and other != three
+    assert divisions(NAMES, 3) == three
+
+
+def test_a_test_list_of_its_own_for_each_division(base):
+    run(base, "--val_share", 0.2, "--test_share", 0.3, "--divisions", 2)
+    lists = drawn(base)
+    for i in "12":
+        parts = [lists[f"{part}{i}.txt"] for part in PARTS]
+        assert [len(part) for part in parts] == [10, 4, 6] and sorted(chain(*parts)) == sorted(NAMES)
+    assert lists["test1.txt"] != lists["test2.txt"]
+
+
+@pytest.mark.parametrize("flags", [("--stratify_by", "^([bm])"), ("--share_bins", 2)])
+def test_strata_keep_their_share_in_every_list(base, flags, capsys):
+    run(base, *flags, "--test_share", 0.2)
+    for name, cases in drawn(base).items():
+        kinds = Counter(case[0] for case in cases)
+        assert kinds["m"] / len(cases) == pytest.approx(0.3, abs=0.11), name
+    assert re.search(r"train1\.txt .*7 \S.*, 3 \S", capsys.readouterr().out)
+
+
+def test_groups_stay_together_and_shares_come_near(base, capsys):
+    names = [f"video{i // 7}/frame{i % 7}" for i in range(70)]
+    groups = [name.split("/")[0] for name in names]
+    strata = ["sea" if int(name[5]) < 5 else "sky" for name in groups]
+    for lists in (divisions(names, groups=groups), divisions(names, groups=groups, strata=strata, test_share=0.2)):
+        for i in "123":
+            sides = [set(name.split("/")[0] for name in lists.get(f"{part}{i}.txt", [])) for part in PARTS]
+            assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+            assert len(sides[0] | sides[1] | sides[2]) == 10
+            assert len(lists[f"val{i}.txt"]) == 21
+
+
+def test_groups_are_drawn_by_strata():
+    """Twelve videos, half of them at sea: two of each kind in every validation list."""
+    groups = [f"{'sea' if i < 36 else 'sky'}{i // 6}" for i in range(72)]
+    names = [f"{group}/frame{i}" for i, group in enumerate(groups)]
+    for seed in range(3):
+        lists = divisions(names, val_share=1 / 3, seed=seed, groups=groups, strata=[group[:3] for group in groups])
+        assert all(Counter(name[:3] for name in lists[f"val{i}.txt"]) == {"sea": 12, "sky": 12} for i in "123")
+
+
+def test_uneven_groups_come_near_the_share():
+    """Ten patients with 1 to 40 images: a fixed number of them would be anything from 6 to 100 images."""
+    sizes = [1, 1, 2, 2, 4, 5, 10, 15, 20, 40]
+    groups = [str(i) for i, size in enumerate(sizes) for _ in range(size)]
+    names = [f"{i}" for i in range(100)]
+    for seed in range(5):
+        kept, held = divide(names, 0.3, seed, groups=groups)
+        assert abs(len(held) - 30) <= 3 and not {groups[int(n)] for n in kept} & {groups[int(n)] for n in held}
+
+
+def test_the_table_counts_groups(base, capsys):
+    run(base, "--group", r"^[bm]\d", "--divisions", 1)
+    header, first, *_ = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["list", "cases", "groups"]
+    groups = {case[:2] for case in drawn(base)["train1.txt"]}
+    assert first.split()[2] == str(len(groups))
+
+
+def test_lists_that_are_there_are_kept_unless_asked(base):
+    run(base, "--test_share", 0.2)
+    before = drawn(base)
+    with pytest.raises(UserError, match=r"test1\.txt.*--overwrite"):
+        run(base, "--divisions", 1)
+    assert drawn(base) == before
+    run(base, "--divisions", 2, "--seed", 1, "--overwrite")
+    after = drawn(base)
+    # test1.txt of the earlier draw would overlap with the new train1.txt
+    assert (
+        set(after) == {"train1.txt", "train2.txt", "val1.txt", "val2.txt"} and after["val1.txt"] != before["val1.txt"]
+    )
+    assert {path.name for path in base.iterdir()} == {"images", "masks", *after}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--group", "^(b)"], r"--group '\^\(b\)' finds nothing in 6 of 20 names: m0"),
+        (["--stratify_by", "x"], "--stratify_by 'x' finds nothing in 20"),
+        (["--group", "^[bm]", "--test_share", 0.2], "2 groups are fewer than the 3 lists"),
+        (["--group", "^()"], "finds nothing in 20"),
+        (["--stratify_by", r"\d+"], "too few for lists"),
+        (["--val_share", 0.7, "--test_share", 0.3], "leave no training images"),
+        (["--val_share", 0], "leave no training"),
+        (["--val_share", 0.99], "cannot be divided into 0 and 20"),
+    ],
+)
+def test_what_cannot_be_divided_says_why(base, flags, message):
+    with pytest.raises(UserError, match=message):
+        run(base, *flags)
+    assert not list(base.glob("*.txt"))
+
+
+def test_faults_of_the_data_are_named_and_cost_no_list(base):
+    run(base)
+    before = drawn(base)
+    (base / "masks" / "b3.png").unlink()
+    (base / "masks" / "m1.png").write_bytes(b"\x89PNG")
+    with pytest.raises(UserError, match=r'"b3\.png": no mask'):
+        run(base, "--overwrite")
+    write(base / "masks" / "b3.png", target(1))
+    with pytest.raises(UserError, match=r"m1\.png"):
+        run(base, "--overwrite")
+    assert drawn(base) == before
+
+
+def test_a_missing_folder_and_a_bad_pattern(tmp_path, capsys):
+    with pytest.raises(UserError, match="is not there"):
+        run(tmp_path / "nowhere")
+    with pytest.raises(SystemExit):
+        run(tmp_path, "--group", "(")
+    assert "no regular expression" in capsys.readouterr().err
+
+
+def test_divisions_that_are_equal_are_reported(base, capsys):
+    run(base, "--group", "^[bm]", "--val_share", 0.3)
+    assert "2 of the divisions equal another one" in capsys.readouterr().out

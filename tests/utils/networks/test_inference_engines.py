@@ -1,0 +1,109 @@
+"""Every engine gives torch's logits; what one cannot do is refused in words."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from small import need, small_srs
+
+from utils.common.errors import UserError
+from utils.common.precision import Precision
+from utils.networks import inference_engines as engines
+from utils.networks.inference_engines import ENGINES, load_engine
+
+CPU = torch.device("cpu")
+OFF, BF16 = Precision("off", CPU), Precision("bf16", CPU)
+OPTIONAL = [name for name in ENGINES if name != "torch"]
+
+
+@pytest.fixture(scope="module")
+def srs():
+    return small_srs()
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request, srs):
+    if request.param != "torch":
+        need(*(["onnx", "onnxruntime"] if request.param == "onnxruntime" else ["openvino"]))
+    return load_engine(request.param, srs, OFF, threads=1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (3, 3, 21, 40), (2, 1, 16, 16)])
+def test_gives_the_logits_of_torch(engine, srs, shape):
+    images = torch.randn(shape)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        expected, found = srs(images), engine(images.contiguous(memory_format=layout))
+        assert found.shape == expected.shape and found.dtype == torch.float32
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_results_do_not_change_afterwards(engine):
+    first = engine(torch.ones(1, 3, 16, 16))
+    kept = first.clone()
+    engine(torch.zeros(1, 3, 16, 16))
+    assert torch.equal(first, kept)
+
+
+def test_images_it_does_not_take_say_so(engine):
+    with pytest.raises(ValueError, match="at least 8x8"):
+        engine(torch.zeros(1, 3, 7, 16))
+
+
+def test_bfloat16_of_torch(srs):
+    images = torch.randn(1, 3, 32, 32)
+    expected = srs(images).detach()
+    difference = (load_engine("torch", srs, BF16)(images) - expected).abs().max() / expected.abs().max()
+    assert 1e-4 < difference < 0.1
+
+
+def test_bfloat16_on_a_cpu_without_it_says_so(monkeypatch, srs):
+    need("openvino")
+    monkeypatch.setattr(engines, "has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match=r"no bfloat16.*--amp off"):
+        load_engine("openvino", srs, BF16)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What the engines are opened with, in place of an export: threads, and for OpenVINO whether in bfloat16."""
+    calls = []
+    monkeypatch.setattr(engines, "library", lambda name: None)
+    monkeypatch.setattr(engines, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(engines, "export_model", lambda *more, **options: 0.0)
+    for opener in ("open_onnx", "open_openvino"):
+        monkeypatch.setattr(engines, opener, lambda path, *more: calls.append(more))
+    return calls
+
+
+def test_threads_and_precision_reach_the_engine(opened, srs):
+    """A number of threads that is not given is torch's, which follows --threads and OMP_NUM_THREADS."""
+    load_engine("onnxruntime", srs, OFF)
+    load_engine("onnxruntime", srs, OFF, 3)
+    load_engine("openvino", srs, OFF)
+    load_engine("openvino", srs, BF16, 3)
+    default = torch.get_num_threads()
+    assert opened == [(default,), (3,), (default, False), (3, True)]
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_refusals(monkeypatch, srs, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=rf"needs {name}.*pip install -r requirements-export\.txt"):
+        load_engine(name, srs, OFF)
+    elsewhere = Precision("off", CPU)
+    elsewhere.device = torch.device("cuda")
+    with pytest.raises(UserError, match="--device cpu"):
+        load_engine(name, srs, elsewhere)
+
+
+def test_refuses_bfloat16_in_onnxruntime(srs):
+    with pytest.raises(UserError, match="--amp off, or --engine openvino"):
+        load_engine("onnxruntime", srs, BF16)
+
+
+def test_unknown_engine(srs):
+    with pytest.raises(ValueError, match="torch, onnxruntime, openvino"):
+        load_engine("tensorrt", srs, OFF)

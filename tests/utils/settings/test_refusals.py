@@ -1,0 +1,31 @@
+"""What a job of several processes is refused before torch is imported; the rest is in tests/test_startup.py."""
+
+from __future__ import annotations
+
+import pytest
+from toy import make_data, settings
+
+from utils.common.errors import UserError
+from utils.settings.refusals import check_training
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+
+
+@pytest.mark.usefixtures("two_processes")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"device": "cuda:1"}, "all processes of this machine on one GPU"),
+        ({"batch_size": 1}, "counts the images of all 2 processes"),
+        ({"compile": True, "sync_bn": True}, "--compile does not take --sync_bn"),
+    ],
+)
+def test_several_processes(tmp_path, changes, message):
+    base = str(make_data(tmp_path / "set"))
+    check_training(settings(base_dir=base), tmp_path / "run")
+    with pytest.raises(UserError, match=message):
+        check_training(settings(base_dir=base, **changes), tmp_path / "run")

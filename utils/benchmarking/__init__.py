@@ -1,0 +1,1 @@
+"""Alternating measurements of time and memory."""

@@ -1,0 +1,149 @@
+"""One job of several processes, as torchrun starts them: what they share, how they agree.
+
+    torchrun --nproc_per_node 2 train_seg.py --Dataset BUS
+
+Started without torchrun a script is one process, for which every function here returns at once. Every process takes its
+share of each batch; all of them hold the same weights at every step. Collective functions must be called by all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from utils.common.errors import UserError
+from utils.common.processes import rank, torchrun_holds_the_store, world_size
+
+# How long a process waits for one that does not answer; one that has ended is noticed at once. It must outlast what
+# only the writer does while the others wait: pictures and checkpoints, on a slow disk.
+TIMEOUT = timedelta(minutes=10)
+
+
+def join(device: torch.device, timeout: timedelta = TIMEOUT) -> None:
+    """Meets the other processes of the job (collective).
+
+    Args:
+        device: of this process.
+        timeout: how long a process waits for one that does not answer.
+
+    Raises:
+        UserError: if they cannot be met.
+    """
+    if world_size() == 1 or dist.is_initialized():
+        return
+    with _explained():
+        dist.init_process_group(
+            # What the processes agree on goes through gloo on GPUs, too: nothing there has to wait for the GPU.
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=_store(TIMEOUT),
+            rank=rank(),
+            world_size=world_size(),
+            timeout=timeout,
+        )
+
+
+def gather(value: Any) -> list[Any]:
+    """What every process passed, in the order of their ranks; anything that can be pickled (collective)."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    with _explained():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def highest(number: int) -> int:
+    """The highest of the numbers the processes passed (collective)."""
+    if world_size() == 1:
+        return number
+    with _explained():
+        dist.all_reduce(result := torch.tensor(number), dist.ReduceOp.MAX)
+    return int(result)
+
+
+def wait_for_all() -> None:
+    """Returns when every process has come here (collective)."""
+    highest(0)
+
+
+def same_weights(model: nn.Module) -> None:
+    """Gives every process the writer's parameters and buffers (collective)."""
+    if world_size() > 1:
+        with _explained(), torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                dist.broadcast(tensor, src=0)
+
+
+def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces each gradient by the sum over the processes (collective).
+
+    For the gradient of the mean over the whole batch each process weights its loss, before the backward pass, by its
+    share of the batch: afterwards would be too late, as synchronised batch norms mix what comes from the others.
+
+    One all-reduce of all gradients, side by side in a fixed order, so that a run that goes on adds up in the same order
+    as one that was never interrupted. (DistributedDataParallel sends them in groups, while the backward pass still
+    runs, but regroups them after the first step.)
+    """
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    with _explained():
+        dist.all_reduce(flat)
+    for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(total.view_as(gradient))
+
+
+class AddUp(torch.autograd.Function):
+    """The sum of a tensor over the processes, whose gradient is the sum of theirs (collective, both ways)."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        with _explained():
+            dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return AddUp.apply(gradient)
+
+
+def says_first(message: str) -> bool:
+    """Whether this process is the first of the job to report this, by torchrun's store."""
+    try:
+        return _store(timedelta(seconds=5)).add(f"said/{hashlib.sha256(message.encode()).hexdigest()}", 1) == 1
+    except RuntimeError:
+        return True
+
+
+def _store(timeout: timedelta) -> dist.Store:
+    """Where the processes find each other: torchrun's store, which outlives them, or else the first process's own.
+
+    torchrun's holds what the processes of an earlier attempt wrote, too, their addresses among it: hence the prefix.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if not torchrun_holds_the_store():
+        return dist.TCPStore(address, port, is_master=rank() == 0, timeout=timeout)
+    store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
+    return dist.PrefixStore(f"attempt{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            "another process of this job has ended or does not answer; what that process printed, or torchrun's "
+            f"summary below, says why ({cause})"
+        ) from error

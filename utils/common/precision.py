@@ -1,0 +1,50 @@
+"""Mixed precision: in which number format the network computes. Weights, loss and metrics stay float32.
+
+off   float32 throughout; on CUDA without TF32 (`utils.common.devices.exact_float32`)
+bf16  bfloat16 where autocast sees fit (CPUs with AVX512-BF16 or AMX, NVIDIA GPUs since Ampere)
+fp16  float16 likewise, with a gradient scaler (CUDA)
+auto  on CUDA what the device has units for: bf16 since Ampere, fp16 on Volta and Turing (V100, T4, RTX 20xx); else off
+"""
+
+from __future__ import annotations
+
+import torch
+
+from utils.common.errors import UserError
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """What `--amp` asks for, on a device: `name` ("off", "bf16" or "fp16"), `dtype`, `autocast()` and `scaler`.
+
+    Raises:
+        UserError: for fp16 on a device other than CUDA, where float16 has no gradient scaler or no speed.
+    """
+
+    def __init__(self, amp: str, device: torch.device) -> None:
+        if amp == "auto":
+            amp = fastest(device)
+        if amp == "fp16" and device.type != "cuda":
+            raise UserError(f"--amp fp16 needs CUDA, this run is on {device.type}; --amp bf16 runs there")
+        self.name = amp
+        self.dtype = _DTYPES.get(amp, torch.float32)
+        self.device = device
+        # Multiplies the loss, so that small gradients do not vanish in float16; does nothing for the others.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+    def autocast(self) -> torch.autocast:
+        """A context in which networks compute in this precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.name != "off")
+
+
+def fastest(device: torch.device) -> str:
+    """What --amp auto is on a device.
+
+    By its compute capability: torch.cuda.is_bf16_supported() asks another device, the current one, and counts cards
+    that emulate bfloat16.
+    """
+    if device.type != "cuda":
+        return "off"
+    capability = torch.cuda.get_device_capability(device)
+    return "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "off"

@@ -1,0 +1,99 @@
+"""What a script sets up before it computes: the device, the seed, the other processes, and how torch runs."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.common import distributed
+from utils.common.devices import has_tf32, pick_device
+from utils.common.precision import Precision
+
+Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
+
+
+def set_up(settings: argparse.Namespace) -> torch.device:
+    """What a script does first: seeds, determinism, the device, and the other processes of the job.
+
+    Raises:
+        UserError: see `utils.common.devices.pick_device` and `utils.common.distributed.join`.
+    """
+    seed_everything(settings.seed)
+    spare_overheads()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.deterministic:
+        # cuBLAS reads this when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    # See `utils.common.devices.repeating_sizes`; the engine turns it on for crops, which are trained on at one size.
+    torch.backends.cudnn.benchmark = not settings.deterministic and _sizes_repeat(settings)
+    device = pick_device(settings.device)
+    distributed.join(device)
+    return device
+
+
+def _sizes_repeat(settings: argparse.Namespace) -> bool:
+    """Whether all images have one size; else cuDNN would time its algorithms at each."""
+    return getattr(settings, "resize", "img_size") != "keep" and not getattr(settings, "crop", None)
+
+
+def layout(settings: argparse.Namespace) -> torch.memory_format:
+    """Of weights and maps: channels_last is what convolutions run fastest in, with the same numbers up to rounding."""
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
+
+
+def in_force(settings: argparse.Namespace, precision: Precision) -> str:
+    """How a run computes, in a few words for the log."""
+    words = ["float32" if precision.name == "off" else f"{precision.name} mixed precision"]
+    words += [f"TF32 {'allowed' if has_tf32() else 'off'}"] if precision.device.type == "cuda" else []
+    words += [f"{torch.get_num_threads()} threads"]
+    words += ["channels_last" if settings.channels_last else "NCHW"]
+    words += ["training step compiled"] if settings.compile else []
+    words += ["deterministic"] if settings.deterministic else []
+    return ", ".join(words)
+
+
+def to_device(batch: Batch, device: torch.device, memory_format: torch.memory_format = torch.channels_last) -> Batch:
+    """The batch with its tensors on the device, in that layout."""
+    return {
+        name: value.to(device, non_blocking=True, memory_format=memory_format) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+
+
+def spare_overheads() -> None:
+    """Keeps Python and the system's allocator from doing over and over what need not be done again."""
+    keep_freed_memory()
+    # What the imports have made stays: the collector would look at its 350,000 objects once or twice a training step.
+    gc.freeze()
+
+
+def keep_freed_memory() -> None:
+    """Has glibc's allocator, where there is one, keep large blocks for the next use; other systems' are as they are.
+
+    By default it takes blocks over 32 MB from the system, zeroed page by page, and gives them back when they are freed:
+    at 256x256 in batches of 8 that costs more than the arithmetic (docs/performance.md).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and torch; the data's order and augmentation have seeds of their own (datasets.folder)."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries draw from numpy's global state
+    torch.manual_seed(seed)

@@ -1,0 +1,95 @@
+"""What every script does around its main: errors are written for the person who reads them. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from utils.common.errors import UserError
+from utils.common.processes import torchrun_holds_the_store, world_size
+from utils.common.signals import Stopped
+
+# How libraries say that memory has run out, where they have no exception for it. cuDNN and cuBLAS need some for
+# themselves, and report what they miss as one of a dozen states.
+OUT_OF_MEMORY = ("out of memory", "CUDNN_STATUS_", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+LESS_MEMORY = {
+    "batch_size": "a lower --batch_size",
+    "accumulate": "--accumulate N (each step's images in N parts)",
+    "crop": "--crop N (train on NxN crops)",
+    "tile": "--tile N (large images in NxN tiles)",
+}
+
+
+def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
+    """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number.
+
+    So is an error of memory that has run out, with the flags that take less. `main` may call sys.exit() with a number
+    of its own.
+    """
+    threading.excepthook = _leave_to_main_thread
+    code: int | str | None = 0
+    args = None
+    try:
+        args = parse()
+        main(args)
+    except UserError as error:
+        code = _fail(f"error: {error}", 2)
+    except Stopped as stopped:
+        code = _fail(str(stopped), 128 + stopped.number)
+    except KeyboardInterrupt:
+        code = _fail("interrupted", 128 + signal.SIGINT)
+    except SystemExit as request:
+        code = request.code
+    except (RuntimeError, MemoryError) as error:
+        cause = out_of_memory(error)
+        if cause is None:
+            raise
+        code = _fail(f"error: {memory_advice(cause, args)}", 2)
+    if world_size() > 1:
+        # Not by way of Python's end: gloo's threads may still run then, and abort a process that was done.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """The line of the error's message that says so, if memory has run out; None for another error."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    # torch's own exception, by its name: torch need not be imported for this.
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return lines[0]
+    return next((line for line in lines if any(sign in line for sign in OUT_OF_MEMORY)), None)
+
+
+def memory_advice(cause: str, args: argparse.Namespace | None) -> str:
+    """One line: what has happened, and the flags of this script that take less memory."""
+    flags = [advice for name, advice in LESS_MEMORY.items() if name in vars(args or argparse.Namespace())]
+    kind = "the GPU's memory is probably full" if "CUDNN_STATUS_" in cause else "out of memory"
+    return f"{kind} ({cause.strip()[:300]})" + (f". What takes less: {', '.join(flags)}" if flags else "")
+
+
+def _leave_to_main_thread(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread. On a full disk its error is raised again at the next flush: once is enough."""
+    if not isinstance(error.exc_value, OSError | UserError):
+        sys.__excepthook__(error.exc_type, error.exc_value, error.exc_traceback)
+
+
+def _fail(message: str, code: int) -> int:
+    if _says_first(message):
+        print(message, file=sys.stderr, flush=True)
+    return code
+
+
+def _says_first(message: str) -> bool:
+    """Whether this process is the first of the job to report this; an error that all meet is printed once."""
+    if world_size() == 1 or not torchrun_holds_the_store():
+        return True
+    from utils.common.distributed import says_first
+
+    return says_first(message)

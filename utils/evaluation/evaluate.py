@@ -1,0 +1,161 @@
+"""A trained network on a list of images: every figure of every image, and pictures for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets.resizing import Shift, resize_image, restore
+from datasets.transforms import denormalize
+from utils.common.distributed import gather
+from utils.common.errors import UserError
+from utils.common.pictures import errors, grid
+from utils.common.precision import Precision
+from utils.common.processes import is_writer, world_size
+from utils.common.runtime import Batch, to_device
+from utils.evaluation.hausdorff import hd95
+from utils.evaluation.pixel_metrics import confusion, figures
+from utils.evaluation.results import Results
+from utils.evaluation.target_metrics import count_targets
+from utils.evaluation.threshold_sweep import SCORES, above_thresholds, count_scores
+
+EXAMPLES = 6  # images that are drawn, from the worst to the best
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    precision: Precision,
+    shift: Shift | None = (0.0, 0.0),
+) -> Results:
+    """Runs the network over the loader (collective).
+
+    `shift` is the one that the network has learned, see `predict`.
+
+    Each batch is measured on the CPU, in a thread, while the network runs on the next one. Several processes have a
+    loader of their share each; all get the results of the whole list.
+
+    Raises:
+        UserError: for an image that the network does not take, or logits that are not numbers; it names the images.
+    """
+    model.eval()
+    total = len(loader.dataset)
+    scores = np.zeros(SCORES, np.int64)
+    pending: list[Future] = []
+    with (
+        ThreadPoolExecutor(1) as pool,
+        tqdm(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar,
+    ):
+        for batch in loader:
+            batch = to_device(batch, device)
+            with precision.autocast():
+                logits = predict(model, batch, shift)
+            counts = confusion(logits, batch["mask"])
+            if pending:
+                pending[-1].result()  # no more than one batch waits in memory
+            pending.append(pool.submit(_measure, logits, batch, counts, scores))
+            bar.update(min(len(batch["name"]) * world_size(), total - bar.n))
+        measured = [image for part in pending for image in part.result()]
+    images: list[dict[str, Any]] = [{}] * total
+    for process, (share, _) in enumerate(shares := gather((measured, scores))):
+        images[process :: world_size()] = share
+    columns = {name: np.stack([image[name] for image in images]) for name in images[0]}
+    tensors = {name: torch.from_numpy(columns[name]) for name in columns}
+    counts = {name: tensors[name] for name in ("TP", "FP", "FN", "TN")}
+    return Results(
+        names=[case.name for case in loader.dataset.cases],
+        counts=counts,
+        figures=figures(counts),
+        targets={name: tensors[name] for name in ("targets", "found", "false_alarm_pixels")},
+        hd95=tensors["hd95"],
+        scores=sum(of_process for _, of_process in shares),
+        above=columns["above"],
+    )
+
+
+def predict(model: nn.Module, batch: Batch, shift: Shift | None = (0.0, 0.0)) -> Tensor:
+    """The logits of a batch, (B, 1, H, W) float32, at the size of its masks.
+
+    Args:
+        shift: see `datasets.resizing.restore`; zero to compare with masks that were resized as in training.
+
+    Raises:
+        UserError: for an image that the network does not take.
+    """
+    try:
+        logits = model(batch["image"])
+    except ValueError as error:
+        raise UserError(f"{', '.join(batch['name'])}: {error}") from error
+    return restore(logits.float(), tuple(batch["mask"].shape[-2:]), shift)
+
+
+def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np.ndarray) -> list[dict[str, Any]]:
+    """What is kept of each image of a batch; its scores are added to `scores`.
+
+    In numpy, on one core: torch would start threads of its own here, beside those of the network.
+    """
+    logits, masks = logits.cpu().numpy(), batch["mask"].cpu().numpy() > 0.5
+    counts = {name: values.cpu().numpy() for name, values in counts.items()}
+    measured = []
+    for i, name in enumerate(batch["name"]):
+        if np.isnan(logits[i]).any():
+            raise UserError(f"{name}: the network's output is not a number (NaN); with --amp, try --amp off")
+        of_image = count_scores(logits[i], masks[i])
+        np.add(scores, of_image, out=scores)
+        predicted, target = logits[i, 0] > 0, masks[i, 0]
+        measured.append(
+            {
+                **{count: values[i] for count, values in counts.items()},
+                **count_targets(predicted, target),
+                "hd95": hd95(predicted, target),
+                "above": above_thresholds(of_image),
+            }
+        )
+    return measured
+
+
+@torch.inference_mode()
+def predict_case(
+    model: nn.Module,
+    loader: DataLoader,
+    index: int,
+    device: torch.device,
+    normalization: str,
+    shift: Shift | None = (0.0, 0.0),
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One image of the loader's data set: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
+    batch = to_device(loader.collate_fn([loader.dataset[index]]), device)
+    target = batch["mask"][0, 0].cpu().numpy() > 0.5
+    prediction = (predict(model, batch, shift)[0, 0] > 0).cpu().numpy()
+    image = denormalize(batch["image"][0], normalization)
+    if image.shape[:2] != target.shape:
+        image = resize_image(image, target.shape)
+    return image, target, prediction
+
+
+def draw_examples(
+    model: nn.Module,
+    loader: DataLoader,
+    results: Results,
+    device: torch.device,
+    normalization: str,
+    shift: Shift | None = (0.0, 0.0),
+) -> np.ndarray:
+    """Image | target | prediction | errors, of images from the worst to the best; a picture (H, W, 3) uint8."""
+    ranked = results.ranked()
+    chosen: Sequence[int] = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).astype(int))]
+    rows, captions = [], []
+    for i in chosen:
+        image, target, prediction = predict_case(model, loader, i, device, normalization, shift)
+        rows.append([image, target.astype(float), prediction.astype(float), errors(image, target, prediction)])
+        captions.append(f"{results.names[i]}: IoU {100 * results.figures['iou'][i].item():.1f}")
+    return grid(rows, captions)

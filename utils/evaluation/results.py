@@ -1,0 +1,203 @@
+"""What an evaluation has found: its means, and how they are printed and written.
+
+The formulas stand with their functions (pixel_metrics.py, target_metrics.py, hausdorff.py, threshold_sweep.py) and in
+docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.common.files import replacing
+from utils.evaluation.pixel_metrics import pooled_iou
+from utils.evaluation.threshold_sweep import Sweep, sweep
+
+_PAPER = ("iou", "F1", "SE", "PC", "SP", "ACC")
+
+
+@dataclass(frozen=True)
+class Results:
+    """Counts and figures of each image, on the CPU, in the order of the list, and the scores of all pixels.
+
+    Attributes:
+        counts: "TP", "FP", "FN", "TN" pixels, (N,) int64.
+        figures: `utils.evaluation.pixel_metrics.PAPER_FIGURES`, (N,) float64.
+        targets: "targets", "found", "false_alarm_pixels", (N,) int64, see `utils.evaluation.target_metrics`.
+        hd95: pixels, (N,) float64; NaN where the mask or the prediction is empty.
+        scores, above: see `utils.evaluation.threshold_sweep.sweep`.
+    """
+
+    names: list[str]
+    counts: dict[str, Tensor]
+    figures: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    hd95: Tensor
+    scores: np.ndarray
+    above: np.ndarray
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The figures at every threshold."""
+        return sweep(self.scores, self.above)
+
+    def summary(self) -> dict[str, Any]:
+        """The means over the images and the figures over the data set; None for a figure that is undefined."""
+        target_pixels = self.counts["TP"] + self.counts["FN"]
+        return {
+            "images": len(self.names),
+            "images_without_target": int((target_pixels == 0).sum()),
+            "mean_over_images": {name: values.mean().item() for name, values in self.figures.items()},
+            "pooled_iou": pooled_iou(self.counts),
+            "medical": self._medical(target_pixels),
+            "infrared": self._infrared(),
+            "sweep": self._sweep(),
+        }
+
+    def ranked(self) -> list[int]:
+        """The images' numbers, from the lowest IoU to the highest."""
+        return torch.argsort(self.figures["iou"], stable=True).tolist()
+
+    def _medical(self, target_pixels: Tensor) -> dict[str, Any]:
+        return {
+            "Dice": self.figures["dice"].mean().item(),
+            "HD95": _number(self.hd95.nanmean().item()),
+            "HD95_undefined": int(self.hd95.isnan().sum()),
+            "nothing_predicted": int((self.counts["TP"] + self.counts["FP"] == 0)[target_pixels > 0].sum()),
+        }
+
+    def _infrared(self) -> dict[str, Any]:
+        union = self.counts["TP"] + self.counts["FP"] + self.counts["FN"]
+        ious = torch.where(union > 0, self.counts["TP"].double() / union, 1.0)
+        targets, found, false_alarms = (int(values.sum()) for values in self.targets.values())
+        pixels = sum(int(values.sum()) for values in self.counts.values())
+        return {
+            "mIoU": pooled_iou(self.counts),
+            "nIoU": ious.mean().item(),
+            "Pd": found / targets if targets else None,
+            "Fa_1e-6": 1e6 * false_alarms / pixels,
+            "targets": targets,
+            "found": found,
+            "false_alarm_pixels": false_alarms,
+        }
+
+    def _sweep(self) -> dict[str, Any]:
+        best = self.sweep.best()
+        return {
+            "average_precision": _number(self.sweep.average_precision),
+            "roc_auc": _number(self.sweep.roc_auc),
+            "best_threshold": {
+                "threshold": self.sweep.thresholds[best].item(),
+                "iou": self.sweep.iou[best].item(),
+                "F1": self.sweep.f1[best].item(),
+            },
+        }
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def table(summary: dict[str, Any], field: str = "both") -> str:
+    """The summary as the terminal shows it, every figure with its name and the way it is averaged.
+
+    Args:
+        summary: of `Results.summary`, and in "compared_at" the size of the comparison in words.
+        field: whose figures to show beside the paper's, one of `utils.settings.arguments.FIELDS`.
+    """
+    means = summary["mean_over_images"]
+    lines = [f"compared at {summary['compared_at']}"]
+    lines += [f"the paper's figures, of each image, then averaged over {summary['images']} images (%):"]
+    lines += [f"  {'IoU' if name == 'iou' else name:<5} {100 * means[name]:6.2f}" for name in _PAPER]
+    if field == "medical":  # the infrared figures hold it
+        lines += [
+            "over the data set, the pixels of all images together (%):",
+            f"  IoU   {100 * summary['pooled_iou']:6.2f}",
+        ]
+    if field != "infrared":
+        lines += _medical_lines(summary)
+    if field != "medical":
+        lines += _infrared_lines(summary["infrared"])
+    lines += _sweep_lines(summary["sweep"])
+    if empty := summary["images_without_target"]:
+        lines.append(
+            f"{empty} of the images have no target. Their IoU, nIoU and Dice are 1 if nothing is predicted, else 0; "
+            "SE, PC and F1 are 0; HD95 is undefined; whatever is predicted is a false alarm"
+        )
+    return "\n".join(lines)
+
+
+def _medical_lines(summary: dict[str, Any]) -> list[str]:
+    figures = summary["medical"]
+    undefined, nothing = figures["HD95_undefined"], figures["nothing_predicted"]
+    over = f"over {summary['images'] - undefined} images"
+    if undefined:
+        over += f"; {undefined} left out, with no target ({undefined - nothing}) or nothing predicted ({nothing})"
+    return [
+        "as in medical segmentation, of each image, then averaged:",
+        f"  Dice  {100 * figures['Dice']:6.2f} %",
+        f"  HD95  {_shown(figures['HD95'], '6.2f', ' pixels')}, {over}",
+    ]
+
+
+def _infrared_lines(figures: dict[str, Any]) -> list[str]:
+    pd = _shown(figures["Pd"] and 100 * figures["Pd"], "6.2f", " %").ljust(13)
+    return [
+        "as in infrared small target detection:",
+        f"  mIoU  {100 * figures['mIoU']:6.2f} %      IoU over the data set",
+        f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of each image's IoU",
+        f"  Pd    {pd} {figures['found']} of {figures['targets']} targets found",
+        f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} pixels of false alarms",
+    ]
+
+
+def _sweep_lines(figures: dict[str, Any]) -> list[str]:
+    best = figures["best_threshold"]
+    return [
+        "over all thresholds, the pixels of all images together:",
+        f"  area under precision-recall (AP) {_shown(figures['average_precision'], '.4f')}, under ROC "
+        f"{_shown(figures['roc_auc'], '.4f')}",
+        f"  best threshold {best['threshold']:.10g}: mean IoU {100 * best['iou']:.2f} % (all above: 0.5); "
+        "chosen on the images it is measured on, so optimistic",
+    ]
+
+
+def _shown(value: float | None, form: str, unit: str = "") -> str:
+    return "undefined" if value is None else format(value, form) + unit
+
+
+def write_results(results: Results, summary: dict[str, Any], folder: Path) -> None:
+    """`per_image.csv`, a row for each image, from the lowest IoU to the highest; `sweep.csv`, one for each threshold;
+    `summary.json`."""
+    columns = {
+        **results.figures,
+        "hd95": results.hd95,
+        **results.counts,
+        "target_pixels": results.counts["TP"] + results.counts["FN"],
+        **results.targets,
+    }
+    rows = ([results.names[i], *(values[i].item() for values in columns.values())] for i in results.ranked())
+    _write_csv(folder / "per_image.csv", ["name", *columns], rows)
+    names = ("thresholds", "precision", "recall", "fpr", "tpr", "iou", "f1")
+    curves = [getattr(results.sweep, name).tolist() for name in names]
+    _write_csv(folder / "sweep.csv", ["threshold", *names[1:]], zip(*curves, strict=True))
+    with replacing(folder / "summary.json") as beside:
+        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, header: list[str], rows: Any) -> None:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow([cell if isinstance(cell, str) else f"{cell:.10g}" for cell in row])

@@ -1,0 +1,61 @@
+"""Exported files, opened as functions: images (B, 3, H, W) to logits (B, 1, H, W), float32 tensors on the CPU.
+
+ONNX Runtime and OpenVINO are optional (requirements-export.txt) and are imported where they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.common.libraries import library
+
+Run = Callable[[Tensor], Tensor]
+
+
+def open_torchscript(path: Path, threads: int) -> Run:
+    """A TorchScript file; it runs on torch's own threads, whatever `threads` says."""
+    network = torch.jit.load(path, map_location="cpu")
+    return torch.inference_mode()(lambda images: network(images))
+
+
+def open_onnx(path: Path, threads: int) -> Run:
+    """An ONNX file in ONNX Runtime, float32, on that many threads.
+
+    Raises:
+        UserError: if ONNX Runtime is not installed.
+    """
+    runtime = library("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"image": images.numpy()})[0])
+
+
+def has_bfloat16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this CPU."""
+    return "BF16" in library("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def open_openvino(path: Path, threads: int, bf16: bool = False) -> Run:
+    """An OpenVINO file (the .xml, with its .bin beside it) on the CPU, on that many threads.
+
+    Args:
+        bf16: compute in bfloat16, where the CPU has it; else in float32.
+
+    Raises:
+        UserError: if OpenVINO is not installed.
+    """
+    core = library("openvino").Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",  # left to itself it takes bf16 where the CPU has it
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # else the processes of one job would all sit on the first cores
+    }
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    return lambda images: torch.from_numpy(compiled(images.numpy())[0])

@@ -1,0 +1,127 @@
+"""What runs the network in prediction: torch itself, ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models import SRS
+from models.nested import prepare_image
+from utils.common.errors import UserError
+from utils.common.libraries import library
+from utils.common.precision import Precision
+from utils.common.processes import say
+from utils.networks import ENGINES
+from utils.networks.export import FORMATS, export_model
+from utils.networks.exported_sessions import Run, has_bfloat16, open_onnx, open_openvino
+from utils.networks.speed import prediction, say_once
+
+
+def load_engine(
+    name: str, model: SRS, precision: Precision, threads: int | None = None, normalization: str = "imagenet"
+) -> nn.Module:
+    """The network, ready to predict: a call takes images (B, 1 or 3, H, W) float32 to logits (B, 1, H, W).
+
+        predict = load_engine("openvino", model, Precision("bf16", torch.device("cpu")), threads=2)
+        logits = predict(images)
+
+    Images are normalised, H and W at least 8, on the device of `precision`; so are the logits, float32. The other
+    engines get the weights of `model` through a temporary file that `utils.networks.export` writes and compares with
+    torch: it takes some seconds, which are announced, and cannot be out of date.
+
+    Args:
+        name: one of `ENGINES`.
+        model: stays as it is; weights that it gets later are not seen.
+        precision: where and in which number format to compute; "off" is float32 in every engine.
+        threads: of onnxruntime and openvino; torch's own number if not given (--threads, OMP_NUM_THREADS, the cores).
+        normalization: "imagenet" or "authors", what `model` was trained with.
+
+    Raises:
+        UserError: if the library is not installed, does not compute on that device or in that precision, or does not
+            agree with torch.
+        ValueError: for an unknown engine; when called, for images the network does not take.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    if name == "torch":
+        return _Torch(model, precision)
+    if precision.device.type != "cpu":
+        raise UserError(f"--engine {name} computes on the CPU: pass --device cpu")
+    if precision.name == "bf16" and name == "onnxruntime":
+        raise UserError("--engine onnxruntime computes in float32 on CPUs: pass --amp off, or --engine openvino")
+    library(name)
+    if precision.name == "bf16" and not has_bfloat16():
+        raise UserError("this CPU has no bfloat16 (AVX512-BF16 or AMX): pass --amp off")
+    return _Exported(_open(name, model, precision, threads or torch.get_num_threads(), normalization))
+
+
+class _Torch(nn.Module):
+    """`speed` says what runs the network."""
+
+    def __init__(self, model: SRS, precision: Precision) -> None:
+        super().__init__()
+        self.precision = precision
+        self.__dict__["model"] = model  # not a child of this module
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self.seen = _edits(self.model)
+        self.network, self.speed = prediction(self.model, self.precision)
+        if self.speed.warning:
+            say_once(f"warning: {self.speed.warning}")
+        if self.network is self.model:
+            self.network = _copied(self.model).eval().to(self.precision.device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor) -> Tensor:
+        if self.seen != _edits(self.model):  # a hook on the model that was passed has its effect
+            with torch.inference_mode(False):
+                self._prepare()
+        with self.precision.autocast():
+            return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+
+
+def _edits(model: nn.Module) -> list[tuple]:
+    """What of a network an edit changes, but for its weights: classes, their functions, hooks and children."""
+    everywhere = torch.nn.modules.module
+    seen: list[tuple] = [(len(everywhere._global_forward_hooks), len(everywhere._global_forward_pre_hooks))]
+    for module in model.modules():
+        own = module.__dict__
+        hooks = len(own["_forward_hooks"]), len(own["_forward_pre_hooks"])
+        seen.append((type(module), type(module).forward, len(own), *hooks, *own["_modules"].values()))
+    return seen
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError:  # parameters that are computed, such as pruned ones
+        return model
+
+
+class _Exported(nn.Module):
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        return self.run(prepare_image(images).contiguous())[..., :height, :width]
+
+
+def _open(name: str, model: SRS, precision: Precision, threads: int, normalization: str) -> Run:
+    format = "onnx" if name == "onnxruntime" else "openvino"
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / f"model{FORMATS[format].suffix}"
+        largest = export_model(model, format, path, normalization, {}, say=lambda line: None)
+        bf16 = precision.name == "bf16"
+        run = open_onnx(path, threads) if name == "onnxruntime" else open_openvino(path, threads, bf16)
+    seconds = time.perf_counter() - started
+    say(f"exported the network for {name} in {seconds:.1f} s; logits differ by {largest:.1e} of the largest at most")
+    return run

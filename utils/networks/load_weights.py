@@ -1,0 +1,113 @@
+"""From files to networks: our checkpoints and the authors' state dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.resizing import Shift
+from models import SRS, build_reconstruction, build_srs
+from models.authors import load_reconstruction, load_srs
+from models.nested import NestedEncoder
+from utils.common.errors import UserError
+from utils.networks.checkpoints import explain, fill, load_checkpoint, load_state
+
+
+def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
+    """The encoder of a reconstruction checkpoint, ours or the authors' 'SRS_R', and the settings it was trained with.
+
+    The settings are empty for the authors' file, which holds none.
+
+    Raises:
+        UserError: if the file is missing, damaged, or something else.
+    """
+    content = load_state(path, "a reconstruction checkpoint")
+    if "conv1.0.weight" in content:  # the stem, in the authors' names
+        return explain(lambda: load_reconstruction(content), path).encode, {}
+    checkpoint = load_checkpoint(path, "recon")
+    network = build_reconstruction()
+    fill(network, checkpoint["model"], path)
+    return network.encode, checkpoint["settings"]
+
+
+def load_trained(
+    weights: Path, recon_weights: Path | None = None, encoder_bn: str | None = None
+) -> tuple[SRS, dict[str, Any]]:
+    """A trained SRS in evaluation mode, and the settings it was trained with.
+
+    Args:
+        weights: a phase 2 checkpoint of ours, or, with `recon_weights`, the authors' 'SRS_S'.
+        recon_weights: the authors' 'SRS_R'.
+        encoder_bn: see `models.SRS`; what the checkpoint was trained with, or "frozen" for the authors' files, if not
+            given.
+
+    Returns:
+        The network; and its settings, with its "mask_shift" (see `learned_shift`): empty for the authors' files, which
+        hold none.
+
+    Raises:
+        UserError: if a file is missing, damaged, or something else.
+    """
+    if recon_weights is not None:
+        return load_authors(recon_weights, weights, encoder_bn or "frozen"), {}
+    checkpoint = load_checkpoint(weights, "seg")
+    settings = checkpoint["settings"]
+    model = load_segmenter(checkpoint, encoder_bn or settings.get("encoder_bn", "frozen"), weights)
+    return model, {**settings, "mask_shift": learned_shift(checkpoint, weights)}
+
+
+def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:
+    """How far the masks of a phase 2 checkpoint's training lay beside their images: (down, right), network pixels.
+
+    Zero for checkpoints of before it was recorded: their augmentation turned it in all directions.
+
+    Raises:
+        UserError: if what is recorded is something else.
+    """
+    shift = checkpoint.get("mask_shift", (0.0, 0.0))
+    if (
+        not isinstance(shift, tuple | list)
+        or len(shift) != 2
+        or not all(isinstance(x, float) and abs(x) <= 1 for x in shift)
+    ):
+        raise UserError(f"{path}: mask_shift must be two numbers between -1 and 1, found {str(shift)[:100]}")
+    return shift[0], shift[1]
+
+
+def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -> SRS:
+    """The whole SRS out of a phase 2 checkpoint that `utils.networks.checkpoints.load_checkpoint` has read from `path`.
+
+    Raises:
+        UserError: if the weights do not fit the variant the checkpoint names.
+    """
+    network = explain(lambda: build_srs(checkpoint["settings"]["variant"], encoder_bn), path)
+    fill(network, checkpoint["model"], path)
+    return network.eval()
+
+
+def same_encoder(segmentation: Mapping[str, Any], reconstruction: Mapping[str, Any]) -> bool:
+    """Whether the SRS of a phase 2 checkpoint holds the encoder of that phase 1 checkpoint, bit for bit."""
+    frozen = _below("encoder.", segmentation["model"])
+    pretrained = _below("encode.", reconstruction["model"])
+    return frozen.keys() == pretrained.keys() and all(
+        torch.equal(value, pretrained[name]) for name, value in frozen.items()
+    )
+
+
+def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def load_authors(recon_path: Path, seg_path: Path, encoder_bn: str) -> SRS:
+    """SRS out of the authors' two files.
+
+    Raises:
+        UserError: if one is missing, damaged, or not theirs.
+    """
+    recon = load_state(recon_path, "the authors' reconstruction weights (SRS_R)")
+    explain(lambda: load_reconstruction(recon), recon_path)  # so that an error names the file that is wrong
+    seg = load_state(seg_path, "the authors' segmentation weights (SRS_S)")
+    return explain(lambda: load_srs(recon, seg, encoder_bn), seg_path)

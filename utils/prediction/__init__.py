@@ -1,0 +1,1 @@
+"""Masks for images without masks: predictor, folders, tiles, demo page."""

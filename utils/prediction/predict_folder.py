@@ -1,0 +1,155 @@
+"""A folder of images to a folder of masks: what is there is left alone, what cannot be read is told at the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.inputs import Input, claimed_size
+from utils.common.distributed import gather, wait_for_all
+from utils.common.errors import UserError
+from utils.common.pictures import as_rgb8
+from utils.common.processes import is_writer, rank, world_size
+from utils.common.script import out_of_memory
+from utils.common.signals import Stopped, StopRequest
+from utils.prediction.output_folder import Outputs
+from utils.prediction.predictor import Picture, Predictor
+
+KEPT_PIXELS = 1 << 26  # of decoded images that wait in a batch for their overlay: 200 MB
+
+
+@dataclass(frozen=True)
+class Report:
+    """What has become of the images, in all processes: how many were predicted, how many were there, what failed."""
+
+    predicted: int
+    there_before: int
+    failures: list[str]
+
+
+def predict_files(
+    predictor: Predictor,
+    inputs: Sequence[Input],
+    outputs: Outputs,
+    made_with: dict[str, Any],
+    overwrite: bool = False,
+    workers: int = 2,
+) -> Report:
+    """Predicts what is not there yet; returns when all processes of the job have done their share (collective).
+
+    Args:
+        predictor: predicts.
+        inputs: from `datasets.inputs.find_inputs`.
+        outputs: what to write where.
+        made_with: what the results depend on; results of other settings are not mixed with them.
+        overwrite: predict all of them, whatever is there.
+        workers: threads that decode.
+
+    Raises:
+        UserError: see `Outputs`. An image that cannot be read is no reason, see `Report.failures`.
+        Stopped: at a SIGINT or SIGTERM; the same call goes on.
+    """
+    outputs.check(inputs, made_with, overwrite)
+    wait_for_all()  # no process may begin to write while another one still looks
+    if is_writer():
+        outputs.begin(made_with, overwrite)
+    # One process looks what is missing, since the others' share is drawn from the same list.
+    todo = gather(outputs.missing(inputs) if is_writer() else None)[0]
+    share = todo[rank() :: world_size()]
+    if predictor.resize == "keep":
+        share = sorted(share, key=lambda image: claimed_size(image.path))  # neighbours may then share a batch
+    bar = tqdm(total=len(share), desc="predicting", unit="img", disable=not is_writer())
+    with bar, StopRequest(patient=world_size() > 1) as stop:
+        failures = _predict_share(predictor, share, outputs, workers, bar, stop)
+    everyones = [failure for of_process in gather(failures) for failure in of_process]
+    return Report(len(todo) - len(everyones), len(inputs) - len(todo), everyones)
+
+
+def _predict_share(
+    predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: tqdm, stop: StopRequest
+) -> list[str]:
+    """Predicts the images; returns what went wrong with which."""
+    failures: list[str] = []
+    written = 0
+
+    def fail(image: Input, message: str) -> None:
+        failures.append(message if message.startswith(str(image.path)) else f"{image.path}: {message}")
+        bar.update()
+
+    def read(image: Input) -> Picture:
+        return predictor.read(image.path, keep_pixels=outputs.overlay)
+
+    def network(images: Tensor) -> Tensor:
+        if stop.number:  # here, since a large image goes through the network a hundred times
+            raise Stopped(stop.number, f"stopped: {written} images written, the same command goes on")
+        return forward(images)
+
+    forward, predictor.network = predictor.network, network
+    try:
+        for batch in _batches(_read_ahead(share, read, workers, fail), predictor.batch_of):
+            try:
+                found = predictor.probabilities([picture for _, picture in batch])
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                for image, _ in batch:
+                    fail(image, "does not fit into memory; --tile 512 predicts it in parts")
+                continue
+            for (image, picture), probability in zip(batch, found, strict=True):
+                pixels = picture.pixels
+                drawn = None if pixels is None or not outputs.overlay else as_rgb8(pixels, predictor.white_level)
+                outputs.write(image.name, drawn, probability, predictor.threshold)
+                written += 1
+                bar.update()
+    finally:
+        predictor.network = forward
+    return failures
+
+
+def _read_ahead(
+    images: Sequence[Input], read: Callable[[Input], Picture], workers: int, fail: Callable[[Input, str], None]
+) -> Iterator[tuple[Input, Picture]]:
+    """The images and what was read of them, in their order, `workers` of them ahead; failures go to `fail`."""
+    rest = iter(images)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[Input, Future[Picture]]] = deque()
+        while True:
+            waiting += [(image, pool.submit(read, image)) for image in islice(rest, workers + 1 - len(waiting))]
+            if not waiting:
+                return
+            image, future = waiting.popleft()
+            try:
+                picture = future.result()
+            except UserError as error:
+                fail(image, str(error))
+            else:
+                yield image, picture
+
+
+def _batches(
+    read: Iterator[tuple[Input, Picture]], batch_of: Callable[[int, int], int]
+) -> Iterator[list[tuple[Input, Picture]]]:
+    """Neighbours of one tensor shape together, as many as fit; an image in tiles alone."""
+    batch: list[tuple[Input, Picture]] = []
+    for image, picture in read:
+        if batch and not _may_join([other for _, other in batch], picture, batch_of):
+            yield batch
+            batch = []
+        batch.append((image, picture))
+    if batch:
+        yield batch
+
+
+def _may_join(batch: Sequence[Picture], picture: Picture, batch_of: Callable[[int, int], int]) -> bool:
+    tensor, first = picture.tensor, batch[0].tensor
+    if tensor is None or first is None or tensor.shape != first.shape:
+        return False
+    kept = sum(other.pixels.size for other in batch if other.pixels is not None)
+    return len(batch) < batch_of(*tensor.shape[1:]) and kept < KEPT_PIXELS

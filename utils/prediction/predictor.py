@@ -1,0 +1,248 @@
+"""From an image to its mask: one class for scripts, notebooks and the page of demo.py.
+
+predict = Predictor("checkpoints/BUSI/seg/best.pth", tta=True)
+mask = predict("case.png")                             # (H, W) bool, of the image's own size
+probability = predict.probability("case.png")          # (H, W) float32 in 0..1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datasets.decode import read_pixels, to_rgb
+from datasets.resizing import Shift, restore
+from datasets.transforms import Transform
+from utils.common.devices import pick_device
+from utils.common.errors import UserError
+from utils.common.precision import Precision
+from utils.networks.inference_engines import load_engine
+from utils.networks.load_weights import load_trained
+from utils.prediction.tiles import Strip, cut, strips
+from utils.settings.config import trained_resize
+from utils.settings.refusals import SMALLEST, check_threshold, check_tiles
+
+RESIZE = ("img_size", "keep")
+
+# Images (B, 3, H, W) float32, normalised, to logits (B, 1, H, W) float32, both on the predictor's device.
+Network = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image.
+
+    size: height and width, pixels.
+    pixels: as stored, (H, W) or (H, W, 3); None if they are not needed any more.
+    tensor: as the network takes it, (3, h, w); None for an image that is predicted in tiles, each of which becomes a
+        tensor when its turn comes: a large image has no float copy.
+    """
+
+    size: tuple[int, int]
+    pixels: np.ndarray | None
+    tensor: Tensor | None
+
+
+class Predictor:
+    """Masks of images of any size, from trained weights.
+
+    Args:
+        weights: a phase 2 checkpoint of ours; or the authors' 'SRS_S', with `recon_weights`.
+        recon_weights: the authors' 'SRS_R'. Their released weights want encoder_bn="batch", normalization="authors".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        amp: "auto", "off", "bf16", "fp16", see `utils.common.precision`; as in training if not given.
+        encoder_bn, normalization, img_size: as in training if not given ("frozen", "imagenet", 256 for the authors').
+            With encoder_bn="batch" every image, tile and view goes through the network alone.
+        white_level: value of 16-bit images that is white; as in training if not given (65535 for the authors').
+        resize: "img_size" resizes each image to img_size x img_size, and the logits back (bilinear); "keep" predicts at
+            the image's own size; as in training if not given.
+        tta: average the probabilities of the eight symmetries of the square (rotations and flips).
+        tile: side of the tiles, pixels, a multiple of 8. Images larger than that are predicted in tiles, all images at
+            their own size (resize is "keep" then).
+        overlap: of neighbouring tiles, pixels, a multiple of 8 up to half a tile; a quarter of a tile if not given.
+        batch_size: images of img_size x img_size that go through the network together; of larger ones and tiles as
+            many as have as many pixels, at least one.
+        engine, threads: what runs the network, see `utils.networks.inference_engines.load_engine`.
+        threshold: probabilities above it are target.
+        progress: show a progress bar over the tiles of an image.
+
+    `network` may be replaced by any other callable of its form, such as a network to compare with.
+
+    Raises:
+        UserError: for weights that are missing or no weights, and a device or precision that is not there.
+        ValueError: for settings that do not go together.
+    """
+
+    network: Network
+
+    def __init__(
+        self,
+        weights: str | Path,
+        *,
+        recon_weights: str | Path | None = None,
+        device: str = "auto",
+        amp: str | None = None,
+        encoder_bn: str | None = None,
+        normalization: str | None = None,
+        white_level: int | None = None,
+        img_size: int | None = None,
+        resize: str | None = None,
+        tta: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+        batch_size: int = 8,
+        engine: str = "torch",
+        threads: int | None = None,
+        threshold: float = 0.5,
+        progress: bool = False,
+    ) -> None:
+        self.overlap = check_tiles(tile, overlap)
+        self.tile = tile
+        self.threshold = check_threshold(threshold)
+        if resize not in (None, *RESIZE):
+            raise ValueError(f"resize {resize!r} is not one of {', '.join(RESIZE)}")
+        self.tta = tta
+        self.batch_size = batch_size
+        self.progress = progress
+        model, trained_with = load_trained(Path(weights), recon_weights and Path(recon_weights), encoder_bn)
+        self.model = model
+        self.resize = "keep" if tile else resize or trained_resize(trained_with)
+        self.img_size = img_size or trained_with.get("img_size", 256)
+        self.normalization = normalization or trained_with.get("normalization", "imagenet")
+        self.white_level = white_level or trained_with.get("white_level")
+        self.mask_shift: Shift | None = trained_with.get("mask_shift")  # None: the authors', see `restore`
+        self.device = pick_device(device)
+        self.precision = Precision(amp or trained_with.get("amp", "auto"), self.device)
+        self.transform = Transform(self.img_size if self.resize == "img_size" else None, self.normalization)
+        self.engine = engine
+        self.network = load_engine(engine, model, self.precision, threads, self.normalization)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides what a prediction is, beside the weights."""
+        names = ("img_size", "normalization", "resize", "tta", "tile", "overlap", "engine", "threshold")
+        settings = {name: getattr(self, name) for name in names}
+        if self.white_level:  # named where there is one: results of before it was known go on
+            settings["white_level"] = self.white_level
+        settings["mask_shift"] = self.mask_shift and list(self.mask_shift)  # as JSON gives it back
+        return {**settings, "encoder_bn": self.model.encoder_bn, "amp": self.precision.name}
+
+    def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """The mask, (H, W) bool, of an image; see `probability`."""
+        return self.probability(image) > self.threshold
+
+    def probability(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """The probability of each pixel to be target, (H, W) float32 in 0..1.
+
+        Args:
+            image: a file, or an array (H, W) or (H, W, 3) RGB: uint8, uint16, or float in 0..255.
+
+        Raises:
+            UserError: for a file that cannot be read (`datasets.decode.read_image`).
+            ValueError: for another array.
+        """
+        return self.probabilities([self.read(image)])[0]
+
+    def read(self, image: str | Path | np.ndarray, keep_pixels: bool = True) -> Picture:
+        """Decodes an image, once; for `probabilities`. Raises as `probability` does.
+
+        Without `keep_pixels`, a picture that is not predicted in tiles holds its tensor alone.
+        """
+        pixels = _checked(image) if isinstance(image, np.ndarray) else read_pixels(Path(image))
+        size = pixels.shape[:2]
+        if self.tile and max(size) > self.tile:
+            return Picture(size, pixels, None)
+        array = to_rgb(pixels, self.white_level)
+        if self.resize == "keep":
+            array = _at_least_smallest(array)
+        return Picture(size, pixels if keep_pixels else None, self.transform(array)[0])
+
+    def batch_of(self, height: int, width: int) -> int:
+        """How many network inputs of that size go through the network together."""
+        if self.model.encoder_bn == "batch":
+            return 1
+        return min(self.batch_size, max(1, self.batch_size * self.img_size**2 // (height * width)))
+
+    def probabilities(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
+        """The probabilities, (H, W) float32 each, of pictures from `read`: one, or several of one tensor shape."""
+        if pictures[0].tensor is None:
+            return [self._in_tiles(picture.pixels) for picture in pictures]
+        images = torch.stack([picture.tensor for picture in pictures])
+        # An image that keeps its size may have been filled up.
+        sizes = [images.shape[-2:] if self.resize == "keep" else picture.size for picture in pictures]
+        found = self._forward(images, sizes)
+        return [array[: picture.size[0], : picture.size[1]] for array, picture in zip(found, pictures, strict=True)]
+
+    def _in_tiles(self, pixels: np.ndarray) -> np.ndarray:
+        rows, columns = (strips(side, self.tile, self.overlap) for side in pixels.shape[:2])
+        tiles = [(row, column) for row in rows for column in columns]
+        at_once = self.batch_of(*(min(side, self.tile) for side in pixels.shape[:2]))
+        result = np.zeros(pixels.shape[:2], np.float32)
+        with tqdm(total=len(tiles), desc="tiles", unit="tile", leave=False, disable=not self.progress) as bar:
+            for first in range(0, len(tiles), at_once):
+                batch = tiles[first : first + at_once]
+                images = torch.stack([self._tile(pixels, *tile) for tile in batch])
+                found = self._forward(images, [images.shape[-2:]] * len(batch))
+                for (row, column), probability in zip(batch, found, strict=True):
+                    inside = probability[: len(row.weights), : len(column.weights)]
+                    result[row.inside, column.inside] += row.weights[:, None] * column.weights * inside
+                bar.update(len(batch))
+        return result
+
+    def _tile(self, pixels: np.ndarray, row: Strip, column: Strip) -> Tensor:
+        return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
+
+    @torch.inference_mode()
+    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """(B, 3, h, w) to the probabilities of each image at its (height, width), averaged over the views if asked for.
+
+        The logits of a view are resized, then turned to probabilities, then averaged. Not the logits are averaged: Dice
+        drives them to tens, where one view that is wrong and certain would outvote seven that are right. A probability
+        is bounded: each view has one vote.
+        """
+        views = [(turns, flip) for flip in (False, True) for turns in range(4)] if self.tta else [(0, False)]
+        images = images.to(self.device)
+        totals = [torch.zeros(*size, device=self.device) for size in sizes]
+        for turns, flip in views:
+            logits = self.network(torch.rot90(images.flip(3) if flip else images, turns, (2, 3)))
+            if not logits.isfinite().all():
+                raise UserError("the network's output is not finite: --amp off computes in float32")
+            for total, of_image, (height, width) in zip(totals, logits, sizes, strict=True):
+                # The network has learned its shift on upright images: it is undone before the view is turned back.
+                seen = restore(of_image[None], (width, height) if turns % 2 else (height, width), self.mask_shift)
+                seen = torch.rot90(torch.sigmoid(seen[0, 0]), -turns, (0, 1))
+                total += seen.flip(1) if flip else seen
+        return [(total / len(views)).cpu().numpy() for total in totals]
+
+
+def _at_least_smallest(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3), its last row and column repeated where it is under `SMALLEST` pixels."""
+    missing = [max(0, SMALLEST - side) for side in image.shape[:2]]
+    return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    """An array that `datasets.decode.to_rgb` takes.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        raise ValueError(f"expected an image (H, W) or (H, W, 3), got {image.shape}")
+    if image.dtype in (np.uint8, np.uint16):
+        return image
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"expected uint8, uint16 or float pixels, got {image.dtype}")
+    low, high = image.min(), image.max()
+    if not (low >= 0 and high <= 255):
+        raise ValueError(f"float pixels lie in 0..255, these in {low:g}..{high:g}")
+    if 0 < high <= 1:
+        raise ValueError(f"float pixels lie in 0..255, these only reach {high:g}: multiply an image in 0..1 by 255")
+    return image

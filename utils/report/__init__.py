@@ -1,0 +1,1 @@
+"""The report page of an evaluation and the comparison page of several."""

@@ -1,0 +1,168 @@
+"""`evaluation.py --compare`: from folders on the command line to a table in the terminal and a page."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.common.errors import UserError
+from utils.evaluation.paired_tests import Paired, Run, align, compare_figures, remarks
+from utils.evaluation.read_results import flat, is_percent, read_evaluation, shown, title
+from utils.report.charts import Axis, Chart, histogram, scatter
+from utils.report.html_page import write_page
+
+LARGEST = 5  # gains and losses that the page lists
+# What says nothing of how two runs differ: where things lie, and how fast they are read.
+PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "weights", "workers")
+
+
+def main(args: argparse.Namespace) -> list[Paired]:
+    """Compares, prints the table, writes the page if one is wanted."""
+    folders = [find_evaluation(Path(run)) for run in args.compare]
+    runs = align(list(zip(labels(folders), map(read_evaluation, folders), strict=True)))
+    found = compare_figures(runs)
+    print(as_text(runs, found))
+    if "report" in args:
+        print(f"wrote {write_comparison(Path(args.report), runs, found)}")
+    return found
+
+
+def find_evaluation(run: Path) -> Path:
+    """The folder with per_image.csv: `run` itself, or the only evaluation of the experiment `run`.
+
+    Raises:
+        UserError: if there is none, or more than one.
+    """
+    if not run.is_dir():
+        raise UserError(f"{run} is not there; --compare takes folders of evaluation.py, or of experiments")
+    if (run / "per_image.csv").is_file():
+        return run
+    found = sorted(path.parent for path in (run / "evaluation").glob("*/per_image.csv"))
+    if not found:
+        raise UserError(
+            f"{run} holds no evaluation (no per_image.csv, nor any in evaluation/*/): run evaluation.py on it first"
+        )
+    if len(found) > 1:
+        raise UserError(f"{run} holds {len(found)} evaluations; name one of them: {', '.join(map(str, found))}")
+    return found[0]
+
+
+def labels(folders: Sequence[Path]) -> list[str]:
+    """Short names that tell the folders apart: their paths without what all begin and end with.
+
+    Raises:
+        UserError: if one folder is named twice.
+    """
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise UserError("--compare names the same evaluation twice")
+    start = _shared(parts)
+    end = _shared([path[start:][::-1] for path in parts])
+    short = ["/".join(path[start : len(path) - end]) or path[-1] for path in parts]
+    return short if len(set(short)) == len(short) else [str(Path(*path)) for path in parts]
+
+
+def _shared(paths: Sequence[Sequence[str]]) -> int:
+    """How many leading parts all paths have in common."""
+    levels = zip(*paths, strict=False)  # the shortest ends it
+    return next((i for i, level in enumerate(levels) if len(set(level)) > 1), min(map(len, paths)))
+
+
+def as_text(runs: Sequence[Run], found: Sequence[Paired]) -> str:
+    """The comparison as the terminal shows it."""
+    first, *others = runs
+    width = max(len(title(row.column)) for row in found)
+    lines = []
+    for run in others:
+        rows = [test for test in found if test.run == run.name]
+        lines.append(f"first: {first.name}; second: {run.name}; difference: second minus first, image by image")
+        head = ("n", "first", "second", "difference", "95 % interval", "p")
+        lines.append("  {:<{}} {:>5} {:>9} {:>9} {:>11}   {:<20} {:>7}".format("", width, *head))
+        for row in rows:
+            difference, low, high = (change(value, row.column) for value in (row.difference, row.low, row.high))
+            means = " ".join(f"{shown(mean, row.column):>9}" for mean in row.means)
+            name, interval = f"{title(row.column):<{width}}", f"{low} .. {high}"
+            lines.append(f"  {name} {row.n:>5} {means} {difference:>11}   {interval:<20} {p_value(row.p):>7}")
+    lines.append(f"p: Wilcoxon signed-rank, two-sided{holm_note(runs)}; interval of the mean difference: BCa bootstrap")
+    lines += [f"note: {remark}" for remark in remarks(runs)]
+    return "\n".join(lines)
+
+
+def holm_note(runs: Sequence[Run]) -> str:
+    count = len(runs) - 1
+    return f", corrected (Holm) for {count} comparisons" if count > 1 else ""
+
+
+def change(value: float, column: str) -> str:
+    """A difference in the unit of its figure, always with its sign; a dash for one that is not there."""
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:+.2f}" if is_percent(column) else f"{value:+.4g}"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def write_comparison(folder: Path, runs: Sequence[Run], found: Sequence[Paired]) -> Path:
+    """Writes `comparison.html` and returns its path.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    return write_page(
+        folder / "comparison.html",
+        "comparison.html",
+        runs=runs,
+        found=found,
+        notes=remarks(runs),
+        holm=holm_note(runs),
+        pairs=[_pair(runs[0], run) for run in runs[1:]],
+        rows=_rows(runs),
+        differing=differing_settings(runs),
+        change=change,
+        p_value=p_value,
+    )
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The settings in which the runs differ, one value a run; places on the disk apart."""
+    recorded = [flat(run.evaluation.summary.get("settings", {})) for run in runs]
+    names = dict.fromkeys(name for one in recorded for name in one if name not in PLACES)
+    values = {name: [str(one.get(name, "–")) for one in recorded] for name in names}
+    return {name: row for name, row in values.items() if len(set(row)) > 1}
+
+
+def _rows(runs: Sequence[Run]) -> list[tuple[str, list[float], list[float]]]:
+    """For each image its name, the IoU of each run, and the differences from the first; the largest loss first."""
+    ious = [run.evaluation.columns["iou"] for run in runs]
+    rows = [
+        (name, list(values), [value - values[0] for value in values[1:]])
+        for name, *values in zip(runs[0].evaluation.names, *ious, strict=True)
+    ]
+    return sorted(rows, key=lambda row: row[2][0])
+
+
+def _pair(first: Run, other: Run) -> dict[str, Any]:
+    """The charts and the extremes of one comparison; IoU in percent."""
+    a, b = ([100 * value for value in run.evaluation.columns["iou"]] for run in (first, other))
+    ranked = sorted(zip(first.evaluation.names, a, b, strict=True), key=lambda row: row[2] - row[1])
+    differences = [two - one for _, one, two in ranked]
+    widest = max(1.0, *map(abs, differences))
+    points = [(one, two, f"{name}: {one:.1f} and {two:.1f} ({two - one:+.1f})") for name, one, two in ranked]
+    axes = (Axis(f"IoU (%) of {run.name}", 0, 100) for run in (first, other))
+    above = sum(difference > 0 for difference in differences)
+    text = f"above the line {other.name} is better: {above} of {len(points)} images"
+    charts: list[Chart] = [
+        scatter("IoU of each image", text, *axes, points, diagonal=True),
+        histogram("Differences of the images", "difference of IoU (points)", differences, -widest, widest),
+    ]
+    return {
+        "other": other,
+        "charts": charts,
+        "gains": [row for row in reversed(ranked[-LARGEST:]) if row[2] > row[1]],
+        "losses": [row for row in ranked[:LARGEST] if row[2] < row[1]],
+    }

@@ -1,0 +1,87 @@
+"""What DPConv does to one image: the maps and the kernel of it, as numbers and as pictures.
+
+The paper's figure of what the kernel changes (section IV, https://arxiv.org/abs/2312.01741), for any image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import SRS
+from models.nested import prepare_image
+from utils.common.pictures import signed
+
+SLICES = 8  # output channels and input channels of the kernel that are drawn
+CELL, GAP = 3, 2  # pixels of a weight, and between slices
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Of one image, float32; maps (h, w) at 1/8 of its size are means over the channels.
+
+    Attributes:
+        deep: the reconstruction encoder's deepest map, which writes the kernel.
+        before: the segmenter's deepest map x30, (h, w).
+        change: DPConv(x30, deep), which is added to it.
+        after: x30 + DPConv(x30, deep).
+        strength: the norm of DPConv(x30, deep) over the norm of x30, of all channels.
+        code: g, (64,).
+        kernel: the generated kernel, (C, C, 3, 3).
+    """
+
+    deep: np.ndarray
+    before: np.ndarray
+    change: np.ndarray
+    after: np.ndarray
+    strength: float
+    code: np.ndarray
+    kernel: np.ndarray
+
+
+@torch.inference_mode()
+def look_inside(model: SRS, image: Tensor) -> Inside:
+    """Runs the image (1, 3, H, W) through the network up to DPConv, in float32."""
+    deep = model.deep_features(image)
+    before = model.segmenter.encode(prepare_image(image))[-1]
+    change = model.dpconv(before, deep)
+    maps = (_mean_map(x) for x in (deep, before, change, before + change))
+    code, kernel = model.dpconv.code(deep)[0], model.dpconv.kernels(deep)[0]
+    return Inside(*maps, (change.norm() / before.norm()).item(), code.cpu().numpy(), kernel.cpu().numpy())
+
+
+def deviations(views: Sequence[Inside]) -> list[float]:
+    """How far each image's kernel is from their mean kernel: the norm of the difference over that of the mean.
+
+    0 throughout would be a DPConv that writes the same kernel for every image: an ordinary convolution.
+    """
+    mean = np.mean([view.kernel for view in views], axis=0)
+    return [float(np.linalg.norm(view.kernel - mean) / np.linalg.norm(mean)) for view in views]
+
+
+def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(h, w) as (h, w, 3) RGB uint8 from dark (`low`) to bright (`high`), in the colours of viridis."""
+    level = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    return cv2.applyColorMap(np.rint(255 * level).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+
+
+def kernel_slices(kernel: np.ndarray) -> np.ndarray:
+    """`SLICES` x `SLICES` of the 3x3 slices, (SLICES, SLICES, 3, 3): evenly chosen outputs and inputs."""
+    chosen = np.linspace(0, len(kernel) - 1, SLICES).astype(int)
+    return kernel[np.ix_(chosen, chosen)]
+
+
+def draw_kernel(kernel: np.ndarray, limit: float) -> np.ndarray:
+    """The `kernel_slices` as a grid (H, W, 3) RGB uint8: a row an output channel, a column an input channel."""
+    slices = np.kron(kernel_slices(kernel), np.ones((CELL, CELL)))
+    tiles = np.pad(signed(slices, limit), ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=160)
+    return np.vstack([np.hstack(list(row)) for row in tiles])[:-GAP, :-GAP]
+
+
+def _mean_map(x: Tensor) -> np.ndarray:
+    return x[0].mean(0).float().cpu().numpy()

@@ -1,0 +1,172 @@
+"""The images a report looks at: the worst, the median and the best, as pictures, and what DPConv does to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets.resizing import Shift
+from models import SRS
+from utils.common.pictures import errors, signed, tile
+from utils.common.precision import Precision
+from utils.common.runtime import to_device
+from utils.evaluation.evaluate import predict_case
+from utils.evaluation.results import Results
+from utils.report.charts import Axis, Chart
+from utils.report.dpconv_views import Inside, deviations, draw_kernel, heat, kernel_slices, look_inside
+from utils.report.html_page import exact_uri, photo_uri
+
+OF_EACH = 3  # cases that are worst, median, best
+ZOOM_BELOW = 0.25  # a target under this share of the picture's side is shown enlarged, too
+MIN_ZOOM = 32  # side of what is enlarged, pixels
+
+
+class Tile(NamedTuple):
+    """A picture of the page; `sharp` pixels are seen as squares."""
+
+    caption: str
+    alt: str
+    uri: str
+    sharp: bool = False
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """One image: `group` is "worst", "median" or "best"; `inside` and `code` are there if the network is an SRS."""
+
+    name: str
+    group: str
+    figures: str
+    tiles: list[Tile]
+    inside: list[Tile]
+    code: Chart | None
+    text: str
+
+
+def choose(count: int) -> list[tuple[str, int]]:
+    """("worst" | "median" | "best", rank), up to `OF_EACH` of each, of images ranked from 0, the worst; none twice."""
+    each = min(OF_EACH, max(1, count // 3))
+    middle = (count - each) // 2
+    parts = {"worst": range(each), "median": range(middle, middle + each), "best": range(count - each, count)}
+    chosen = {rank: group for group in ("median", "best", "worst") for rank in parts[group]}
+    return [(chosen[rank], rank) for rank in sorted(chosen)]
+
+
+@torch.inference_mode()
+def look_at_cases(
+    model: nn.Module,
+    loader: DataLoader,
+    results: Results,
+    device: torch.device,
+    precision: Precision,
+    normalization: str,
+    shift: Shift | None = (0.0, 0.0),
+) -> list[CaseView]:
+    """Predicts the chosen images once more and draws them; an SRS is looked into as well."""
+    ranked = results.ranked()
+    chosen = [(group, ranked[rank]) for group, rank in choose(len(ranked))]
+    tiles: list[list[Tile]] = []
+    views: list[Inside] = []
+    for _, i in tqdm(chosen, desc="drawing cases", unit="img", leave=False):
+        with precision.autocast():
+            tiles.append(_case_tiles(*predict_case(model, loader, i, device, normalization, shift), results.names[i]))
+        if isinstance(model, SRS):
+            image = to_device(loader.collate_fn([loader.dataset[i]]), device)["image"]
+            views.append(look_inside(model, image))
+    insides = _draw_insides(views) if views else [([], None, "")] * len(chosen)
+    return [
+        CaseView(results.names[i], group, _figures(results, i), pictures, *inside)
+        for (group, i), pictures, inside in zip(chosen, tiles, insides, strict=True)
+    ]
+
+
+def _figures(results: Results, i: int) -> str:
+    return f"IoU {100 * results.figures['iou'][i].item():.1f} %, F1 {100 * results.figures['F1'][i].item():.1f} %"
+
+
+def _case_tiles(image: np.ndarray, target: np.ndarray, prediction: np.ndarray, name: str) -> list[Tile]:
+    wrong = errors(image, target, prediction)
+    counts = [int(where.sum()) for where in (target & prediction, target & ~prediction, prediction & ~target)]
+    said = "{} pixels found, {} missed, {} false".format(*counts)
+    drawn = [
+        Tile("image", f"{name}, the image", photo_uri(image)),
+        Tile("target", f"{name}, the target: {target.sum()} pixels", exact_uri(tile(target.astype(float))[..., 0])),
+        Tile(
+            "prediction",
+            f"{name}, the prediction: {prediction.sum()} pixels",
+            exact_uri(tile(prediction.astype(float))[..., 0]),
+        ),
+        Tile("errors", f"{name}, the errors: {said}", photo_uri(wrong)),
+    ]
+    if window := _zoom(target | prediction):
+        caption = f"errors, enlarged ({window[0].stop - window[0].start} pixels wide)"
+        drawn.append(Tile(caption, f"{name}, the errors around the target", exact_uri(wrong[window]), sharp=True))
+    return drawn
+
+
+def _zoom(where: np.ndarray) -> tuple[slice, slice] | None:
+    """A square window around what is small in the picture; None where it is large, or nothing."""
+    rows, columns = (np.flatnonzero(where.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    extent = max(np.ptp(rows), np.ptp(columns)) + 1
+    side = min(max(MIN_ZOOM, 2 * extent), *where.shape)
+    if extent > ZOOM_BELOW * min(where.shape) or side >= min(where.shape):
+        return None
+    starts = [
+        int(np.clip((found[0] + found[-1] + 1 - side) // 2, 0, size - side))
+        for found, size in zip((rows, columns), where.shape, strict=True)
+    ]
+    return slice(starts[0], starts[0] + int(side)), slice(starts[1], starts[1] + int(side))
+
+
+def _draw_insides(views: Sequence[Inside]) -> list[tuple[list[Tile], Chart, str]]:
+    """For each image the maps, the kernel, the code; codes and kernels on one scale, so that they can be compared."""
+    low, high = (float(f([f(view.code) for view in views])) for f in (np.min, np.max))
+    limit = max(float(np.abs(kernel_slices(view.kernel)).max()) for view in views)
+    drawn = []
+    for view, deviation in zip(views, deviations(views), strict=True):
+        change = float(np.abs(view.change).max())
+        tiles = [
+            _heat_tile("deep feature of the encoder", view.deep),
+            Tile(
+                f"8 x 8 slices of the kernel (±{limit:.2g})",
+                "3x3 slices of the generated kernel: a row an output channel, a column an input channel",
+                exact_uri(draw_kernel(view.kernel, limit)),
+                sharp=True,
+            ),
+            _heat_tile("x30 before", view.before),
+            Tile(
+                f"DPConv(x30) (±{change:.3g})",
+                "mean over channels of what DPConv adds to x30",
+                exact_uri(signed(view.change, change)),
+                sharp=True,
+            ),
+            _heat_tile("x30 + DPConv(x30)", view.after),
+        ]
+        text = f"What DPConv adds is {view.strength:.3g} times as large as x30 (Euclidean norm)"
+        if len(views) > 1:
+            text += f"; the kernel lies {100 * deviation:.1f} % from the mean kernel of the images shown here"
+        drawn.append((tiles, _code_chart(view.code, low, high), text + "."))
+    return drawn
+
+
+def _heat_tile(caption: str, values: np.ndarray) -> Tile:
+    low, high = float(values.min()), float(values.max())
+    said = f"{caption} ({low:.3g} to {high:.3g})"
+    return Tile(said, f"mean over channels of the {said}", exact_uri(heat(values, low, high)), sharp=True)
+
+
+def _code_chart(code: np.ndarray, low: float, high: float) -> Chart:
+    text = f"{len(code)} numbers; they scale the kernel's output channels"
+    chart = Chart("Code g", text, Axis("number", 0, len(code)), Axis("g", min(low, 0), max(high, 0)))
+    for i, value in enumerate(code.tolist()):
+        chart.bar(i, i + 1, value, f"g[{i}] = {value:.3g}")
+    return chart

@@ -1,0 +1,179 @@
+"""An evaluation as one page to look at: figures, curves, distributions, the table of images, cases, DPConv at work.
+
+The page is made from what evaluation.py has written (`per_image.csv`, `summary.json`, whatever they hold), from the
+run's `log.jsonl` where it lies beside the weights, and from a few images that go through the network once more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from utils.common.run_log import read_log
+from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
+from utils.report.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
+from utils.report.example_cases import CaseView
+from utils.report.html_page import write_page
+
+# The settings that stand at the top of the page; all others at its end.
+ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "img_size")
+CURVES = ("loss", "iou")  # of the log; its other figures move with these
+
+
+class SweepCurves(Protocol):
+    """Figures at rising thresholds of the probability, arrays of equal length, and the areas under two curves.
+
+    precision, recall, fpr, tpr: over all pixels; iou, f1: of each image, then averaged.
+    """
+
+    thresholds: Sequence[float]
+    precision: Sequence[float]
+    recall: Sequence[float]
+    fpr: Sequence[float]
+    tpr: Sequence[float]
+    iou: Sequence[float]
+    f1: Sequence[float]
+    average_precision: float
+    roc_auc: float
+
+
+def write_report(
+    folder: Path,
+    evaluation: Path,
+    cases: Sequence[CaseView],
+    weights: Path | None = None,
+    sweep: SweepCurves | None = None,
+) -> Path:
+    """Writes `report.html` and returns its path.
+
+    Args:
+        folder: where to; made if it is not there.
+        evaluation: the folder that evaluation.py has written into.
+        cases: what `utils.report.example_cases.look_at_cases` returns.
+        weights: our checkpoint; the logs of its two phases are looked for where training writes them.
+        sweep: figures over thresholds, if there are any.
+
+    Raises:
+        UserError: if the evaluation cannot be read, or the page not be written.
+    """
+    table = read_evaluation(evaluation)
+    settings = table.summary.get("settings", {})
+    return write_page(
+        folder / "report.html",
+        "report.html",
+        data_set=settings.get("Dataset") or evaluation.name,
+        about={name: settings[name] for name in ABOUT if settings.get(name) is not None},
+        figures=_figures(table.summary),
+        training=[] if weights is None else training_charts(weights),
+        thresholds=[] if sweep is None else sweep_charts(sweep),
+        distributions=[_distribution(table, name) for name in ("iou", "F1") if name in table.columns],
+        sizes=_sizes(table),
+        table=table,
+        cases=cases,
+        case_of={case.name: number for number, case in enumerate(cases)},
+        details={name: flat(table.summary[name]) for name in PARTS if name in table.summary},
+    )
+
+
+def training_charts(weights: Path) -> list[Chart]:
+    """The curves of the run that wrote these weights, as far as its log.jsonl are there and can be read."""
+    charts = []
+    for phase, path in (
+        ("phase 2, segmentation", weights.parent / "log.jsonl"),
+        ("phase 1, reconstruction", weights.parent.parent / "recon" / "log.jsonl"),
+    ):
+        try:
+            charts += [chart for name in CURVES if (chart := _training_chart(phase, name, read_log(path)))]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # edited by hand, or something else of that name: the evaluation does not depend on it
+    return charts
+
+
+def sweep_charts(sweep: SweepCurves) -> list[Chart]:
+    """Precision over recall, ROC, and IoU and F1 over the threshold."""
+    half = int(np.argmin(np.abs(np.asarray(sweep.thresholds, float) - 0.5)))
+    text = f"all pixels; average precision {sweep.average_precision:.4f}; the dot: threshold 0.5"
+    precision = unit_chart("Precision over recall", text, "recall", "precision")
+    precision.line("", sweep.recall, sweep.precision)
+    text = f"all pixels; area {sweep.roc_auc:.4f}; the dot: threshold 0.5"
+    roc = unit_chart("ROC", text, "false positive rate", "true positive rate")
+    roc.diagonal()
+    roc.line("", sweep.fpr, sweep.tpr)
+    for chart, x, y in ((precision, sweep.recall, sweep.precision), (roc, sweep.fpr, sweep.tpr)):
+        if math.isfinite(x[half]) and math.isfinite(y[half]):  # not so on a list without a target
+            chart.dot(x[half], y[half], "threshold 0.5")
+    best = int(np.nanargmax(sweep.iou))
+    text = (
+        f"of each image, then averaged; IoU is highest at {sweep.thresholds[best]:.3g}: {100 * sweep.iou[best]:.2f} %"
+    )
+    figures = unit_chart("IoU and F1 over the threshold", text, "threshold of the probability", "IoU, F1")
+    figures.line("IoU", sweep.thresholds, sweep.iou)
+    figures.line("F1", sweep.thresholds, sweep.f1)
+    figures.rule("0.5", x=0.5)
+    return [precision, roc, figures]
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The summary's numbers, as shown, in groups: each nested part of it, then the ones that stand alone."""
+    groups: dict[str, dict[str, str]] = {}
+    alone: dict[str, str] = {}
+    for name, value in summary.items():
+        if name in PARTS:
+            continue
+        if isinstance(value, Mapping):
+            groups[name.replace("_", " ")] = {title(key): _as_text(key, one) for key, one in flat(value).items()}
+        elif not isinstance(value, list):
+            alone[title(name)] = _as_text(name, value)
+    return {group: values for group, values in {**groups, "of the whole list": alone}.items() if values}
+
+
+def _as_text(name: str, value: Any) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return shown(value, name) if is_number else "–" if value is None else str(value)
+
+
+def _training_chart(phase: str, name: str, entries: Sequence[Mapping[str, Any]]) -> Chart | None:
+    if not entries or name not in entries[0]["train"]:
+        return None
+    epochs = [float(entry["epoch"]) for entry in entries]
+    lines = {
+        label: [(100 if name == "iou" else 1) * float(entry[part].get(name, math.nan)) for entry in entries]
+        for part, label in (("train", "training"), ("val", "validation"))
+    }
+    best = max if name == "iou" else min
+    found = [(value, epoch) for value, epoch in zip(lines["validation"], epochs, strict=True) if math.isfinite(value)]
+    text = f"{len(entries)} epochs"
+    if found:
+        value, epoch = best(found, key=lambda point: point[0])
+        text += f"; validation {'highest' if name == 'iou' else 'lowest'} in epoch {epoch:.0f}: {value:.4g}"
+    label = "IoU (%)" if name == "iou" else f"{name} (log scale)"
+    heading = f"{'IoU' if name == 'iou' else 'Loss'}, {phase}"
+    return line_chart(heading, text, "epoch", label, epochs, lines, log=name == "loss")
+
+
+def _distribution(table: Evaluation, name: str) -> Chart:
+    values = [100 * value for value in table.columns[name]]
+    return histogram(f"{title(name)[:-4]} of the images", title(name), values, 0, 100)
+
+
+def _sizes(table: Evaluation) -> Chart | None:
+    """Target size against IoU; None if no image has a target."""
+    if not {"TP", "FN"} <= table.columns.keys():
+        return None
+    sizes = [tp + fn for tp, fn in zip(table.columns["TP"], table.columns["FN"], strict=True)]
+    points = [
+        (size, 100 * iou, f"{name}: {size:.0f} pixels, IoU {100 * iou:.1f}")
+        for name, size, iou in zip(table.names, sizes, table.columns["iou"], strict=True)
+        if size > 0 and math.isfinite(iou)
+    ]
+    if not points:
+        return None
+    empty = len(sizes) - len(points)
+    text = f"{len(points)} images" + (f"; {empty} without a target are left out" if empty else "")
+    low, high = min(size for size, *_ in points), max(size for size, *_ in points)
+    across = Axis("size of the target, pixels", low / 1.2, high * 1.2, log=True)
+    return scatter("Size of the target against IoU", text, across, Axis("IoU (%)", 0, 100), points)

@@ -1,0 +1,130 @@
+"""The project's scripts, run one after the other by another one: a signal reaches the script that runs, and no other.
+
+reproduce.py -> CommandRunner.run -> python train_seg.py ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from utils.common.errors import UserError
+from utils.common.files import writing
+from utils.common.signals import SIGNALS
+
+PATIENCE = 60.0  # seconds that `hold` waits for a script that has been left behind and is saving
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in linux/prctl.h
+
+
+class CommandRunner:
+    """Within this context SIGINT, SIGTERM and SIGHUP are passed on to the running command; `number` holds the first.
+
+    A command has a session of its own, so that a terminal's Ctrl-C reaches it once, by way of this process. If this
+    process is killed, the system sends the command a SIGTERM (on Linux).
+    """
+
+    def __enter__(self) -> CommandRunner:
+        self.number = 0
+        self._process: subprocess.Popen | None = None
+        handled = [*SIGNALS]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored
+            handled.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._pass_on) for number in handled}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def run(self, command: list[str], held: int | None = None) -> int:
+        """Runs the command to its end; returns its exit code, 128 + the number if a signal has ended it.
+
+        `held`: a descriptor from `hold` that the command is to keep open as well.
+        """
+        if self.number:
+            return 128 + self.number
+        with subprocess.Popen(
+            command,
+            start_new_session=True,
+            preexec_fn=_end_with_parent(),
+            pass_fds=() if held is None else (held,),
+        ) as self._process:
+            if self.number:  # it came before there was a process to pass it on to
+                self._process.send_signal(_for_scripts(self.number))
+            code = None
+            while code is None:
+                # Not one wait without end: a signal that comes just before it, or that the system hands to another
+                # thread, would not be seen until the command has ended.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = self._process.wait(timeout=1)
+        return code if code >= 0 else 128 - code
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+        if self._process:
+            self._process.send_signal(_for_scripts(number))
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[int | None]:
+    """Holds a folder for this process and the commands that it starts: a second holder is refused.
+
+    The lock is on an open file, whose descriptor is given, and which a command inherits: it is held until the last of
+    them has ended. Where the system has no such locks (Windows) nothing is held, and None is given.
+
+    Raises:
+        UserError: if another process holds the folder and does not leave it within `PATIENCE`.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield None
+        return
+    path = folder / "lock"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    with file:
+        waiting_since = None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if waiting_since is None:
+                    waiting_since = time.monotonic()
+                    print(f"waiting for another process to leave {folder} ...", flush=True)
+                if time.monotonic() - waiting_since > PATIENCE:
+                    raise UserError(
+                        f"another process works in {folder} ({error.strerror}): wait for its end, or end it, and start "
+                        "again. `--only N` gives each of several processes a division of its own"
+                    ) from error
+                time.sleep(0.2)
+        yield file.fileno()
+
+
+def _for_scripts(number: int) -> int:
+    """The scripts save at SIGINT and SIGTERM; to lose the terminal (SIGHUP) is to be ended."""
+    return number if number in SIGNALS else signal.SIGTERM
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """What the command's process is to do before it begins: ask for a SIGTERM when this process ends."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask() -> None:
+        libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended in between
+            os._exit(128 + signal.SIGTERM)
+
+    return ask

@@ -1,0 +1,264 @@
+"""The flags that several scripts share, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Collection
+from typing import Any
+
+from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
+from models import ENCODER_BN, VARIANTS
+from utils.common.errors import UserError
+from utils.networks import ENGINES
+
+RESIZE = ("img_size", "keep", "back")
+PRECISIONS = ("auto", "off", "bf16", "fp16")
+DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
+FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
+AUTO = "auto"  # of --white_level
+
+
+class Repeated(argparse.Action):
+    """A flag that may be given several times, or a list in a configuration; its value is the list of all."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
+        # argparse's own "append" would add to the default of `ScriptParser.given`, which is no list.
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the data is, and how it becomes tensors."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
+    group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
+    group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
+    group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
+    group.add_argument(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        default="imagenet",
+        help="authors: divided by 255 a second time, as the released weights were trained",
+    )
+    group.add_argument(
+        "--mask_suffix", help="what a mask's name adds to its image's, such as _gt; found by rule if not set"
+    )
+    group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
+    group.add_argument(
+        "--white_level",
+        type=white_level_or_auto,
+        metavar="N",
+        help="value of 16-bit images that is white, such as 4095 for 12 bits; auto: the largest value of the bits that "
+        "the training images use, kept in the checkpoint; 65535 if not set",
+    )
+    _switch(group, "--fit_masks", False, "resize a mask whose size is not its image's")
+    group.add_argument(
+        "--mask_interpolation",
+        choices=MASK_INTERPOLATIONS,
+        default="exact",
+        help="how masks are resized: exact, so that they lie on their images and no target vanishes; nearest, as the "
+        "released code does: OpenCV's INTER_NEAREST, which moves them by half a pixel of the resized image",
+    )
+
+
+def add_resize_argument(parser: argparse.ArgumentParser) -> None:
+    """At which size images are predicted and compared; `trained_resize` says what a checkpoint was trained at."""
+    meaning = "images and masks are resized to --img_size; keep: nothing is resized, images go one by one; "
+    meaning += "back: images are resized, and their predictions back to the masks' size"
+    parser.add_argument("--resize", choices=RESIZE, default="img_size", help=f"img_size: {meaning}")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which network."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--variant", choices=list(VARIANTS), default="srs", help="the paper's, or a laptop's")
+    group.add_argument(
+        "--encoder_bn",
+        choices=ENCODER_BN,
+        default="frozen",
+        help="batch norms of the frozen encoder: running statistics (the paper), or the batch's (the released code)",
+    )
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
+    """How it is trained."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--base_lr", type=_rate, default=0.01, help="learning rate of the first step")
+    group.add_argument("--batch_size", type=positive, default=8, help="images in a step, of all processes together")
+    group.add_argument(
+        "--accumulate",
+        type=positive,
+        default=1,
+        help="take each step's images in this many parts, one after the other: less memory (a batch norm sees a part)",
+    )
+    group.add_argument("--epochs", type=positive, default=epochs, help="passes over the training images")
+    group.add_argument(
+        "--crop",
+        type=image_side,
+        metavar="N",
+        help="train on NxN crops of the images as they are, half of them around a target; validate on whole images; "
+        "--img_size is not used then",
+    )
+    group.add_argument(
+        "--augment_order",
+        choices=AUGMENT_ORDERS,
+        default="before_resize",
+        help="rotate and flip before the resize to --img_size, as the released code does, or after it, as this project "
+        "did until 2026",
+    )
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        choices=["yes", "auto"],
+        help="go on with the run in output_dir; auto: start one if there is none (for job scripts)",
+    )
+    _switch(group, "--sync_bn", False, "under torchrun: batch norms over the batch of all processes, not of each")
+    _switch(
+        group,
+        "--compile",
+        False,
+        "torch.compile the training step of whole batches: minutes at the start, meant for GPUs (docs/performance.md)",
+    )
+    _switch(
+        group,
+        "--channels_last",
+        True,
+        "memory layout of weights and maps, the fastest nearly everywhere; --no-channels_last: NCHW",
+    )
+    group.add_argument(
+        "--cache",
+        type=_budget,
+        default=1.0,
+        metavar="GB",
+        help="keep decoded images in memory, up to that much in each process (torchrun's, not the loader's); 0: none",
+    )
+    group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
+    group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where and with what it runs."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--device", default="auto", help=DEVICES)
+    group.add_argument(
+        "--amp",
+        choices=PRECISIONS,
+        default="auto",
+        help="mixed precision; off: float32, without TF32; auto: bf16 or fp16 on NVIDIA GPUs built for it, else off",
+    )
+    group.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
+    group.add_argument("--seed", type=natural, default=41, help="of the weights, the order and the augmentation")
+    group.add_argument("--workers", type=natural, default=2, help="processes that load data; 0: the script itself does")
+    _switch(
+        group,
+        "--deterministic",
+        False,
+        "bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
+    )
+    group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
+
+
+def add_weights_arguments(parser: argparse.ArgumentParser, help: str) -> None:
+    """A trained SRS: our checkpoint, of which `help` says more, or the authors' two files."""
+    group = parser.add_argument_group("weights")
+    group.add_argument("--weights", metavar="FILE", help=help)
+    group.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
+    group.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+
+
+def add_engine_argument(parser: argparse.ArgumentParser) -> None:
+    """What runs the network in prediction."""
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
+    )
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
+    """All four groups, as both phases take them."""
+    add_data_arguments(parser)
+    add_model_arguments(parser)
+    add_training_arguments(parser, epochs)
+    add_run_arguments(parser)
+
+
+def names_authors_files(given: Collection[str]) -> bool:
+    """Whether a command line, of which the flags' names are given, names the authors' two files, not our checkpoint.
+
+    Raises:
+        UserError: if it names one of the two, or both kinds.
+    """
+    named = {"seg_weights", "recon_weights"}.intersection(given)
+    if named and ("weights" in given or len(named) < 2):
+        raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
+    return bool(named)
+
+
+def positive(text: str) -> int:
+    """An argument type: an integer of at least 1."""
+    return _at_least(1, text)
+
+
+def _switch(group: argparse._ArgumentGroup, name: str, default: bool, help: str) -> None:
+    """--name and --no-name."""
+    group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help)
+
+
+def natural(text: str) -> int:
+    """An argument type: an integer of at least 0."""
+    return _at_least(0, text)
+
+
+def image_side(text: str) -> int:
+    """An argument type: the side of an image that the networks take, pixels."""
+    return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+
+
+def integer(text: str) -> int:
+    """An argument type: an integer in decimal digits. int() takes 0100 and 1_000, too."""
+    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def white_level(text: str) -> int:
+    """An argument type: a value of 16-bit images."""
+    value = integer(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} must be between 1 and 65535")
+    return value
+
+
+def white_level_or_auto(text: str) -> int | str:
+    """An argument type: the same, or "auto"."""
+    return text if text == AUTO else white_level(text)
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _budget(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} is no amount of memory")
+    return value
+
+
+def _at_least(minimum: int, text: str) -> int:
+    value = integer(text)
+    if value < minimum:
+        raise argparse.ArgumentTypeError(f"{value} is under {minimum}")
+    return value

@@ -1,0 +1,100 @@
+"""From settings to loaders: the one way from a command line to batches."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from torch.utils.data import DataLoader
+
+from datasets.folder import SegmentationFolder, make_loader
+from datasets.levels import common_white_level
+from datasets.load import load_lists
+from datasets.pairing import Case
+from datasets.transforms import Transform
+from datasets.unlabeled import unlabeled_cases
+from utils.common.devices import pins_memory
+from utils.common.errors import UserError
+from utils.common.processes import rank, say, world_size
+from utils.settings.arguments import AUTO
+
+
+def training_loaders(
+    settings: argparse.Namespace, need_masks: bool, val_batch_size: int, unlabeled_dirs: Sequence[str] = ()
+) -> tuple[DataLoader, DataLoader]:
+    """The training loader (shuffled, augmented) and the validation loader, after both lists were checked.
+
+    With settings.crop the training images are crops at the images' own size, at which the validation images are whole.
+
+    In a job of several processes each loads its share; settings.batch_size counts the images of all of them.
+    The images below `unlabeled_dirs` are trained on, too, where no masks are needed. Decoded images are kept in memory
+    up to settings.cache GB. settings.white_level becomes a number where it is "auto".
+
+    Raises:
+        UserError: for a list or folder that cannot be trained with.
+    """
+    cases = checked_cases(
+        settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
+    )
+    train_cases = cases["training"]
+    if settings.white_level == AUTO:
+        settings.white_level = common_white_level(train_cases, progress=rank() == 0)
+        say(f"--white_level auto is {settings.white_level}: the bits that the 16-bit training images use")
+    if unlabeled_dirs:
+        unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"])
+        say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
+        for note in left_out:
+            say(f"  left out: {note}")
+        train_cases = [*train_cases, *unlabeled]
+    size = None if settings.crop else settings.img_size
+    transform = Transform(
+        size,
+        settings.normalization,
+        augment=True,
+        crop=settings.crop,
+        mask_interpolation=settings.mask_interpolation,
+        augment_order=settings.augment_order,
+    )
+    folder = _folder(settings, train_cases, transform)
+    share, pin = (rank(), world_size()), pins_memory(settings.device)
+    train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share, pin)
+    val = evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size")
+    budget = round(settings.cache * 1e9)
+    budget -= train.dataset.keep_decoded(budget)
+    val.dataset.keep_decoded(budget)
+    return train, val
+
+
+def evaluation_loader(
+    settings: argparse.Namespace, cases: Sequence[Case], batch_size: int, resize: str = "img_size"
+) -> DataLoader:
+    """The cases in their order, or this process's share of them, resized and normalised, nothing else.
+
+    Args:
+        settings: of a script that takes the data arguments.
+        cases: of one list.
+        batch_size: images in a batch; where images or masks keep their own sizes, each is a batch of its own.
+        resize: one of `utils.settings.arguments.RESIZE`.
+    """
+    size = None if resize == "keep" else settings.img_size
+    interpolation = None if resize == "back" else settings.mask_interpolation
+    dataset = _folder(settings, cases, Transform(size, settings.normalization, mask_interpolation=interpolation))
+    batch_size = batch_size if resize == "img_size" else 1
+    share, pin = (rank(), world_size()), pins_memory(settings.device)
+    return make_loader(dataset, batch_size, settings.workers, share=share, pin_memory=pin)
+
+
+def checked_cases(
+    settings: argparse.Namespace, lists: dict[str, str], need_masks: bool = True
+) -> dict[str, list[Case]]:
+    """`datasets.load.load_lists` with the settings of the data arguments."""
+    return load_lists(
+        settings.base_dir, lists, need_masks, settings.mask_suffix, settings.fit_masks, settings.mask_threshold
+    )
+
+
+def _folder(settings: argparse.Namespace, cases: Sequence[Case], transform: Transform) -> SegmentationFolder:
+    fit_masks = settings.mask_interpolation if settings.fit_masks else None
+    if settings.white_level == AUTO:
+        raise UserError("--white_level auto is found in training: pass a number, or weights that were trained with one")
+    return SegmentationFolder(cases, transform, fit_masks, settings.mask_threshold, settings.white_level)

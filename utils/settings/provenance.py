@@ -1,0 +1,85 @@
+"""Where a result comes from: what a checkpoint and a summary record beside their settings."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datasets.load import list_path
+from datasets.unlabeled import fingerprint
+from utils.common.devices import device_name, has_tf32
+from utils.common.files import sha256
+from utils.common.processes import world_size
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python-headless",
+    "tifffile",
+    "albumentations",
+    "scikit-learn",
+    "scipy",
+)
+LISTS = ("train_file_dir", "val_file_dir")
+WEIGHTS = ("weights", "recon_weights", "seg_weights")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Versions, the git commit (None outside a checkout), the device; list files and weights by their SHA-256."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {package: _version(package) for package in PACKAGES},
+        "git_commit": git_commit(),
+        "device": device_name(device),
+        "tf32": device.type == "cuda" and has_tf32(),
+        "processes": world_size(),
+        "threads": torch.get_num_threads(),
+        "lists": list_hashes(settings),
+        "weights": weight_hashes(settings),
+    }
+
+
+def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
+    """The SHA-256 of each list file that is there, by its setting's name; of unlabeled images, of names and sizes."""
+    base = Path(settings.base_dir)
+    hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
+    folders = getattr(settings, "unlabeled_dir", None)
+    return {**hashes, "unlabeled_dir": fingerprint(folders)} if folders else hashes
+
+
+def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
+    """The SHA-256 of each file of weights that the settings name, by the setting's name."""
+    return _hashes({name: Path(file) for name in WEIGHTS if (file := getattr(settings, name, None))})
+
+
+def _hashes(files: dict[str, Path]) -> dict[str, str]:
+    return {name: sha256(path) for name, path in files.items() if path.is_file()}
+
+
+def _version(package: str) -> str | None:
+    """None for a package that is installed under another name, as OpenCV may be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of the project's code; "+changes" where files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("+changes" if git("status", "--porcelain", "-uno").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

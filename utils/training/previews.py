@@ -1,0 +1,44 @@
+"""What a few validation images show after each epoch: a picture, and distributions for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from utils.common.pictures import grid
+from utils.common.runtime import Batch, to_device
+
+DRAWN = 4  # images in a preview
+SAMPLED = 16  # images whose distributions are shown
+
+
+@torch.inference_mode()
+def preview(
+    draw: Callable[[Batch], Sequence[Sequence[np.ndarray]]], loader: DataLoader, device: torch.device
+) -> np.ndarray:
+    """A row of tiles for each of a few images, as `draw` makes them of batches of one; a picture (H, W, 3) uint8."""
+    batches = (to_device(loader.collate_fn([loader.dataset[i]]), device) for i in _spread(loader, DRAWN))
+    return grid([row for batch in batches for row in draw(batch)])
+
+
+@torch.inference_mode()
+def distributions(
+    of: Callable[[Batch], dict[str, Tensor]], loader: DataLoader, device: torch.device
+) -> dict[str, Tensor]:
+    """What `of` returns, each (1, K), for batches of one image, side by side: (SAMPLED or fewer, K), by name.
+
+    "NAME_spread_over_images", (K,), is the standard deviation of each of the K over the images.
+    """
+    batches = (to_device(loader.collate_fn([loader.dataset[i]]), device) for i in _spread(loader, SAMPLED))
+    samples = [of(batch) for batch in batches]
+    values = {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
+    return values | {f"{name}_spread_over_images": value.std(0, correction=0) for name, value in values.items()}
+
+
+def _spread(loader: DataLoader, count: int) -> list[int]:
+    """The numbers of up to `count` images, evenly spread over the list, its first and last among them."""
+    return np.unique(np.linspace(0, len(loader.dataset) - 1, count).astype(int)).tolist()

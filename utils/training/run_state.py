@@ -1,0 +1,213 @@
+"""A run at one moment: everything that `--resume` needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from utils.common.devices import widest_float
+from utils.common.distributed import gather
+from utils.common.errors import UserError
+from utils.common.precision import Precision
+from utils.common.processes import is_writer
+from utils.networks.checkpoints import explain, fill, load_checkpoint, save_checkpoint
+from utils.settings.arguments import AUTO
+from utils.settings.config import FREE_SETTINGS
+from utils.settings.provenance import list_hashes, provenance
+from utils.settings.refusals import has_run
+from utils.training.compilation import compiled_for_training
+
+
+class Means:
+    """Running means, over this process's images, of the figures a phase returns; on the device until asked for."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        for name, values in figures.items():
+            total = values.detach().sum(dtype=widest_float(values.device))
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+        self.count += len(figures["loss"])
+
+    def total(self) -> Means:
+        """The means over the images of all processes (collective)."""
+        whole = Means()
+        for state in gather(self.state_dict()):
+            for name, value in state["sums"].items():
+                whole.sums[name] = whole.sums[name] + value if name in whole.sums else value
+            whole.count += state["count"]
+        return whole
+
+    def read(self) -> dict[str, float]:
+        return {name: total.item() / self.count for name, total in self.sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        self.sums = {name: total.to(device) for name, total in state["sums"].items()}
+        self.count = state["count"]
+
+
+class Run:
+    """The model in training, its optimizer and schedule, and how far they are.
+
+    `epoch` whole epochs are done, and `step` steps of the next one, whose figures so far are in `means`. `best` is
+    {"epoch": number from 1, figure: value} of the best epoch, or None. `recorded` goes into the checkpoints as it is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        settings: argparse.Namespace,
+        folder: Path,
+        device: torch.device,
+        recorded: dict[str, Any] | None = None,
+    ) -> None:
+        self.precision = Precision(settings.amp, device)
+        self.name = name
+        self.model = model
+        self.compiled = compiled_for_training(model, settings.compile)  # the model itself without --compile
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.settings = settings
+        self.folder = folder
+        self.device = device
+        self.provenance = provenance(settings, device)
+        self.recorded = recorded or {}
+        self.epoch = 0
+        self.step = 0
+        self.means = Means()
+        self.best: dict[str, float] | None = None
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return self.optimizer.param_groups[0]["params"]
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pth"
+
+    def finish_epoch(self, figures: dict[str, float], best: dict[str, float] | None, improved: bool) -> None:
+        """Counts the epoch as done; the writer saves last.pth, best.pth if it `improved`, and the history."""
+        self.epoch, self.step, self.means, self.best = self.epoch + 1, 0, Means(), best
+        if not is_writer():
+            return
+        content = {**self._result(), "figures": figures}
+        if improved:
+            save_checkpoint(self.folder / "best.pth", content)
+        if self.settings.save_every and self.epoch % self.settings.save_every == 0:
+            save_checkpoint(self.folder / f"epoch{self.epoch:04d}.pth", content)
+        save_checkpoint(self.last, {**content, **self._progress(self.means)})
+
+    def save(self) -> None:
+        """Writes last.pth as it stands, in the middle of an epoch (collective)."""
+        means = self.means.total()
+        if is_writer():
+            save_checkpoint(self.last, {**self._result(), **self._progress(means)})
+
+    def resume(self) -> bool:
+        """Goes on from last.pth if the settings ask for it; returns whether it did.
+
+        Raises:
+            UserError: see `utils.settings.refusals.has_run`; if the run had other settings, or if the file is damaged.
+        """
+        if not has_run(self.last, self.settings.resume):
+            return False
+        previous = load_checkpoint(self.last, self.name)
+        refuse_another_run(previous, self.settings, self.last)
+        fill(self.model, previous["model"], self.last)
+        explain(lambda: self._restore(previous), self.last)
+        return True
+
+    def _result(self) -> dict[str, Any]:
+        return {
+            "phase": self.name,
+            "settings": vars(self.settings),
+            "provenance": self.provenance,
+            **self.recorded,
+            "model": self.model.state_dict(),
+            "epoch": self.epoch,
+            "best": self.best,
+        }
+
+    def _progress(self, means: Means) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "step": self.step,
+            "means": means.state_dict(),
+            "random": _random_states(),
+        }
+
+    def _restore(self, previous: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(previous["optimizer"])
+        self.schedule.load_state_dict(previous["schedule"])
+        if previous["scaler"]:  # empty where the run computed in another format: --amp auto goes by the device
+            self.precision.scaler.load_state_dict(previous["scaler"])
+        if is_writer():  # it carries on what all had added up, the others begin at nothing
+            self.means.load_state_dict(previous["means"], self.device)
+        _set_random_states(previous["random"])
+        self.epoch, self.step, self.best = int(previous["epoch"]), int(previous["step"]), previous["best"]
+
+
+def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, path: Path) -> None:
+    """Whether the checkpoint `previous`, read from `path`, is of the experiment that the settings describe.
+
+    Raises:
+        UserError: names the settings and lists that differ; or if the file is damaged.
+    """
+    before, now = previous["settings"], vars(settings)
+    differing = [
+        f"{name} was {before.get(name)}, now {now.get(name)}"
+        for name in sorted((before.keys() | now.keys()) - FREE_SETTINGS)
+        # What "auto" is depends on the training list alone, which is compared below.
+        if before.get(name) != now.get(name) and (name, now.get(name)) != ("white_level", AUTO)
+    ]
+    if differing:
+        raise UserError(
+            f"{path} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
+        )
+    lists_before: dict[str, str] = explain(lambda: dict(previous["provenance"]["lists"]), path)
+    lists = list_hashes(settings)
+    if differing := [name for name in {**lists_before, **lists} if lists.get(name) != lists_before.get(name)]:
+        files = ", ".join(f"{name} ({getattr(settings, name, None)})" for name in differing)
+        raise UserError(f"the run in {path} had other lists: {files} was changed; --output_dir starts a new one")
+
+
+def _random_states() -> dict[str, Any]:
+    """The states of all global generators, in types that weights_only loading takes."""
+    version, python, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the global one is meant
+    return {
+        "python": [version, list(python), gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        # Asking for them would start CUDA, on every GPU, for a run on the CPU.
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    version, python, gauss = states["python"]
+    random.setstate((version, tuple(python), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    keys = keys.numpy().astype(np.uint32)
+    np.random.set_state((name, keys, position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
