@@ -22,7 +22,7 @@ from utils.settings.refusals import check_training
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     import models
     from utils.common.runtime import Batch
@@ -39,16 +39,16 @@ class Reconstruction:
         self.model = model
         self.normalization = normalization
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error to the (normalised) input image."""
-        losses = (self.model(batch["image"]).float() - batch["image"]).square().mean((1, 2, 3))
+        losses = (model(batch["image"]).float() - batch["image"]).square().mean((1, 2, 3))
         return losses.mean(), {"loss": losses}
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+    def draw(self, model: nn.Module, batch: Batch) -> list[list[np.ndarray]]:
         """input | reconstruction"""
         from datasets.transforms import denormalize
 
-        rebuilt = self.model(batch["image"])
+        rebuilt = model(batch["image"])
         pairs = zip(batch["image"], rebuilt, strict=True)
         return [[denormalize(image, self.normalization) for image in pair] for pair in pairs]
 

@@ -24,7 +24,7 @@ from utils.settings.refusals import check_training
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     import models
     from utils.common.runtime import Batch
@@ -48,27 +48,27 @@ class Segmentation:
         self.recorded = {"mask_shift": mask_shift}
         self.criterion = BCEDiceLoss(reduction="none")
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the paper's figures of each image."""
-        logits = self.model(batch["image"]).float()
+        logits = model(batch["image"]).float()
         losses = self.criterion(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
         return losses.mean(), {"loss": losses, **figures(counts), "predicted": predicted_share(counts)}
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+    def draw(self, model: nn.Module, batch: Batch) -> list[list[np.ndarray]]:
         """input | target | predicted probability"""
         from datasets.transforms import denormalize
 
-        probabilities = self.model(batch["image"]).sigmoid()
+        probabilities = model(batch["image"]).sigmoid()
         columns = zip(batch["image"], batch["mask"], probabilities, strict=True)
         return [
             [denormalize(image, self.normalization), mask[0].cpu().numpy(), probability[0].float().cpu().numpy()]
             for image, mask, probability in columns
         ]
 
-    def distributions(self, batch: Batch) -> dict[str, Tensor]:
+    def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
         """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
-        return {"dpconv/g": self.model.dpconv.code(self.model.deep_features(batch["image"]))}
+        return {"dpconv/g": model.dpconv.code(model.deep_features(batch["image"]))}
 
 
 def parser() -> config.ScriptParser:

@@ -47,12 +47,12 @@ def run(script, build, data, folder, workers, stop_at=None, resume=()):
     phase = build(args)
     steps, step = 0, phase.step
 
-    def counted(batch):
+    def counted(model, batch):
         nonlocal steps
         steps += torch.is_grad_enabled()
         if steps == stop_at and torch.is_grad_enabled():
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(batch)
+        return step(model, batch)
 
     phase.step = counted
     fit(phase, *loaders, args, folder, torch.device("cpu"))

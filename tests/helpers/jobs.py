@@ -96,7 +96,7 @@ def take_steps_in_float64(name: str, result: Path) -> None:
         images = torch.randn(BATCH, 3, 24, 24, generator=generator, dtype=torch.float64)
         batch = {"image": images, "mask": (images[:, :1] > 0.5).double()}
         share = {key: value[rank() :: world_size()] for key, value in batch.items()}
-        loss, _ = phase.step(share)
+        loss, _ = phase.step(phase.model, share)
         optimizer.zero_grad()
         (loss * len(share["image"]) / BATCH).backward()
         add_gradients(trained)

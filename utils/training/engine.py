@@ -10,7 +10,8 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,6 @@ from datasets.folder import end_workers
 from utils.common.devices import repeating_sizes
 from utils.common.distributed import add_gradients, highest, same_weights, wait_for_all
 from utils.common.pictures import save_png
-from utils.common.precision import Precision
 from utils.common.processes import is_writer, say, world_size
 from utils.common.run_log import RunLog
 from utils.common.runtime import Batch, in_force, layout, to_device
@@ -47,7 +47,11 @@ COLLAPSE_ADVICE = (
 
 
 class Phase(Protocol):
-    """What differs between the phases."""
+    """What differs between the phases.
+
+    `model` holds the weights. The engine calls each method with the network that runs: the model, its compiled form, or
+    its fast copy.
+    """
 
     name: str  # "recon" or "seg"
     model: nn.Module
@@ -55,15 +59,15 @@ class Phase(Protocol):
     higher_is_better: bool  # ... and its direction
     watch_from: int  # epochs, counted from 0, before this one are never the best
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and figures of each image, each (B,); "loss" among them."""
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+    def draw(self, model: nn.Module, batch: Batch) -> list[list[np.ndarray]]:
         """A row of tiles for each image of the batch."""
 
     # Optional: recorded: dict[str, Any], what the checkpoints hold beside weights and settings.
-    # Optional: def distributions(self, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the distribution of,
-    # (B, K) by name.
+    # Optional: def distributions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the
+    # distribution of, (B, K) by name.
 
 
 def fit(
@@ -160,9 +164,10 @@ def _one_epoch(
     run.finish_epoch(figures, best, improved)
     if not log:
         return
-    phase.model.eval()
-    picture = preview(phase.draw, val, device)
-    histograms = distributions(phase.distributions, val, device) if hasattr(phase, "distributions") else {}
+    model = phase.model.eval()
+    picture = preview(partial(phase.draw, model), val, device)
+    shown = getattr(phase, "distributions", None)
+    histograms = distributions(partial(shown, model), val, device) if shown else {}
     log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
     tqdm.write(_line(phase, entry, epochs, best))
@@ -194,8 +199,8 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             # The last batch of an epoch may be smaller: it is not worth a compilation.
             network = run.compiled if batches.size(run.step) == run.settings.batch_size else phase.model
             for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
-                with run.precision.autocast(), calling(phase, network):
-                    loss, figures = phase.step(to_device(part, device, layout(run.settings)))
+                with run.precision.autocast():
+                    loss, figures = phase.step(network, to_device(part, device, layout(run.settings)))
                 losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
                 scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
                 run.means.add(figures)
@@ -233,21 +238,25 @@ def _parts(batch: Batch, count: int) -> Iterator[Batch]:
 def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, stop: StopRequest) -> dict[str, float]:
     """Means over the validation images of the figures of the phase.
 
+    The network is the one that `evaluation.py` computes with, so that the best epoch is chosen by its figures: in
+    bfloat16, batch norms that are folded round differently.
+
     Raises:
         UserError: if the loss is not finite.
         Stopped: at a signal, after the state was saved; the validation starts again when the run goes on.
     """
-    phase.model.eval()
+    network, speed = prediction(phase.model.eval(), run.precision)
+    if speed.warning:
+        say_once(f"warning: in validation {speed.warning}")
     means = Means()
     bar = tqdm(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
     # A process whose share is a batch shorter goes round once more, so that all agree on a stop as often.
     rounds = highest(len(loader))
-    with _predicting(phase, run.precision):
-        for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
-            _stop_if_asked(run, stop)
-            if batch is not None:
-                with run.precision.autocast():
-                    means.add(phase.step(to_device(batch, device, layout(run.settings)))[1])
+    for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
+        _stop_if_asked(run, stop)
+        if batch is not None:
+            with run.precision.autocast():
+                means.add(phase.step(network, to_device(batch, device, layout(run.settings)))[1])
     _stop_if_asked(run, stop)
     figures = means.total().read()
     if not math.isfinite(figures["loss"]):
@@ -259,28 +268,6 @@ def _training(phase: Phase, settings: argparse.Namespace, device: torch.device) 
     """Gives the phase's network its faster modules."""
     alone = not (settings.sync_bn and world_size() > 1)
     return training(phase.model, device, compiled=settings.compile, alone=alone)
-
-
-@contextmanager
-def calling(phase: Phase, network: nn.Module) -> Iterator[None]:
-    """Within this context the phase calls `network` for its model."""
-    model, phase.model = phase.model, network
-    try:
-        yield
-    finally:
-        phase.model = model
-
-
-@contextmanager
-def _predicting(phase: Phase, precision: Precision) -> Iterator[None]:
-    """Gives the phase the network that `evaluation.py` computes with, so that the best epoch is chosen by its figures:
-    in bfloat16, batch norms that are folded round differently.
-    """
-    network, speed = prediction(phase.model, precision)
-    if speed.warning:
-        say_once(f"warning: in validation {speed.warning}")
-    with calling(phase, network):
-        yield
 
 
 def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None) -> None:
