@@ -61,7 +61,7 @@ def load_engine(
 
 
 class _Torch(nn.Module):
-    """`speed` says what runs the network."""
+    """`network` is what runs, `speed` says so in words."""
 
     def __init__(self, model: SRS, precision: Precision) -> None:
         super().__init__()

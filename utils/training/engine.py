@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -62,8 +61,8 @@ class Phase(Protocol):
     def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and figures of each image, each (B,); "loss" among them."""
 
-    def draw(self, model: nn.Module, batch: Batch) -> list[list[np.ndarray]]:
-        """A row of tiles for each image of the batch."""
+    def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
+        """A row of tiles for each image: (3, H, W) as the images of the batch are, or (1, H, W) in 0..1."""
 
     # Optional: recorded: dict[str, Any], what the checkpoints hold beside weights and settings.
     # Optional: def distributions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the
