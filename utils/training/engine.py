@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +31,12 @@ from utils.common.signals import Stopped, StopRequest
 from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
+from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
 from utils.training.previews import distributions, preview
 from utils.training.run_state import Means, Run
 from utils.training.sync_batch_norm import synchronise_batch_norms
-
-COLLAPSED = 10  # epochs of nothing, or everything, predicted after which the run says so
-COLLAPSE_ADVICE = (
-    f"warning: for {COLLAPSED} epochs the network has predicted nothing, or everything, on every validation image. "
-    "What usually helps: a lower --base_lr; a look at the targets in validation.png (are they empty, or gone at "
-    "--img_size?); more images for phase 1, or --init_from a run that worked"
-)
 
 
 class Phase(Protocol):
@@ -124,7 +118,7 @@ def fit(
         for loader in (train, val):
             end_workers(loader)
     value, epoch = run.best[phase.watch], run.best["epoch"]
-    say(f"{phase.name} done: best {phase.watch} {_show(value)} in epoch {epoch}; {folder / 'best.pth'}")
+    say(f"{phase.name} done: best {phase.watch} {short(value)} in epoch {epoch}; {folder / 'best.pth'}")
 
 
 def _one_epoch(
@@ -169,8 +163,8 @@ def _one_epoch(
     histograms = distributions(partial(shown, model), val, device) if shown else {}
     log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
-    tqdm.write(_line(phase, entry, epochs, best))
-    if _has_collapsed(log.entries):
+    tqdm.write(epoch_line(phase.watch, entry, epochs, best))
+    if has_collapsed(log.entries):
         tqdm.write(COLLAPSE_ADVICE)
 
 
@@ -210,7 +204,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             bar.update(batches.size(run.step))
             run.step += 1
             if run.step % losses.every == 0:
-                shown = {name: _show(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
+                shown = {name: short(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
                 bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
     losses.look()
     _stop_if_asked(run, stop)
@@ -280,30 +274,8 @@ def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None)
         raise Stopped(number, f"stopped in {done}; saved as {run.last}, --resume goes on from there")
 
 
-def _has_collapsed(entries: list[dict[str, Any]]) -> bool:
-    """Whether the collapse has just lasted for COLLAPSED epochs: true once in its time."""
-    trivial = [entry["val"].get("predicted") in (0, 1) for entry in entries[-COLLAPSED - 1 :]]
-    return len(trivial) >= COLLAPSED and all(trivial[-COLLAPSED:]) and trivial != [True] * (COLLAPSED + 1)
-
-
 def _better(phase: Phase, figures: dict[str, float], best: dict[str, float] | None) -> bool:
     if best is None:
         return True
     value, reference = figures[phase.watch], best[phase.watch]
     return value > reference if phase.higher_is_better else value < reference
-
-
-def _line(phase: Phase, entry: dict[str, Any], epochs: int, best: dict[str, float] | None) -> str:
-    parts = [
-        f"{part} " + " ".join(f"{name} {_show(value)}" for name, value in entry[part].items() if name in SHOWN)
-        for part in ("train", "val")
-    ]
-    chosen = f"best {phase.watch} {_show(best[phase.watch])} (epoch {best['epoch']})" if best else "no best yet"
-    return f"epoch {entry['epoch']:3}/{epochs} | {' | '.join(parts)} | {chosen} | {entry['seconds']:.0f} s"
-
-
-SHOWN = ("loss", "iou", "F1")
-
-
-def _show(value: float) -> str:
-    return f"{value:.4g}"
