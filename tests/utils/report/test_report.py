@@ -7,7 +7,7 @@ import csv
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 import cv2
@@ -277,6 +277,8 @@ def test_inside_is_what_the_network_does(encoder_bn):
     assert view.strength == pytest.approx((seen["change"].norm() / seen["x"].norm()).item(), rel=1e-3)
     assert view.code.shape == (64,) and view.kernel.shape == (64, 64, 3, 3)
     other = look_inside(model, torch.randn(1, 3, 24, 30))
+    # Kernels of 2 and of 4 are 1 away from their mean of 3.
+    assert deviations([replace(view, kernel=0 * view.kernel + n) for n in (2, 4)]) == pytest.approx([1 / 3, 1 / 3])
     near, far = deviations([view, other])
     assert near == pytest.approx(far, rel=1e-3) and near > 0 and deviations([view, view]) == [0, 0]
 

@@ -26,6 +26,7 @@ from utils.networks.checkpoints import load_checkpoint, save_checkpoint
 from utils.networks.inference_engines import load_engine
 from utils.training import finite_loss as loss_watch
 from utils.training.engine import fit, validate
+from utils.training.epoch_line import has_collapsed
 from utils.training.optimizer import sgd_with_poly_decay
 
 
@@ -222,6 +223,9 @@ def test_a_collapsed_run_says_so_once(base, tmp_path, capsys):
     phase.predicted = 0.0
     run(phase, base, tmp_path / "a", epochs=14)
     assert capsys.readouterr().out.count("predicted nothing, or everything") == 1
+    # Once, in the tenth epoch of nothing or everything.
+    entries = [{"val": {"predicted": share}} for share in (0.5, *[0] * 5, *[1] * 20)]
+    assert [i for i in range(len(entries) + 1) if has_collapsed(entries[:i])] == [11]
     phase = Toy()
     phase.predicted = 0.01
     run(phase, base, tmp_path / "b", epochs=14)
@@ -263,12 +267,12 @@ def test_a_checkpoint_says_where_it_comes_from(base, tmp_path):
     assert content["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", content["git_commit"])
 
 
-@pytest.mark.parametrize("look_every", [1, 3])  # as on a CPU, and as on a GPU
-def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path, monkeypatch, look_every):
+@pytest.mark.parametrize(("look_every", "value"), [(1, "nan"), (1, "inf"), (3, "inf")])  # as on a CPU and on a GPU
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path, monkeypatch, look_every, value):
     monkeypatch.setattr(loss_watch, "LOOK_EVERY", {"cpu": look_every})
     phase = Toy()
-    phase.at_step[6] = lambda batch: batch["image"].fill_(float("nan"))
-    with pytest.raises(UserError, match=r"loss is nan at step 1 of epoch 2, on \d, \d") as caught:
+    phase.at_step[6] = lambda batch: batch["mask"].fill_(float(value))
+    with pytest.raises(UserError, match=rf"loss is {value} at step 1 of epoch 2, on \d, \d") as caught:
         run(phase, base, tmp_path)
     assert "--base_lr" in str(caught.value)
     last = load_checkpoint(tmp_path / "last.pth", "toy")
@@ -297,10 +301,11 @@ def test_other_ways_to_compute_end_in_the_same_weights(base, tmp_path, changes):
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-6) for name in ends[0])
 
 
-def test_weights_that_break_in_the_last_step_are_not_saved(base, tmp_path):
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_weights_that_break_in_the_last_step_are_not_saved(base, tmp_path, value):
     phase = Toy()
-    phase.validation_losses = [1, float("nan")]
-    with pytest.raises(UserError, match="nan in the validation of epoch 2"):
+    phase.validation_losses = [1, float(value)]
+    with pytest.raises(UserError, match=f"{value} in the validation of epoch 2"):
         run(phase, base, tmp_path)
     assert load_checkpoint(tmp_path / "last.pth", "toy")["epoch"] == 1
 
