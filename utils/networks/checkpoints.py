@@ -80,6 +80,11 @@ def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
         UserError: if it is missing, damaged, something else, or of another phase.
     """
     content = _kept.pop(_version(path), None) or load_state(path, f"a checkpoint of {phase}")
+    return checked(content, path, phase)
+
+
+def checked(content: dict[str, Any], path: Path, phase: str) -> dict[str, Any]:
+    """What `load_checkpoint` returns, of the content of a file. Raises as it does."""
     kinds = {"phase": str, "model": dict, "settings": dict}
     if content.get("format") != FORMAT or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(
