@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     folder.add_argument("--images", metavar="DIR", help="below SRC; images or IRSTD1k_Img if not set")
     folder.add_argument("--masks", metavar="DIR", help="below SRC, or the same; masks or IRSTD1k_Label if not set")
     folder.add_argument("--mask_pattern", metavar="NAME", help="of a mask, such as {stem}_gt; found by rule if not set")
+    folder.add_argument(
+        "--image_pattern", type=_regex, metavar="REGEX", help="images only; its groups are {1}, {2} in --mask_pattern"
+    )
     folder.add_argument("--train_list", metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set")
     folder.add_argument("--val_list", metavar="FILE", help="as --train_list")
     folder.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target")

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from datasets.checks import THREADS, raise_problems
 from datasets.decode import digest, read_image
-from datasets.pairing import Case, image_files, is_mask_of
+from datasets.names import is_mask_of
+from datasets.pairing import Case, image_files
 from utils.common.errors import UserError
 
 
