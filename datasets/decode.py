@@ -134,7 +134,9 @@ def decode_mask(paths: Sequence[Path], threshold: float | None = None) -> tuple[
 
 def digest(image: np.ndarray) -> str:
     """The SHA-256 of a decoded image: equal for the same picture, whatever its file's name and format."""
-    return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
+    of_pixels = hashlib.sha256(np.ascontiguousarray(image))
+    of_pixels.update(str(image.shape).encode())
+    return of_pixels.hexdigest()
 
 
 @dataclass(frozen=True)

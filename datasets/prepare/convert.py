@@ -17,10 +17,11 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from datasets.checks import THREADS, decode_case, raise_problems
+from datasets.checks import THREADS, decode_case
 from datasets.files import contents
 from datasets.lists import read_list, write_list
 from datasets.pairing import Case, choose_and_pair, find_cases
+from datasets.problems import raise_problems
 from datasets.resizing import resize_mask
 from utils.common.errors import UserError
 from utils.common.files import making_folder

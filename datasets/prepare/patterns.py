@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 
-from datasets.checks import raise_problems
 from datasets.files import IMAGE_SUFFIXES, MASK_SUFFIXES, case_name
 from datasets.lists import read_list
 from datasets.names import Folder, names_of
 from datasets.pairing import Case, in_numbers
+from datasets.problems import raise_problems
 from utils.common.errors import UserError
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}|(\*)")
