@@ -98,8 +98,8 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
 
     def training(title: str, script: ModuleType, epochs: int | None, encoder_from: Path | None = None) -> Training:
         argv = _flags({**_known_to(script, args), **lists, "epochs": epochs, "output_dir": folder})
-        resolved = script.parser().settings(argv)
         phase = script.__name__.removeprefix("train_")
+        resolved = config.run_settings(script.parser(), phase, [*argv, "--resume=auto"])
         return Training(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
 
     plan: list[Step] = [

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from utils.common.run_log import read_log
+from utils.evaluation.published import ReleasedLog, released_log
 from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
 from utils.report.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
 from utils.report.example_cases import CaseView
@@ -87,10 +88,19 @@ def training_charts(weights: Path) -> list[Chart]:
         ("phase 1, reconstruction", weights.parent.parent / "recon" / "log.jsonl"),
     ):
         try:
-            charts += [chart for name in CURVES if (chart := _training_chart(phase, name, read_log(path)))]
+            entries = read_log(path)
+            released = released_log(_trained_on(path.parent)) if path.parent == weights.parent else None
+            charts += [chart for name in CURVES if (chart := _training_chart(phase, name, entries, released))]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # edited by hand, or something else of that name: the evaluation does not depend on it
     return charts
+
+
+def _trained_on(run: Path) -> str:
+    """The --Dataset that a run was trained with, from its settings.txt; nothing if that is not told."""
+    path = run / "settings.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return next((line.split(None, 1)[1].strip() for line in lines if line.split()[:1] == ["Dataset"]), "")
 
 
 def sweep_charts(sweep: SweepCurves) -> list[Chart]:
@@ -136,12 +146,15 @@ def _as_text(name: str, value: Any) -> str:
     return shown(value, name) if is_number else "–" if value is None else str(value)
 
 
-def _training_chart(phase: str, name: str, entries: Sequence[Mapping[str, Any]]) -> Chart | None:
+def _training_chart(
+    phase: str, name: str, entries: Sequence[Mapping[str, Any]], released: ReleasedLog | None = None
+) -> Chart | None:
     if not entries or name not in entries[0]["train"]:
         return None
     epochs = [float(entry["epoch"]) for entry in entries]
+    unit = 100 if name == "iou" else 1
     lines = {
-        label: [(100 if name == "iou" else 1) * float(entry[part].get(name, math.nan)) for entry in entries]
+        label: [unit * float(entry[part].get(name, math.nan)) for entry in entries]
         for part, label in (("train", "training"), ("val", "validation"))
     }
     best = max if name == "iou" else min
@@ -150,6 +163,13 @@ def _training_chart(phase: str, name: str, entries: Sequence[Mapping[str, Any]])
     if found:
         value, epoch = best(found, key=lambda point: point[0])
         text += f"; validation {'highest' if name == 'iou' else 'lowest'} in epoch {epoch:.0f}: {value:.4g}"
+    if released:
+        lines["released log, validation"] = [unit * value for value in released.columns[f"val_{name}"]]
+        longest = max(len(epochs), len(released))
+        epochs += [epochs[-1] + n for n in range(1, 1 + longest - len(epochs))]
+        lines = {label: [*line, *[math.nan] * (longest - len(line))] for label, line in lines.items()}
+        text += f"; released log: {unit * released.at(released.best())[f'val_{name}']:.4g} in its best epoch by IoU"
+        text += f", {released.best() + 1}"
     label = "IoU (%)" if name == "iou" else f"{name} (log scale)"
     heading = f"{'IoU' if name == 'iou' else 'Loss'}, {phase}"
     return line_chart(heading, text, "epoch", label, epochs, lines, log=name == "loss")

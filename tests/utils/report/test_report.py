@@ -296,6 +296,25 @@ def test_logs_of_strangers_cost_no_report(tmp_path):
         assert training_charts(weights) == []
 
 
+@pytest.mark.parametrize(("dataset", "epochs"), [("BUS", 300), ("KBT2019", 469), ("BUSI", None)])
+def test_the_released_log_stands_beside_a_run_of_its_data_set(tmp_path, dataset, epochs):
+    run = tmp_path / "seg"
+    run.mkdir()
+    figures = {"loss": 0.5, "iou": 0.4}
+    lines = [{"epoch": n, "train": figures, "val": figures} for n in (1, 2, 3)]
+    (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "settings.txt").write_text(f"  Dataset         {dataset}\n  base_dir        x\n")
+    loss, iou = training_charts(run / "best.pth")
+    for chart in (loss, iou):
+        drawn = {label: [len(piece.split()) for piece in pieces] for label, pieces in chart.lines}
+        assert drawn.pop("released log, validation", None) == (None if epochs is None else [epochs])
+        assert drawn == {"training": [3], "validation": [3]}
+        assert chart.x.high == (epochs or 3)
+    if dataset == "BUS":
+        assert "released log: 88.29 in its best epoch by IoU, 114" in iou.text
+        assert iou.at(114, 88.29) in [tuple(map(float, point.split(","))) for point in iou.lines[2][1][0].split()]
+
+
 def test_axes_and_gaps():
     assert Axis("", 0, 1).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert Axis("", 1, 2, whole=True).ticks() == [1, 2]
