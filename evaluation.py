@@ -154,6 +154,7 @@ def main(args: argparse.Namespace) -> dict | list:
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
     from utils.evaluation.evaluate import draw_examples, evaluate
+    from utils.evaluation.result_files import written_together
     from utils.evaluation.results import table, write_results
     from utils.networks.inference_engines import load_engine
     from utils.report.example_cases import look_at_cases
@@ -176,8 +177,9 @@ def main(args: argparse.Namespace) -> dict | list:
         return summary
     print(table(summary, args.field))
     folder = results_folder(args)
-    write_results(results, summary, folder)
-    save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
+    with written_together(folder, summary) as beside:
+        write_results(results, beside)
+        save_png(beside / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
     print(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
 from utils.evaluation.pixel_metrics import PAPER_FIGURES
+from utils.evaluation.result_files import SUMMARY, read_together
 
 TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU"}
 # In 0..1 as they are, and shown times 100: the paper's, and the other fields' names for such figures.
 PERCENT = {*PAPER_FIGURES, "pooled_iou", "Dice", "mIoU", "nIoU", "Pd"}
-PARTS = ("settings", "provenance")  # of a summary; all else in it is figures
-FILES = ("per_image.csv", "summary.json")
+PARTS = ("settings", "provenance", "files")  # of a summary; all else in it is figures
+FILES = ("per_image.csv", SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ def read_evaluation(folder: Path) -> Evaluation:
     """Reads the two files.
 
     Raises:
-        UserError: if one is missing, cannot be read, or holds something else.
+        UserError: if one is missing, cannot be read, or holds something else; or if they are of two evaluations.
     """
     table, summary = (folder / name for name in FILES)
+
+    def read(where: Callable[[str], Path]) -> tuple[list[list[str]], Any]:
+        with where(table.name).open(newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file, strict=True))
+        return lines, json.loads(where(summary.name).read_text(encoding="utf-8"))
+
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file, strict=True)
-        content = json.loads(summary.read_text(encoding="utf-8"))
+        (header, *rows), content = read_together(folder, read)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{folder} holds no evaluation that can be read ({error}): run evaluation.py again") from error
     names = [row[0] for row in rows if row]

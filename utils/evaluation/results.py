@@ -7,7 +7,6 @@ docs/metrics.md.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,9 +175,8 @@ def _shown(value: float | None, form: str, unit: str = "") -> str:
     return "undefined" if value is None else format(value, form) + unit
 
 
-def write_results(results: Results, summary: dict[str, Any], folder: Path) -> None:
-    """`per_image.csv`, a row for each image, from the lowest IoU to the highest; `sweep.csv`, one for each threshold;
-    `summary.json`."""
+def write_results(results: Results, folder: Path) -> None:
+    """`per_image.csv`, a row for each image, from the lowest IoU to the highest; `sweep.csv`, one a threshold."""
     columns = {
         **results.figures,
         "hd95": results.hd95,
@@ -191,8 +189,6 @@ def write_results(results: Results, summary: dict[str, Any], folder: Path) -> No
     names = ("thresholds", "precision", "recall", "fpr", "tpr", "iou", "f1")
     curves = [getattr(results.sweep, name).tolist() for name in names]
     _write_csv(folder / "sweep.csv", ["threshold", *names[1:]], zip(*curves, strict=True))
-    with replacing(folder / "summary.json") as beside:
-        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, header: list[str], rows: Any) -> None:

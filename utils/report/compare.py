@@ -11,6 +11,7 @@ from typing import Any
 from utils.common.errors import UserError
 from utils.evaluation.paired_tests import Paired, Run, align, compare_figures, remarks
 from utils.evaluation.read_results import flat, is_percent, read_evaluation, shown, title
+from utils.evaluation.result_files import holds_evaluation
 from utils.report.charts import Axis, Chart, histogram, scatter
 from utils.report.html_page import write_page
 
@@ -38,9 +39,9 @@ def find_evaluation(run: Path) -> Path:
     """
     if not run.is_dir():
         raise UserError(f"{run} is not there; --compare takes folders of evaluation.py, or of experiments")
-    if (run / "per_image.csv").is_file():
+    if holds_evaluation(run):
         return run
-    found = sorted(path.parent for path in (run / "evaluation").glob("*/per_image.csv"))
+    found = sorted(filter(holds_evaluation, (run / "evaluation").glob("*")))
     if not found:
         raise UserError(
             f"{run} holds no evaluation (no per_image.csv, nor any in evaluation/*/): run evaluation.py on it first"

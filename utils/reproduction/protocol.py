@@ -7,7 +7,6 @@ division 2:  ...
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
 from utils.common.signals import SIGNALS, Stopped
+from utils.evaluation.result_files import read_summary
 from utils.reproduction.run_scripts import CommandRunner, hold
 from utils.settings.config import FREE_SETTINGS
 
@@ -115,13 +115,13 @@ class Evaluation:
         return Progress(True, "done") if self.summary() else Progress(False, "to do")
 
     def summary(self) -> dict[str, Any] | None:
-        """What evaluation.py has written; None if there is nothing, nothing whole, or it is outdated."""
+        """What evaluation.py has written; None if there is nothing, nothing whole, a mixture, or it is outdated."""
         if not self.checkpoint.exists():
             return None
         settings = self.settings()
         try:
-            summary = json.loads((self.folder(settings) / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            summary = read_summary(self.folder(settings))
+        except (OSError, ValueError, UserError):
             return None
         return None if _outdated(summary, settings) else summary
 
