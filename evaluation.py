@@ -7,6 +7,7 @@
     python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
         --encoder_bn batch --normalization authors                       # the authors' released weights
     python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
+    python evaluation.py --Dataset SIRST --test              # best.pth and last.pth on the test list (--test_file_dir)
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
     python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
 
@@ -27,6 +28,7 @@ from datasets.load import data_folder
 from utils.common.errors import UserError
 from utils.common.processes import is_writer, say
 from utils.common.script import run_script
+from utils.evaluation.held_out import held_out_evaluations
 from utils.settings import arguments, config
 from utils.settings.refusals import check_comparison, check_evaluation
 
@@ -38,7 +40,8 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
 MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level", "amp")
 
 # What a checkpoint decides, too, where the command line names no data.
-DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
+DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "test_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
+DATA_SETTINGS += ("output_dir",)
 
 
 def parser() -> config.ScriptParser:
@@ -58,17 +61,7 @@ def parser() -> config.ScriptParser:
     )
     arguments.add_engine_argument(parser)
     arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
-    # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
-    parser.add_argument(
-        "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"
-    )
-    parser.add_argument(
-        "--compare",
-        nargs="+",
-        metavar="RUN",
-        default=argparse.SUPPRESS,
-        help="compare evaluations that are there, image by image, with the first; takes --report alone",
-    )
+    arguments.add_result_arguments(parser)
     return parser
 
 
@@ -78,6 +71,10 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     given = script.given(argv)
     if "compare" in given:
         return check_comparison(given)
+    if "unlike_protocols" in given:
+        raise UserError("--unlike_protocols belongs to --compare")
+    if "test" in given:
+        return argparse.Namespace(test=held_out_evaluations(settings, script, given))
     if arguments.names_authors_files(given):
         return script.settings(argv, {"mask_interpolation": "nearest"})  # as the released code trains
     if "weights" in given:
@@ -142,11 +139,13 @@ def results_folder(args: argparse.Namespace) -> Path:
 
 
 def main(args: argparse.Namespace) -> dict | list:
-    """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
+    """Evaluates and returns the summary that it also writes; with --test both summaries, with --compare its rows."""
     if "compare" in args:
         from utils.report import compare
 
         return compare.main(args)
+    if "test" in args:
+        return [main(of_weights) for of_weights in args.test]
     check_evaluation(args)
     import torch
 
@@ -154,8 +153,10 @@ def main(args: argparse.Namespace) -> dict | list:
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
     from utils.evaluation.evaluate import draw_examples, evaluate
+    from utils.evaluation.protocol_card import protocol_card, words
     from utils.evaluation.result_files import written_together
     from utils.evaluation.results import table, write_results
+    from utils.networks.checkpoints import load_checkpoint
     from utils.networks.inference_engines import load_engine
     from utils.report.example_cases import look_at_cases
     from utils.report.report import write_report
@@ -173,9 +174,12 @@ def main(args: argparse.Namespace) -> dict | list:
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
     modules = {"modules": model.speed.words} if hasattr(model, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
+    checkpoint = load_checkpoint(Path(args.weights), "seg") if args.weights else None
+    list_hash = summary["provenance"]["lists"].get("val_file_dir")
+    summary["protocol"] = protocol_card(args, results.names, checkpoint, list_hash)
     if not is_writer():
         return summary
-    print(table(summary, args.field))
+    print("\n".join([table(summary, args.field), *words(summary["protocol"])]))
     folder = results_folder(args)
     with written_together(folder, summary) as beside:
         write_results(results, beside)

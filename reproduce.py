@@ -48,6 +48,7 @@ NOT_HERE = {
     "resume": "reproduce.py always goes on where it was",
     "train_file_dir": "--train_file takes the lists of all divisions, as in train{}.txt",
     "val_file_dir": "--val_file takes the lists of all divisions, as in val{}.txt",
+    "test_file_dir": "--test_file takes the lists of all divisions, as in test{}.txt",
     "recon_weights": "each division trains an encoder of its own; train_seg.py takes a given one",
     "init_from": "the protocol starts from scratch; the training scripts take it",
 }

@@ -21,6 +21,7 @@ from utils.common.script import run_script
 from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
 from utils.settings import arguments, config
 from utils.settings.refusals import check_training
+from utils.training.watched_figures import WATCHED, derive, empty_note, parts
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     import numpy as np
@@ -34,16 +35,20 @@ class Segmentation:
     """Phase 2, for the engine: SRS, whose encoder is frozen, and 0.5 * BCE + Dice."""
 
     name = "seg"
-    watch, higher_is_better = "iou", True
     watch_from = 0
 
     def __init__(
-        self, model: models.SRS, normalization: str = "imagenet", mask_shift: tuple[float, float] = (0.0, 0.0)
+        self,
+        model: models.SRS,
+        normalization: str = "imagenet",
+        mask_shift: tuple[float, float] = (0.0, 0.0),
+        watch: str = "iou",
     ) -> None:
         from utils.training.losses import BCEDiceLoss
 
         self.model = model
         self.normalization = normalization
+        self.watch, self.higher_is_better = watch, watch != "loss"
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
         self.recorded = {"mask_shift": mask_shift}
         self.criterion = BCEDiceLoss(reduction="none")
@@ -53,7 +58,13 @@ class Segmentation:
         logits = self.model(batch["image"]).float()
         losses = self.criterion(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
-        return losses.mean(), {"loss": losses, **figures(counts), "predicted": predicted_share(counts)}
+        of_images = figures(counts)
+        validating = {} if losses.requires_grad else parts(counts, of_images["iou"])
+        return losses.mean(), {"loss": losses, **of_images, "predicted": predicted_share(counts), **validating}
+
+    def derive(self, means: dict[str, float]) -> dict[str, float]:
+        """The validation figures, pooled_iou and iou_with_target among them."""
+        return derive(means)
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """input | target | predicted probability"""
@@ -78,6 +89,13 @@ def parser() -> config.ScriptParser:
         "--recon_weights",
         metavar="FILE",
         help="pretrained reconstruction network, ours or the authors' SRS_R; OUTPUT_DIR/recon/best.pth if not set",
+    )
+    parser.add_argument(
+        "--watch",
+        choices=WATCHED,
+        default="iou",
+        help="validation figure that chooses best.pth: iou is the paper's mean over the images; pooled_iou and "
+        "iou_with_target are for lists with images without a target",
     )
     return parser
 
@@ -126,7 +144,12 @@ def main(args: argparse.Namespace) -> None:
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     encoder = None if args.init_from else pretrained_encoder(args)
     model = models.build_srs(args.variant, args.encoder_bn, encoder)
-    phase = Segmentation(model, args.normalization, train.dataset.mask_shift())
+    empty, images = val.dataset.without_target(), len(val.dataset)
+    if empty == images and args.watch == "iou_with_target":
+        raise UserError(f"--watch iou_with_target: no image of {args.val_file_dir} has a target")
+    if note := empty_note(empty, images, args.watch):
+        say(note)
+    phase = Segmentation(model, args.normalization, train.dataset.mask_shift(), args.watch)
     fit(phase, train, val, args, folder, device)
 
 

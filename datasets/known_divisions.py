@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from datasets.files import case_name
 
@@ -52,6 +53,14 @@ def fingerprint(entries: Iterable[str]) -> str:
 def known_list(entries: Iterable[str]) -> KnownList | None:
     """The published list with these cases, if there is one."""
     return _known().get(fingerprint(entries))
+
+
+def facts(entries: Iterable[str]) -> dict[str, Any]:
+    """What is recorded of a list: {"cases": 195, "sha256": its fingerprint, "known": its published name or None}."""
+    entries = list(entries)
+    found = known_list(entries)
+    count = len({case_name(entry.strip()) for entry in entries})
+    return {"cases": count, "sha256": fingerprint(entries), "known": found.name if found else None}
 
 
 def remarks(lists: Mapping[str, Iterable[str]], dataset: str | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from utils.evaluation.result_files import SUMMARY, read_together
 TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU"}
 # In 0..1 as they are, and shown times 100: the paper's, and the other fields' names for such figures.
 PERCENT = {*PAPER_FIGURES, "pooled_iou", "Dice", "mIoU", "nIoU", "Pd"}
-PARTS = ("settings", "provenance", "files")  # of a summary; all else in it is figures
+PARTS = ("settings", "provenance", "protocol", "intervals", "files")  # of a summary; all else in it is figures
 FILES = ("per_image.csv", SUMMARY)
 
 

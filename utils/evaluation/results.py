@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 
 from utils.common.files import replacing
+from utils.evaluation.benchmark_pooling import benchmark
+from utils.evaluation.intervals import intervals
+from utils.evaluation.intervals import words as interval
 from utils.evaluation.pixel_metrics import pooled_iou
 from utils.evaluation.threshold_sweep import Sweep, sweep
 
@@ -57,9 +60,11 @@ class Results:
             "images_without_target": int((target_pixels == 0).sum()),
             "mean_over_images": {name: values.mean().item() for name, values in self.figures.items()},
             "pooled_iou": pooled_iou(self.counts),
+            "benchmark": benchmark(self.counts),
             "medical": self._medical(target_pixels),
             "infrared": self._infrared(),
             "sweep": self._sweep(),
+            "intervals": intervals(self.figures, self.counts, self.targets, self.hd95),
         }
 
     def ranked(self) -> list[int]:
@@ -117,23 +122,41 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
     means = summary["mean_over_images"]
     lines = [f"compared at {summary['compared_at']}"]
     lines += [f"the paper's figures, of each image, then averaged over {summary['images']} images (%):"]
-    lines += [f"  {'IoU' if name == 'iou' else name:<5} {100 * means[name]:6.2f}" for name in _PAPER]
+    lines += [
+        f"  {'IoU' if name == 'iou' else name:<5} {100 * means[name]:6.2f}"
+        f"{interval(summary, 'mean_over_images', name, scale=100)}"
+        for name in _PAPER
+    ]
     if field == "medical":  # the infrared figures hold it
         lines += [
             "over the data set, the pixels of all images together (%):",
-            f"  IoU   {100 * summary['pooled_iou']:6.2f}",
+            f"  IoU   {100 * summary['pooled_iou']:6.2f}{interval(summary, 'pooled_iou', scale=100)}",
         ]
     if field != "infrared":
         lines += _medical_lines(summary)
     if field != "medical":
-        lines += _infrared_lines(summary["infrared"])
+        lines += _infrared_lines(summary)
+    lines += _benchmark_lines(summary)
     lines += _sweep_lines(summary["sweep"])
     if empty := summary["images_without_target"]:
         lines.append(
             f"{empty} of the images have no target. Their IoU, nIoU and Dice are 1 if nothing is predicted, else 0; "
             "SE, PC and F1 are 0; HD95 is undefined; whatever is predicted is a false alarm"
         )
+    if summary.get("intervals"):
+        lines.append("[low, high]: 95 % interval, drawn over the images; training again moves the figures, too")
     return "\n".join(lines)
+
+
+def _benchmark_lines(summary: dict[str, Any]) -> list[str]:
+    figures = summary["benchmark"]
+    return [
+        f"as the BUSI benchmark counts, pooled over {figures['batch']} consecutive images, then averaged (%):",
+        *(
+            f"  {title:<5} {100 * figures[name]:6.2f}{interval(summary, 'benchmark', name, scale=100)}"
+            for name, title in (("iou", "IoU"), ("F1", "F1"))
+        ),
+    ]
 
 
 def _medical_lines(summary: dict[str, Any]) -> list[str]:
@@ -144,19 +167,25 @@ def _medical_lines(summary: dict[str, Any]) -> list[str]:
         over += f"; {undefined} left out, with no target ({undefined - nothing}) or nothing predicted ({nothing})"
     return [
         "as in medical segmentation, of each image, then averaged:",
-        f"  Dice  {100 * figures['Dice']:6.2f} %",
-        f"  HD95  {_shown(figures['HD95'], '6.2f', ' pixels')}, {over}",
+        f"  Dice  {100 * figures['Dice']:6.2f} %{interval(summary, 'medical', 'Dice', scale=100)}",
+        f"  HD95  {_shown(figures['HD95'], '6.2f', ' pixels')}, {over}{interval(summary, 'medical', 'HD95')}",
     ]
 
 
-def _infrared_lines(figures: dict[str, Any]) -> list[str]:
+def _infrared_lines(summary: dict[str, Any]) -> list[str]:
+    figures = summary["infrared"]
+
+    def within(name: str, scale: float) -> str:
+        return interval(summary, "infrared", name, scale=scale)
+
     pd = _shown(figures["Pd"] and 100 * figures["Pd"], "6.2f", " %").ljust(13)
     return [
         "as in infrared small target detection:",
-        f"  mIoU  {100 * figures['mIoU']:6.2f} %      IoU over the data set",
-        f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of each image's IoU",
-        f"  Pd    {pd} {figures['found']} of {figures['targets']} targets found",
-        f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} pixels of false alarms",
+        f"  mIoU  {100 * figures['mIoU']:6.2f} %      IoU over the data set{within('mIoU', 100)}",
+        f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of each image's IoU{within('nIoU', 100)}",
+        f"  Pd    {pd} {figures['found']} of {figures['targets']} targets found{within('Pd', 100)}",
+        f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} pixels of false alarms"
+        f"{within('Fa_1e-6', 1)}",
     ]
 
 

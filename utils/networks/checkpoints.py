@@ -64,7 +64,8 @@ def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
         )
     if content["phase"] != phase:
         raise UserError(f"{path} is a checkpoint of {content['phase']}, expected one of {phase}")
-    content["settings"] = {**EARLIER, **content["settings"]}
+    earlier = EARLIER | ({"watch": "iou"} if phase == "seg" else {})
+    content["settings"] = {**earlier, **content["settings"]}
     return content
 
 

@@ -127,23 +127,35 @@ def sweep_charts(sweep: SweepCurves) -> list[Chart]:
     return [precision, roc, figures]
 
 
-def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The summary's numbers, as shown, in groups: each nested part of it, then the ones that stand alone."""
-    groups: dict[str, dict[str, str]] = {}
-    alone: dict[str, str] = {}
+def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, str]]]:
+    """The summary's numbers and their 95 % intervals, as shown, in groups: each nested part of it, then the ones that
+    stand alone."""
+    groups: dict[str, dict[str, tuple[str, str]]] = {}
+    alone: dict[str, tuple[str, str]] = {}
+    intervals = flat(summary.get("intervals", {}))
     for name, value in summary.items():
         if name in PARTS:
             continue
         if isinstance(value, Mapping):
-            groups[name.replace("_", " ")] = {title(key): _as_text(key, one) for key, one in flat(value).items()}
+            groups[name.replace("_", " ")] = {
+                title(key): (_as_text(key, one), _interval(key, intervals.get(f"{name} / {key}")))
+                for key, one in flat(value).items()
+            }
         elif not isinstance(value, list):
-            alone[title(name)] = _as_text(name, value)
+            alone[title(name)] = _as_text(name, value), _interval(name, intervals.get(name))
     return {group: values for group, values in {**groups, "of the whole list": alone}.items() if values}
 
 
 def _as_text(name: str, value: Any) -> str:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return shown(value, name) if is_number else "–" if value is None else str(value)
+
+
+def _interval(name: str, ends: Any) -> str:
+    """A 95 % interval in the unit of its figure; nothing for a figure that has none."""
+    if not isinstance(ends, list) or len(ends) != 2:
+        return ""
+    return f"{_as_text(name, ends[0])} to {_as_text(name, ends[1])}"
 
 
 def _training_chart(

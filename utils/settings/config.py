@@ -40,6 +40,7 @@ FREE_SETTINGS = {
     "output_dir",
     "resume",
     "save_every",
+    "test_file_dir",  # no training looks at it
     "threads",
     "unlabeled_dir",  # which images there are is recorded with the lists
 }

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from datasets.known_divisions import facts
+from datasets.lists import read_list
 from datasets.load import list_path
 from datasets.unlabeled import fingerprint
 from utils.common.devices import device_name, has_tf32
@@ -44,6 +46,7 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "processes": world_size(),
         "threads": torch.get_num_threads(),
         "lists": list_hashes(settings),
+        "divisions": list_facts(settings),
         "weights": weight_hashes(settings),
     }
 
@@ -54,6 +57,13 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
     hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
     folders = getattr(settings, "unlabeled_dir", None)
     return {**hashes, "unlabeled_dir": fingerprint(folders)} if folders else hashes
+
+
+def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """`datasets.known_divisions.facts` of each list file that is there, by its setting's name."""
+    base = Path(settings.base_dir)
+    paths = {name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))}
+    return {name: facts(read_list(path)) for name, path in paths.items() if path.is_file()}
 
 
 def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
