@@ -36,6 +36,7 @@ from utils.reproduction.protocol import (
     check_lists,
     find_test_lists,
     numbered,
+    refuse_mixed,
     run_division,
     shown,
 )
@@ -123,6 +124,7 @@ def main(args: argparse.Namespace) -> None:
     flags = {"--train_file": args.train_file, "--val_file": args.val_file, "--test_file": args.test_file}
     check_lists(args.base_dir, {flag: pattern for flag, pattern in flags.items() if pattern}, args.divisions)
     plans = {division: steps(args, division) for division in range(1, args.divisions + 1)}
+    refuse_mixed(plans)
     # Everything is looked at before anything runs: hours into the first division is late for a fault in the third.
     progress = {division: [step.progress() for step in plan] for division, plan in plans.items()}
     if args.dry_run:

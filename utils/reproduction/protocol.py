@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,30 @@ def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
 
 
 Step = Training | Evaluation
+
+
+def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
+    """That a phase has the same settings in all divisions: one that was begun keeps its own if the configuration has
+    been changed since, and the others would take the new ones.
+
+    Raises:
+        UserError: names the settings and the flag that makes them alike.
+    """
+    first: dict[str, tuple[int, dict[str, Any]]] = {}
+    for division, plan in plans.items():
+        for step in plan:
+            if not isinstance(step, Training):
+                continue
+            free = {*FREE_SETTINGS, "train_file_dir", "val_file_dir"}
+            now = {name: value for name, value in vars(step.settings).items() if name not in free}
+            one, before = first.setdefault(step.phase, (division, now))
+            if differing := [name for name, value in now.items() if before.get(name) != value]:
+                values = "; ".join(f"{name} {before.get(name)} and {now[name]}" for name in differing)
+                raise UserError(
+                    f"{step.title} would have other settings in division {one} than in division {division} ({values}): "
+                    "the configuration was changed after a run had begun. Pass the flag with one of the values, or "
+                    "--output_dir for a new experiment"
+                )
 
 
 def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], folder: Path, processes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from datasets.lists import read_list
 from datasets.load import list_path
 from datasets.unlabeled import fingerprint
 from utils.common.devices import device_name, has_tf32
+from utils.common.errors import UserError
 from utils.common.files import sha256
 from utils.common.processes import world_size
 
@@ -60,10 +62,13 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
 
 
 def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """`datasets.known_divisions.facts` of each list file that is there, by its setting's name."""
-    base = Path(settings.base_dir)
-    paths = {name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))}
-    return {name: facts(read_list(path)) for name, path in paths.items() if path.is_file()}
+    """`datasets.known_divisions.facts` of each list file that can be read, by its setting's name."""
+    found = {}
+    for name in LISTS:
+        # A list that is not read by this script may be missing, or anything.
+        with contextlib.suppress(UserError):
+            found[name] = facts(read_list(list_path(Path(settings.base_dir), getattr(settings, name, None) or "")))
+    return found
 
 
 def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
