@@ -7,6 +7,7 @@ makes the difference grow. That is no fault, but it must be said.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     Args:
         before, now: what checkpoints hold as "provenance".
     """
+    if "compiled passes" not in before.get("modules", ""):  # checkpoints of before November 2026 do not tell
+        now = {**now, "modules": re.sub(r", with(out)? compiled passes", "", now.get("modules", ""))}
     pairs = [(name, before[name], now.get(name)) for name in KEYS if name in before]
     old, new = before.get("versions", {}), now.get("versions", {})
     pairs += [(name, old[name], new.get(name)) for name in PACKAGES if name in old]

@@ -90,6 +90,15 @@ def test_another_release_is_said_and_an_older_checkpoint_is_silent(base, stopped
     assert "torch was 2.6.0, now " in line and line.count(" was ") == 1
 
 
+def test_an_older_checkpoint_does_not_tell_compiled_passes():
+    before, now = (
+        {"modules": "fast modules: 5 BLAM"},
+        {"modules": "fast modules: 5 BLAM, with compiled passes; plain: x"},
+    )
+    assert changes(before, {"modules": "fast modules: 5 BLAM, without compiled passes"}) is None
+    assert "modules was fast modules: 5 BLAM, now" in changes(before, now)
+
+
 @pytest.mark.parametrize("name", [*KEYS, *PACKAGES])
 def test_each_of_them_counts(name):
     now = {key: "a" for key in KEYS} | {"versions": {package: "1" for package in PACKAGES}}
