@@ -198,7 +198,9 @@ def test_the_pages_work_in_a_browser(experiment, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     source = folder / "run" / "evaluation" / "best-val"
-    (other / "summary.json").write_text((source / "summary.json").read_text())
+    summary = json.loads((source / "summary.json").read_text())
+    del summary["files"]  # whose hashes the table below does not have
+    (other / "summary.json").write_text(json.dumps(summary))
     rows = list(csv.reader((source / "per_image.csv").open(encoding="utf-8")))
     with (other / "per_image.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([rows[0], *([row[0], float(row[1]) / 2, *row[2:]] for row in rows[1:])])
