@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets.load import data_folder
 from utils.common.errors import UserError
@@ -85,9 +85,9 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         path = config.output_dir(configured) / "seg" / "best.pth"
     if not Path(path).is_file():
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
-    from utils.networks.checkpoints import load_checkpoint
+    from utils.networks.checkpoints import load_settings
 
-    trained_with = load_checkpoint(Path(path), "seg")["settings"]
+    trained_with = load_settings(Path(path), "seg")
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
     recorded = {name: trained_with[name] for name in brought if name in trained_with}
@@ -101,15 +101,22 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace) -> tuple[SRS, Shift | None]:
     """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
+    model, shift, _ = load_model_and_run(args)
+    return model, shift
+
+
+def load_model_and_run(args: argparse.Namespace) -> tuple[SRS, Shift | None, Mapping[str, Any]]:
+    """The same, and of which run and epoch the network is (`utils.networks.load_weights.run_facts`)."""
     from utils.networks.load_weights import load_trained
 
     if args.seg_weights:
         model, trained_with = load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)
     else:
         model, trained_with = load_trained(Path(args.weights), encoder_bn=args.encoder_bn)
+    run = trained_with.get("run", {})
     if args.resize == "img_size" and args.mask_interpolation == "nearest":
-        return model, (0.0, 0.0)  # these masks lie beside their images, as they did in training
-    return model, trained_with.get("mask_shift")
+        return model, (0.0, 0.0), run  # these masks lie beside their images, as they did in training
+    return model, trained_with.get("mask_shift"), run
 
 
 def compared_at(args: argparse.Namespace, shift: Shift | None) -> str:
@@ -147,49 +154,45 @@ def main(args: argparse.Namespace) -> dict | list:
     if "test" in args:
         return [main(of_weights) for of_weights in args.test]
     check_evaluation(args)
-    import torch
-
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
-    from utils.evaluation.evaluate import draw_examples, evaluate
+    from utils.evaluation.evaluate import MaskLogits, draw_examples, evaluate
     from utils.evaluation.protocol_card import protocol_card, words
     from utils.evaluation.result_files import written_together
     from utils.evaluation.results import table, write_results
-    from utils.networks.checkpoints import load_checkpoint
     from utils.networks.inference_engines import load_engine
     from utils.report.example_cases import look_at_cases
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
-    from utils.settings.provenance import provenance
+    from utils.settings.provenance import list_hashes, provenance
 
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
     precision = Precision(args.amp, device)
-    network, shift = load_model(args)
-    model = load_engine(args.engine, network, precision, args.threads, args.normalization)
+    network, shift, run = load_model_and_run(args)
+    engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
+    predict = MaskLogits(engine, precision, shift)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
-    results = evaluate(model, loader, device, precision, shift)
+    results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
-    modules = {"modules": model.speed.words} if hasattr(model, "speed") else {}
+    modules = {"modules": engine.speed.words} if hasattr(engine, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
-    checkpoint = load_checkpoint(Path(args.weights), "seg") if args.weights else None
-    list_hash = summary["provenance"]["lists"].get("val_file_dir")
-    summary["protocol"] = protocol_card(args, results.names, checkpoint, list_hash)
+    summary["protocol"] = protocol_card(args, results.names, run, list_hashes(args).get("val_file_dir"))
     if not is_writer():
         return summary
     print("\n".join([table(summary, args.field), *words(summary["protocol"])]))
     folder = results_folder(args)
     with written_together(folder, summary) as beside:
         write_results(results, beside)
-        save_png(beside / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
+        save_png(beside / "examples.png", draw_examples(predict, loader, results))
     print(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
-        network = network.to(device, memory_format=torch.channels_last)
-        cases = look_at_cases(network, loader, results, device, precision, args.normalization, shift)
+        # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.
+        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep)
         print(f"wrote {page}")

@@ -24,8 +24,7 @@ from utils.settings.refusals import check_training
 from utils.training.watched_figures import WATCHED, derive, empty_note, parts
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
-    import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     import models
     from utils.common.runtime import Batch
@@ -37,25 +36,18 @@ class Segmentation:
     name = "seg"
     watch_from = 0
 
-    def __init__(
-        self,
-        model: models.SRS,
-        normalization: str = "imagenet",
-        mask_shift: tuple[float, float] = (0.0, 0.0),
-        watch: str = "iou",
-    ) -> None:
+    def __init__(self, model: models.SRS, mask_shift: tuple[float, float] = (0.0, 0.0), watch: str = "iou") -> None:
         from utils.training.losses import BCEDiceLoss
 
         self.model = model
-        self.normalization = normalization
         self.watch, self.higher_is_better = watch, watch != "loss"
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
         self.recorded = {"mask_shift": mask_shift}
         self.criterion = BCEDiceLoss(reduction="none")
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the paper's figures of each image."""
-        logits = self.model(batch["image"]).float()
+        logits = model(batch["image"]).float()
         losses = self.criterion(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
         of_images = figures(counts)
@@ -66,20 +58,13 @@ class Segmentation:
         """The validation figures, pooled_iou and iou_with_target among them."""
         return derive(means)
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+    def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """input | target | predicted probability"""
-        from datasets.transforms import denormalize
+        return list(zip(batch["image"], batch["mask"], model(batch["image"]).sigmoid(), strict=True))
 
-        probabilities = self.model(batch["image"]).sigmoid()
-        columns = zip(batch["image"], batch["mask"], probabilities, strict=True)
-        return [
-            [denormalize(image, self.normalization), mask[0].cpu().numpy(), probability[0].float().cpu().numpy()]
-            for image, mask, probability in columns
-        ]
-
-    def distributions(self, batch: Batch) -> dict[str, Tensor]:
+    def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
         """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
-        return {"dpconv/g": self.model.dpconv.code(self.model.deep_features(batch["image"]))}
+        return {"dpconv/g": model.dpconv.code(model.deep_features(batch["image"]))}
 
 
 def parser() -> config.ScriptParser:
@@ -149,7 +134,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--watch iou_with_target: no image of {args.val_file_dir} has a target")
     if note := empty_note(empty, images, args.watch):
         say(note)
-    phase = Segmentation(model, args.normalization, train.dataset.mask_shift(), args.watch)
+    phase = Segmentation(model, train.dataset.mask_shift(), args.watch)
     fit(phase, train, val, args, folder, device)
 
 

@@ -23,24 +23,25 @@ LISTS = ("evaluated_list", "training_list", "epoch_list")
 
 
 def protocol_card(
-    args: argparse.Namespace, evaluated: Iterable[str], checkpoint: Mapping[str, Any] | None, list_hash: str | None
+    args: argparse.Namespace, evaluated: Iterable[str], run: Mapping[str, Any], list_hash: str | None
 ) -> dict[str, Any]:
     """The card.
 
     Args:
         args: the settings of evaluation.py.
         evaluated: the names of the cases.
-        checkpoint: of ours; None for the authors' files.
+        run: `utils.networks.load_weights.run_facts`, or nothing for the authors' files. What a checkpoint holds may be
+            anything; what is not as we write it is not known.
         list_hash: the SHA-256 of the file of the evaluated list.
     """
-    came_from = (checkpoint or {}).get("provenance", {})
-    lists = came_from.get("divisions", {})
-    chose = came_from.get("lists", {}).get("val_file_dir")
+    came_from = _mapping(run.get("provenance"))
+    lists = _mapping(came_from.get("divisions"))
+    chose = _mapping(came_from.get("lists")).get("val_file_dir")
     return {
         "evaluated_list": facts(evaluated),
-        "training_list": lists.get("train_file_dir"),
-        "epoch_list": lists.get("val_file_dir"),
-        "epoch_rule": None if checkpoint is None else _epoch_rule(checkpoint, chose, list_hash),
+        "training_list": _list_facts(lists.get("train_file_dir")),
+        "epoch_list": _list_facts(lists.get("val_file_dir")),
+        "epoch_rule": _epoch_rule(run, chose, list_hash),
         "size": _size(args),
         "threshold": THRESHOLD,
         "pooling": POOLING,
@@ -58,15 +59,28 @@ def _size(args: argparse.Namespace) -> str:
     return f"{sizes}, masks by {args.mask_interpolation}"
 
 
-def _epoch_rule(checkpoint: Mapping[str, Any], chose: str | None, list_hash: str | None) -> str | None:
-    epoch, best = checkpoint.get("epoch"), checkpoint.get("best")
-    if epoch is None:
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list_facts(found: Any) -> dict[str, Any] | None:
+    """What `datasets.known_divisions.facts` has written into a checkpoint; None for anything else."""
+    kinds = {"cases": int, "sha256": str, "known": str | None}
+    if not all(isinstance(_mapping(found).get(name, ...), kind) for name, kind in kinds.items()):
         return None
-    if "optimizer" in checkpoint:  # last.pth
-        return "last epoch" if epoch >= checkpoint["settings"].get("epochs", 0) else f"epoch {epoch}, training not done"
-    if not best or best.get("epoch") != epoch:
+    return {name: found[name] for name in kinds}
+
+
+def _epoch_rule(run: Mapping[str, Any], chose: Any, list_hash: str | None) -> str | None:
+    epoch, epochs, best = run.get("epoch"), run.get("epochs"), _mapping(run.get("best"))
+    if not isinstance(epoch, int):
+        return None
+    if run["is_last"]:
+        done = isinstance(epochs, int) and epoch >= epochs
+        return "last epoch" if done else f"epoch {epoch}, training not done"
+    if best.get("epoch") != epoch or not (figures := [str(name) for name in best if name != "epoch"]):
         return f"epoch {epoch}"
-    figure = next(name for name in best if name != "epoch")
+    figure = figures[0]
     where = "a list not known" if None in (chose, list_hash) else "this list" if chose == list_hash else "another list"
     return f"best {figure}, chosen on {where}"
 

@@ -13,7 +13,7 @@ from models import SRS, build_reconstruction, build_srs
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
 from utils.common.errors import UserError
-from utils.networks.checkpoints import explain, fill, load_checkpoint, load_state
+from utils.networks.checkpoints import checked, explain, fill, load_checkpoint, load_state
 
 
 def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
@@ -27,7 +27,7 @@ def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
     content = load_state(path, "a reconstruction checkpoint")
     if "conv1.0.weight" in content:  # the stem, in the authors' names
         return explain(lambda: load_reconstruction(content), path).encode, {}
-    checkpoint = load_checkpoint(path, "recon")
+    checkpoint = checked(content, path, "recon")
     network = build_reconstruction()
     fill(network, checkpoint["model"], path)
     return network.encode, checkpoint["settings"]
@@ -45,8 +45,8 @@ def load_trained(
             given.
 
     Returns:
-        The network; and its settings, with its "mask_shift" (see `learned_shift`): empty for the authors' files, which
-        hold none.
+        The network; and its settings, with its "mask_shift" (see `learned_shift`) and its "run" (`run_facts`): empty
+        for the authors' files, which hold none.
 
     Raises:
         UserError: if a file is missing, damaged, or something else.
@@ -56,7 +56,14 @@ def load_trained(
     checkpoint = load_checkpoint(weights, "seg")
     settings = checkpoint["settings"]
     model = load_segmenter(checkpoint, encoder_bn or settings.get("encoder_bn", "frozen"), weights)
-    return model, {**settings, "mask_shift": learned_shift(checkpoint, weights)}
+    return model, {**settings, "mask_shift": learned_shift(checkpoint, weights), "run": run_facts(checkpoint)}
+
+
+def run_facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Of which epoch of which run a checkpoint is: its epoch, the best one then, whether it is a last.pth, and its
+    provenance. As recorded, unchecked; None for what is not."""
+    facts = {name: checkpoint.get(name) for name in ("epoch", "best", "provenance")}
+    return {**facts, "epochs": checkpoint["settings"].get("epochs"), "is_last": "optimizer" in checkpoint}
 
 
 def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:

@@ -33,7 +33,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingStep:
     """One phase of one division.
 
     Args:
@@ -87,7 +87,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationStep:
     """The figures of one checkpoint on one list.
 
     Args:
@@ -144,7 +144,7 @@ def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
     )
 
 
-Step = Training | Evaluation
+Step = TrainingStep | EvaluationStep
 
 
 def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
@@ -157,7 +157,7 @@ def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
     first: dict[str, tuple[int, dict[str, Any]]] = {}
     for division, plan in plans.items():
         for step in plan:
-            if not isinstance(step, Training):
+            if not isinstance(step, TrainingStep):
                 continue
             free = {*FREE_SETTINGS, "train_file_dir", "val_file_dir"}
             now = {name: value for name, value in vars(step.settings).items() if name not in free}
@@ -210,7 +210,7 @@ def _command(step: Step, processes: int) -> list[str]:
 
 
 def _arguments(step: Step) -> list[str]:
-    return [*step.argv, *(["--resume=auto"] if isinstance(step, Training) else [])]
+    return [*step.argv, *(["--resume=auto"] if isinstance(step, TrainingStep) else [])]
 
 
 def numbered(pattern: str, division: int) -> str:

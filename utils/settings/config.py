@@ -148,9 +148,9 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     last = output_dir(settings) / phase / "last.pth"
     if not settings.resume or not last.is_file():
         return settings
-    from utils.networks.checkpoints import EARLIER, load_checkpoint  # here: it imports torch
+    from utils.networks.checkpoints import EARLIER, load_settings  # here: it imports torch
 
-    begun_with = load_checkpoint(last, phase)["settings"]
+    begun_with = load_settings(last, phase)
     names = dict.fromkeys([*EARLIER, *script.configured(argv)])
     recorded = {name: begun_with[name] for name in names if name in begun_with and name not in FREE_SETTINGS}
     kept = script.settings(argv, recorded)

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from utils.common.errors import UserError
-from utils.reproduction.protocol import Training, refuse_mixed
+from utils.reproduction.protocol import TrainingStep, refuse_mixed
 
 
 def plan(division, phase="seg", **settings):
     values = {"batch_size": 8, "epochs": 3, "workers": division, "train_file_dir": f"train{division}.txt", **settings}
-    return [Training("phase 2", "train_seg.py", [], argparse.Namespace(**values), phase, Path("x"))]
+    return [TrainingStep("phase 2", "train_seg.py", [], argparse.Namespace(**values), phase, Path("x"))]
 
 
 def test_divisions_of_a_changed_configuration_are_not_mixed():

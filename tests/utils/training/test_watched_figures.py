@@ -35,7 +35,7 @@ def validated(logits, masks, watch="iou"):
     phase = train_seg.Segmentation(nn.Identity(), watch=watch)
     means = Means()
     for image, mask in zip(logits, masks, strict=True):
-        means.add(phase.step({"image": image, "mask": mask})[1])
+        means.add(phase.step(phase.model, {"image": image, "mask": mask})[1])
     return phase, phase.derive(means.read())
 
 
@@ -67,7 +67,7 @@ def test_a_list_without_any_target_and_training_steps():
     assert "iou_with_target" not in found and found["pooled_iou"] == 1
     assert derive({"loss": 1.0}) == {"loss": 1.0}
     phase = train_seg.Segmentation(nn.Identity())
-    assert "union" not in phase.step({"image": ALL.clone().requires_grad_(), "mask": LARGE})[1]
+    assert "union" not in phase.step(phase.model, {"image": ALL.clone().requires_grad_(), "mask": LARGE})[1]
 
 
 def test_what_is_said():
