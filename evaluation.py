@@ -7,6 +7,7 @@
     python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
         --encoder_bn batch --normalization authors                       # the authors' released weights
     python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
+    python evaluation.py --Dataset SIRST --test              # best.pth and last.pth on the test list (--test_file_dir)
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
     python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
 
@@ -19,15 +20,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets.load import data_folder
 from models import DPCONV
 from utils.common.errors import UserError
 from utils.common.processes import is_writer, say
 from utils.common.script import run_script
+from utils.evaluation.held_out import held_out_evaluations
 from utils.settings import arguments, config
 from utils.settings.refusals import check_comparison, check_evaluation
 
@@ -41,7 +43,8 @@ MODEL_SETTINGS = ("variant", "dynamic", "encoder_bn", "img_size", "mask_interpol
 MODEL_SETTINGS += ("amp",)
 
 # What a checkpoint decides, too, where the command line names no data.
-DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
+DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "test_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
+DATA_SETTINGS += ("output_dir",)
 
 
 def parser() -> config.ScriptParser:
@@ -62,17 +65,7 @@ def parser() -> config.ScriptParser:
     )
     arguments.add_engine_argument(parser)
     arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
-    # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
-    parser.add_argument(
-        "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"
-    )
-    parser.add_argument(
-        "--compare",
-        nargs="+",
-        metavar="RUN",
-        default=argparse.SUPPRESS,
-        help="compare evaluations that are there, image by image, with the first; takes --report alone",
-    )
+    arguments.add_result_arguments(parser)
     return parser
 
 
@@ -82,6 +75,10 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     given = script.given(argv)
     if "compare" in given:
         return check_comparison(given)
+    if "unlike_protocols" in given:
+        raise UserError("--unlike_protocols belongs to --compare")
+    if "test" in given:
+        return argparse.Namespace(test=held_out_evaluations(settings, script, given))
     if arguments.names_authors_files(given):
         return script.settings(argv, {"mask_interpolation": "nearest"})  # as the released code trains
     if "weights" in given:
@@ -108,15 +105,22 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace) -> tuple[nn.Module, Shift | None]:
     """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
+    model, shift, _ = load_model_and_run(args)
+    return model, shift
+
+
+def load_model_and_run(args: argparse.Namespace) -> tuple[nn.Module, Shift | None, Mapping[str, Any]]:
+    """The same, and of which run and epoch the network is (`utils.networks.load_weights.run_facts`)."""
     from utils.networks.load_weights import load_trained
 
     if args.seg_weights:
         model, trained_with = load_trained(Path(args.seg_weights), Path(args.recon_weights), args.encoder_bn)
     else:
         model, trained_with = load_trained(Path(args.weights), encoder_bn=args.encoder_bn)
+    run = trained_with.get("run", {})
     if args.resize == "img_size" and args.mask_interpolation == "nearest":
-        return model, (0.0, 0.0)  # these masks lie beside their images, as they did in training
-    return model, trained_with.get("mask_shift")
+        return model, (0.0, 0.0), run  # these masks lie beside their images, as they did in training
+    return model, trained_with.get("mask_shift"), run
 
 
 def compared_at(args: argparse.Namespace, shift: Shift | None) -> str:
@@ -146,27 +150,31 @@ def results_folder(args: argparse.Namespace) -> Path:
 
 
 def main(args: argparse.Namespace) -> dict | list:
-    """Evaluates and returns the summary that it also writes; with --compare, returns the rows of its table."""
+    """Evaluates and returns the summary that it also writes; with --test both summaries, with --compare its rows."""
     if "compare" in args:
         from utils.report import compare
 
         return compare.main(args)
+    if "test" in args:
+        return [main(of_weights) for of_weights in args.test]
     check_evaluation(args)
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
     from utils.evaluation.evaluate import MaskLogits, draw_examples, evaluate
+    from utils.evaluation.protocol_card import protocol_card, words
+    from utils.evaluation.result_files import written_together
     from utils.evaluation.results import table, write_results
     from utils.networks.inference_engines import load_engine
     from utils.report.example_cases import look_at_cases
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
-    from utils.settings.provenance import provenance
+    from utils.settings.provenance import list_hashes, provenance
 
     say(f"evaluation, with\n{config.describe(args)}")
     device = set_up(args)
     precision = Precision(args.amp, device)
-    network, shift = load_model(args)
+    network, shift, run = load_model_and_run(args)
     engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
     predict = MaskLogits(engine, precision, shift)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
@@ -175,12 +183,14 @@ def main(args: argparse.Namespace) -> dict | list:
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
     modules = {"modules": engine.speed.words} if hasattr(engine, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
+    summary["protocol"] = protocol_card(args, results.names, run, list_hashes(args).get("val_file_dir"))
     if not is_writer():
         return summary
-    print(table(summary, args.field))
+    print("\n".join([table(summary, args.field), *words(summary["protocol"])]))
     folder = results_folder(args)
-    write_results(results, summary, folder)
-    save_png(folder / "examples.png", draw_examples(predict, loader, results))
+    with written_together(folder, summary) as beside:
+        write_results(results, beside)
+        save_png(beside / "examples.png", draw_examples(predict, loader, results))
     print(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )

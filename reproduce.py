@@ -37,6 +37,7 @@ from utils.reproduction.protocol import (
     check_lists,
     find_test_lists,
     numbered,
+    refuse_mixed,
     run_division,
     shown,
 )
@@ -49,6 +50,7 @@ NOT_HERE = {
     "resume": "reproduce.py always goes on where it was",
     "train_file_dir": "--train_file takes the lists of all divisions, as in train{}.txt",
     "val_file_dir": "--val_file takes the lists of all divisions, as in val{}.txt",
+    "test_file_dir": "--test_file takes the lists of all divisions, as in test{}.txt",
     "recon_weights": "each division trains an encoder of its own; train_seg.py takes a given one",
     "init_from": "the protocol starts from scratch; the training scripts take it",
 }
@@ -99,8 +101,8 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
 
     def training(title: str, script: ModuleType, epochs: int | None, encoder_from: Path | None = None) -> TrainingStep:
         argv = _flags({**_known_to(script, args), **lists, "epochs": epochs, "output_dir": folder})
-        resolved = script.parser().settings(argv)
         phase = script.__name__.removeprefix("train_")
+        resolved = config.run_settings(script.parser(), phase, [*argv, "--resume=auto"])
         return TrainingStep(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
 
     network = train_seg.parser().settings(_flags(_known_to(train_seg, args)))
@@ -124,6 +126,7 @@ def main(args: argparse.Namespace) -> None:
     flags = {"--train_file": args.train_file, "--val_file": args.val_file, "--test_file": args.test_file}
     check_lists(args.base_dir, {flag: pattern for flag, pattern in flags.items() if pattern}, args.divisions)
     plans = {division: steps(args, division) for division in range(1, args.divisions + 1)}
+    refuse_mixed(plans)
     # Everything is looked at before anything runs: hours into the first division is late for a fault in the third.
     progress = {division: [step.progress() for step in plan] for division, plan in plans.items()}
     if args.dry_run:

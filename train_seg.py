@@ -24,6 +24,7 @@ from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
 from utils.settings import arguments, config
 from utils.settings.refusals import check_training, naming_the_network, network_flags
 from utils.training import losses
+from utils.training.watched_figures import WATCHED, derive, empty_note, parts
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     from torch import Tensor, nn
@@ -35,7 +36,6 @@ class Segmentation:
     """Phase 2, for the engine: SRS, whose encoder is frozen, or another network; and its loss."""
 
     name = "seg"
-    watch, higher_is_better = "iou", True
     watch_from = 0
 
     def __init__(
@@ -43,8 +43,10 @@ class Segmentation:
         model: models.protocols.SegmentationNetwork,
         mask_shift: tuple[float, float] = (0.0, 0.0),
         loss: str = arguments.LOSS,
+        watch: str = "iou",
     ) -> None:
         self.model = model
+        self.watch, self.higher_is_better = watch, watch != "loss"
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
         self.recorded = {"mask_shift": mask_shift}
         self.loss = losses.load(loss)
@@ -54,7 +56,13 @@ class Segmentation:
         logits = model(batch["image"]).float()
         of_images = self.loss(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
-        return of_images.mean(), {"loss": of_images, **figures(counts), "predicted": predicted_share(counts)}
+        paper = figures(counts)
+        validating = {} if of_images.requires_grad else parts(counts, paper["iou"])
+        return of_images.mean(), {"loss": of_images, **paper, "predicted": predicted_share(counts), **validating}
+
+    def derive(self, means: dict[str, float]) -> dict[str, float]:
+        """The validation figures, pooled_iou and iou_with_target among them."""
+        return derive(means)
 
     def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """input | target | predicted probability"""
@@ -76,6 +84,13 @@ def parser() -> config.ScriptParser:
         "--recon_weights",
         metavar="FILE",
         help="pretrained reconstruction network, ours or the authors' SRS_R; OUTPUT_DIR/recon/best.pth if not set",
+    )
+    parser.add_argument(
+        "--watch",
+        choices=WATCHED,
+        default="iou",
+        help="validation figure that chooses best.pth: iou is the paper's mean over the images; pooled_iou and "
+        "iou_with_target are for lists with images without a target",
     )
     return parser
 
@@ -128,7 +143,12 @@ def main(args: argparse.Namespace) -> None:
     encoder = pretrained_encoder(args) if needs_encoder else None
     with naming_the_network(args):
         model = models.build(args.variant, encoder_bn=args.encoder_bn, encoder=encoder, layer=args.dynamic)
-    phase = Segmentation(model, train.dataset.mask_shift(), args.loss)
+    empty, images = val.dataset.without_target(), len(val.dataset)
+    if empty == images and args.watch == "iou_with_target":
+        raise UserError(f"--watch iou_with_target: no image of {args.val_file_dir} has a target")
+    if note := empty_note(empty, images, args.watch):
+        say(note)
+    phase = Segmentation(model, train.dataset.mask_shift(), args.loss, args.watch)
     fit(phase, train, val, args, folder, device)
 
 

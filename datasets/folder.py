@@ -67,6 +67,17 @@ class SegmentationFolder(Dataset):
                     used += size
         return used
 
+    def without_target(self) -> int:
+        """How many cases have an empty mask."""
+
+        def is_empty(index: int) -> bool:
+            if index < len(self._decoded):
+                return not self._decoded[index][1].any()
+            return not read_mask(self.cases[index].masks, self.mask_threshold).any()
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return sum(pool.map(is_empty, range(len(self.cases))))
+
     def picture(self, image: Tensor) -> np.ndarray:
         """An image of a sample, (3, H, W), as a picture (H, W, 3) RGB uint8."""
         return self.transform.picture(image)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from datasets.checks import ORIENTATIONS, THREADS, UPRIGHT, Look, decode_case
 from datasets.decode import digest, to_rgb
+from datasets.known_divisions import remarks
 from datasets.levels import bits_in_use
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
@@ -54,11 +55,12 @@ class Survey:
     """The findings of all lists."""
 
     lists: dict[str, dict[str, Any]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)  # which lists are published ones
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"lists": self.lists, "errors": self.errors, "warnings": self.warnings}
+        return {"lists": self.lists, "remarks": self.remarks, "errors": self.errors, "warnings": self.warnings}
 
 
 def survey(
@@ -92,6 +94,7 @@ def survey(
             continue
         cases[name], problems = find_cases(base, entries, mask_suffix)
         result.errors += [f"{name}: {problem}" for problem in problems]
+    result.remarks += remarks({name: [case.name for case in of_list] for name, of_list in cases.items()})
     facts: dict[str, dict[str, Facts]] = {}
     seen: dict[Case, tuple[list[str], Facts | None]] = {}
 
@@ -121,7 +124,7 @@ def table(result: Survey) -> str:
     rows = [("", *names)]
     keys = dict.fromkeys(key for figures in result.lists.values() for key in figures)
     rows += [(key, *(result.lists[name].get(key, "") for name in names)) for key in keys]
-    lines = [aligned(rows)]
+    lines = [aligned(rows), *result.remarks]
     for kind, consequence, findings in (
         ("error", ", training would be wrong", result.errors),
         ("warning", "", result.warnings),

@@ -27,6 +27,7 @@ from torch import nn
 
 from models.fast import comparison
 from models.fast.known import nothing_in_the_way
+from models.fast.native import library
 from models.fast.packed_conv import can_pack
 from models.fast.packed_network import Packing
 from models.fast.twins import KNOWN, swap, swap_back
@@ -39,6 +40,7 @@ class Found:
     fast: dict[str, int] = field(default_factory=dict)
     plain: tuple[str, ...] = ()
     why: str | None = None  # the whole network is plain, in words
+    compiled: bool = False  # what is fast has its passes in C++ (native/)
 
 
 class for_training:
@@ -56,7 +58,8 @@ class for_training:
         plain = _left_plain(self.network)
         why = comparison.difference(self.network, _make_twins, training=True) if _has_known(self.network) else None
         names = swap(self.network) if why is None else ()
-        return Found(dict(Counter(kinds[name] for name in names)), plain, why)
+        compiled = bool(names) and library("training") is not None
+        return Found(dict(Counter(kinds[name] for name in names)), plain, why, compiled)
 
     def __exit__(self, *error: Any) -> None:
         swap_back(self.network)
@@ -77,9 +80,9 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
         return network, Found(plain=_left_plain(network), why=why)
     made = copy.deepcopy(network).eval().requires_grad_(False)
     plain = _left_plain(made)
-    packed = _pack(made.to(memory_format=torch.channels_last), dtype)
+    packed = dict(_pack(made.to(memory_format=torch.channels_last), dtype))
     _spare_memory()
-    return made, Found(dict(packed), plain)
+    return made, Found(packed, plain, compiled=library("prediction") is not None)
 
 
 @lru_cache
@@ -133,6 +136,8 @@ def words(found: Found) -> tuple[str, str]:
     if found.why:
         return "plain modules", f"the plain network runs, slower: {found.why}"
     fast = ", ".join(f"{number} {kind}" for kind, number in found.fast.items())
+    if fast:
+        fast += ", with compiled passes" if found.compiled else ", without compiled passes"
     if not found.plain:
         return f"fast modules: {fast}" if fast else "plain modules", ""
     more = f" and {len(found.plain) - 3} more" if len(found.plain) > 3 else ""

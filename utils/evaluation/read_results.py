@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
 from utils.evaluation.mask_figures import every_figure
+from utils.evaluation.result_files import SUMMARY, read_together
 
 TITLES = {"pooled_iou": "pooled IoU"}  # of figures of the whole list; those of images have their own
 PERCENT = {"pooled_iou", "mIoU", "nIoU", "Pd"}  # of the same: in 0..1, and shown times 100
-PARTS = ("settings", "provenance")  # of a summary; all else in it is figures
-FILES = ("per_image.csv", "summary.json")
+PARTS = ("settings", "provenance", "protocol", "intervals", "files")  # of a summary; all else in it is figures
+FILES = ("per_image.csv", SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,17 @@ def read_evaluation(folder: Path, label: str = "") -> Evaluation:
     """Reads the two files; the label is the folder's name if not given.
 
     Raises:
-        UserError: if one is missing, cannot be read, or holds something else.
+        UserError: if one is missing, cannot be read, or holds something else; or if they are of two evaluations.
     """
     table, summary = (folder / name for name in FILES)
+
+    def read(where: Callable[[str], Path]) -> tuple[list[list[str]], Any]:
+        with where(table.name).open(newline="", encoding="utf-8") as file:
+            lines = list(csv.reader(file, strict=True))
+        return lines, json.loads(where(summary.name).read_text(encoding="utf-8"))
+
     try:
-        with table.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file, strict=True)
-        content = json.loads(summary.read_text(encoding="utf-8"))
+        (header, *rows), content = read_together(folder, read)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{folder} holds no evaluation that can be read ({error}): run evaluation.py again") from error
     names = [row[0] for row in rows if row]

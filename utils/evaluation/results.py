@@ -7,7 +7,6 @@ docs/metrics.md.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,9 @@ import torch
 from torch import Tensor
 
 from utils.common.files import replacing
+from utils.evaluation.benchmark_pooling import benchmark
+from utils.evaluation.intervals import intervals
+from utils.evaluation.intervals import words as interval
 from utils.evaluation.mask_figures import MASK_FIGURES, every_figure
 from utils.evaluation.pixel_metrics import Figure, pooled_iou
 from utils.evaluation.threshold_sweep import Sweep, sweep
@@ -57,9 +59,11 @@ class Results:
             "images_without_target": int((target_pixels == 0).sum()),
             "mean_over_images": self._means(),
             "pooled_iou": pooled_iou(self.counts),
+            "benchmark": benchmark(self.counts),
             "medical": self._medical(target_pixels),
             "infrared": self._infrared(),
             "sweep": self._sweep(),
+            "intervals": intervals(self.figures, self.counts, self.targets, self.of_masks),
         }
 
     def ranked(self) -> list[int]:
@@ -137,40 +141,60 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
     lines = [f"compared at {summary['compared_at']}"]
     lines += [f"the paper's figures, of each image, then averaged over {summary['images']} images (%):"]
     figures = every_figure()
-    lines += [f"  {one.title:<5} {100 * means[name]:6.2f}" for name, one in figures.items() if one.field == "paper"]
+    lines += [
+        f"  {one.title:<5} {100 * means[name]:6.2f}{interval(summary, 'mean_over_images', name, scale=100)}"
+        for name, one in figures.items()
+        if one.field == "paper"
+    ]
     if field == "medical":  # the infrared figures hold it
         lines += [
             "over the data set, the pixels of all images together (%):",
-            f"  IoU   {100 * summary['pooled_iou']:6.2f}",
+            f"  IoU   {100 * summary['pooled_iou']:6.2f}{interval(summary, 'pooled_iou', scale=100)}",
         ]
     if field != "infrared":
         lines += _medical_lines(summary)
     if field != "medical":
-        lines += _infrared_lines(summary["infrared"])
-    if others := [_figure_line(one, name, means, summary) for name, one in figures.items() if not one.field]:
+        lines += _infrared_lines(summary)
+    if others := [
+        _figure_line(one, name, "mean_over_images", summary) for name, one in figures.items() if not one.field
+    ]:
         lines += ["other figures, of each image, then averaged:", *others]
+    lines += _benchmark_lines(summary)
     lines += _sweep_lines(summary["sweep"])
     if empty := summary["images_without_target"]:
         lines.append(
             f"{empty} of the images have no target. Their IoU, nIoU and Dice are 1 if nothing is predicted, else 0; "
             "SE, PC and F1 are 0; HD95 is undefined; whatever is predicted is a false alarm"
         )
+    if summary.get("intervals"):
+        lines.append("[low, high]: 95 % interval, drawn over the images; training again moves the figures, too")
     return "\n".join(lines)
+
+
+def _benchmark_lines(summary: dict[str, Any]) -> list[str]:
+    figures = summary["benchmark"]
+    return [
+        f"as the BUSI benchmark counts, pooled over {figures['batch']} consecutive images, then averaged (%):",
+        *(
+            f"  {title:<5} {100 * figures[name]:6.2f}{interval(summary, 'benchmark', name, scale=100)}"
+            for name, title in (("iou", "IoU"), ("F1", "F1"))
+        ),
+    ]
 
 
 def _medical_lines(summary: dict[str, Any]) -> list[str]:
     figures = [figure for figure in every_figure().values() if figure.field == "medical"]
     return [
         "as in medical segmentation, of each image, then averaged:",
-        *(_figure_line(figure, figure.title, summary["medical"], summary) for figure in figures),
+        *(_figure_line(figure, figure.title, "medical", summary) for figure in figures),
     ]
 
 
-def _figure_line(figure: Figure, name: str, means: dict[str, Any], summary: dict[str, Any]) -> str:
-    """The mean of a figure, which is `name` in `means`; over how many images, if it may be undefined."""
-    scale = 100 if figure.unit == "%" else 1
+def _figure_line(figure: Figure, name: str, group: str, summary: dict[str, Any]) -> str:
+    """The mean of a figure, which is `name` in `group` of the summary; over how many images, if it may be undefined."""
+    means, scale = summary[group], 100 if figure.unit == "%" else 1
     value = _shown(means[name] and scale * means[name], "6.2f", f" {figure.unit}".rstrip())
-    line = f"  {figure.title:<5} {value}"
+    line = f"  {figure.title:<5} {value}{interval(summary, group, name, scale=scale)}"
     undefined = means.get(f"{name}_undefined")
     if undefined is None:
         return line
@@ -181,14 +205,20 @@ def _figure_line(figure: Figure, name: str, means: dict[str, Any], summary: dict
     return f"{line}; {undefined} left out, where it is undefined" if undefined else line
 
 
-def _infrared_lines(figures: dict[str, Any]) -> list[str]:
+def _infrared_lines(summary: dict[str, Any]) -> list[str]:
+    figures = summary["infrared"]
+
+    def within(name: str, scale: float) -> str:
+        return interval(summary, "infrared", name, scale=scale)
+
     pd = _shown(figures["Pd"] and 100 * figures["Pd"], "6.2f", " %").ljust(13)
     return [
         "as in infrared small target detection:",
-        f"  mIoU  {100 * figures['mIoU']:6.2f} %      IoU over the data set",
-        f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of each image's IoU",
-        f"  Pd    {pd} {figures['found']} of {figures['targets']} targets found",
-        f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} pixels of false alarms",
+        f"  mIoU  {100 * figures['mIoU']:6.2f} %      IoU over the data set{within('mIoU', 100)}",
+        f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of each image's IoU{within('nIoU', 100)}",
+        f"  Pd    {pd} {figures['found']} of {figures['targets']} targets found{within('Pd', 100)}",
+        f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} pixels of false alarms"
+        f"{within('Fa_1e-6', 1)}",
     ]
 
 
@@ -207,9 +237,8 @@ def _shown(value: float | None, form: str, unit: str = "") -> str:
     return "undefined" if value is None else format(value, form) + unit
 
 
-def write_results(results: Results, summary: dict[str, Any], folder: Path) -> None:
-    """`per_image.csv`, a row for each image, from the lowest IoU to the highest; `sweep.csv`, one for each threshold;
-    `summary.json`."""
+def write_results(results: Results, folder: Path) -> None:
+    """`per_image.csv`, a row for each image, from the lowest IoU to the highest; `sweep.csv`, one a threshold."""
     columns = {
         **results.figures,
         **results.of_masks,
@@ -222,8 +251,6 @@ def write_results(results: Results, summary: dict[str, Any], folder: Path) -> No
     names = ("thresholds", "precision", "recall", "fpr", "tpr", "iou", "f1")
     curves = [getattr(results.sweep, name).tolist() for name in names]
     _write_csv(folder / "sweep.csv", ["threshold", *names[1:]], zip(*curves, strict=True))
-    with replacing(folder / "summary.json") as beside:
-        beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, header: list[str], rows: Any) -> None:

@@ -92,7 +92,8 @@ def checked(content: dict[str, Any], path: Path, phase: str) -> dict[str, Any]:
         )
     if content["phase"] != phase:
         raise UserError(f"{path} is a checkpoint of {content['phase']}, expected one of {phase}")
-    content["settings"] = {**EARLIER, **content["settings"]}
+    earlier = EARLIER | ({"watch": "iou"} if phase == "seg" else {})
+    content["settings"] = {**earlier, **content["settings"]}
     return content
 
 

@@ -46,8 +46,8 @@ def load_trained(
             given.
 
     Returns:
-        The network; and its settings, with its "mask_shift" (see `learned_shift`): empty for the authors' files, which
-        hold none.
+        The network; and its settings, with its "mask_shift" (see `learned_shift`) and its "run" (`run_facts`): empty
+        for the authors' files, which hold none.
 
     Raises:
         UserError: if a file is missing, damaged, or something else.
@@ -57,7 +57,14 @@ def load_trained(
     checkpoint = load_checkpoint(weights, "seg")
     settings = checkpoint["settings"]
     model = load_segmenter(checkpoint, encoder_bn or settings.get("encoder_bn", "frozen"), weights)
-    return model, {**settings, "mask_shift": learned_shift(checkpoint, weights)}
+    return model, {**settings, "mask_shift": learned_shift(checkpoint, weights), "run": run_facts(checkpoint)}
+
+
+def run_facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Of which epoch of which run a checkpoint is: its epoch, the best one then, whether it is a last.pth, and its
+    provenance. As recorded, unchecked; None for what is not."""
+    facts = {name: checkpoint.get(name) for name in ("epoch", "best", "provenance")}
+    return {**facts, "epochs": checkpoint["settings"].get("epochs"), "is_last": "optimizer" in checkpoint}
 
 
 def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:

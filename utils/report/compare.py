@@ -10,7 +10,9 @@ from typing import Any
 
 from utils.common.errors import UserError
 from utils.evaluation.paired_tests import Paired, align, compare_figures, remarks
+from utils.evaluation.protocol_card import unlike
 from utils.evaluation.read_results import Evaluation, flat, is_percent, read_evaluation, shown, title
+from utils.evaluation.result_files import holds_evaluation
 from utils.report.charts import Axis, Chart, histogram, scatter
 from utils.report.html_page import write_page
 
@@ -23,10 +25,19 @@ def main(args: argparse.Namespace) -> list[Paired]:
     """Compares, prints the table, writes the page if one is wanted."""
     folders = [find_evaluation(Path(run)) for run in args.compare]
     runs = align(list(map(read_evaluation, folders, labels(folders))))
+    differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
+    if differing and "unlike_protocols" not in args:
+        raise UserError(
+            "the protocols differ, so the figures are not comparable:\n"
+            + "".join(f"  {line}\n" for line in differing)
+            + "--unlike_protocols compares them all the same"
+        )
+    notes = [f"the protocols differ: {line}" for line in differing] + [f"warning: {line}" for line in unknown]
+    notes += remarks(runs)
     found = compare_figures(runs)
-    print(as_text(runs, found))
+    print(as_text(runs, found, notes))
     if "report" in args:
-        print(f"wrote {write_comparison(Path(args.report), runs, found)}")
+        print(f"wrote {write_comparison(Path(args.report), runs, found, notes)}")
     return found
 
 
@@ -38,9 +49,9 @@ def find_evaluation(run: Path) -> Path:
     """
     if not run.is_dir():
         raise UserError(f"{run} is not there; --compare takes folders of evaluation.py, or of experiments")
-    if (run / "per_image.csv").is_file():
+    if holds_evaluation(run):
         return run
-    found = sorted(path.parent for path in (run / "evaluation").glob("*/per_image.csv"))
+    found = sorted(filter(holds_evaluation, (run / "evaluation").glob("*")))
     if not found:
         raise UserError(
             f"{run} holds no evaluation (no per_image.csv, nor any in evaluation/*/): run evaluation.py on it first"
@@ -71,7 +82,7 @@ def _shared(paths: Sequence[Sequence[str]]) -> int:
     return next((i for i, level in enumerate(levels) if len(set(level)) > 1), min(map(len, paths)))
 
 
-def as_text(runs: Sequence[Evaluation], found: Sequence[Paired]) -> str:
+def as_text(runs: Sequence[Evaluation], found: Sequence[Paired], notes: Sequence[str] = ()) -> str:
     """The comparison as the terminal shows it."""
     first, *others = runs
     width = max(len(title(row.column)) for row in found)
@@ -87,7 +98,7 @@ def as_text(runs: Sequence[Evaluation], found: Sequence[Paired]) -> str:
             name, interval = f"{title(row.column):<{width}}", f"{low} .. {high}"
             lines.append(f"  {name} {row.n:>5} {means} {difference:>11}   {interval:<20} {p_value(row.p):>7}")
     lines.append(f"p: Wilcoxon signed-rank, two-sided{holm_note(runs)}; interval of the mean difference: BCa bootstrap")
-    lines += [f"note: {remark}" for remark in remarks(runs)]
+    lines += [note if note.startswith("warning: ") else f"note: {note}" for note in notes]
     return "\n".join(lines)
 
 
@@ -107,7 +118,9 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def write_comparison(folder: Path, runs: Sequence[Evaluation], found: Sequence[Paired]) -> Path:
+def write_comparison(
+    folder: Path, runs: Sequence[Evaluation], found: Sequence[Paired], notes: Sequence[str] = ()
+) -> Path:
     """Writes `comparison.html` and returns its path.
 
     Raises:
@@ -118,7 +131,7 @@ def write_comparison(folder: Path, runs: Sequence[Evaluation], found: Sequence[P
         "comparison.html",
         runs=runs,
         found=found,
-        notes=remarks(runs),
+        notes=notes,
         holm=holm_note(runs),
         pairs=[_pair(runs[0], run) for run in runs[1:]],
         rows=_rows(runs),

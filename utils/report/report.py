@@ -15,6 +15,7 @@ import numpy as np
 
 from models import VARIANTS
 from utils.common.run_log import read_log
+from utils.evaluation.published import ReleasedLog, released_log
 from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
 from utils.report.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
 from utils.report.example_cases import CaseView
@@ -89,10 +90,19 @@ def training_charts(weights: Path) -> list[Chart]:
         ("phase 1, reconstruction", weights.parent.parent / "recon" / "log.jsonl"),
     ):
         try:
-            charts += [chart for name in CURVES if (chart := _training_chart(phase, name, read_log(path)))]
+            entries = read_log(path)
+            released = released_log(_trained_on(path.parent)) if path.parent == weights.parent else None
+            charts += [chart for name in CURVES if (chart := _training_chart(phase, name, entries, released))]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # edited by hand, or something else of that name: the evaluation does not depend on it
     return charts
+
+
+def _trained_on(run: Path) -> str:
+    """The --Dataset that a run was trained with, from its settings.txt; nothing if that is not told."""
+    path = run / "settings.txt"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return next((line.split(None, 1)[1].strip() for line in lines if line.split()[:1] == ["Dataset"]), "")
 
 
 def sweep_charts(sweep: SweepCurves) -> list[Chart]:
@@ -119,17 +129,22 @@ def sweep_charts(sweep: SweepCurves) -> list[Chart]:
     return [precision, roc, figures]
 
 
-def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The summary's numbers, as shown, in groups: each nested part of it, then the ones that stand alone."""
-    groups: dict[str, dict[str, str]] = {}
-    alone: dict[str, str] = {}
+def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, str]]]:
+    """The summary's numbers and their 95 % intervals, as shown, in groups: each nested part of it, then the ones that
+    stand alone."""
+    groups: dict[str, dict[str, tuple[str, str]]] = {}
+    alone: dict[str, tuple[str, str]] = {}
+    intervals = flat(summary.get("intervals", {}))
     for name, value in summary.items():
         if name in PARTS:
             continue
         if isinstance(value, Mapping):
-            groups[name.replace("_", " ")] = {title(key): _as_text(key, one) for key, one in flat(value).items()}
+            groups[name.replace("_", " ")] = {
+                title(key): (_as_text(key, one), _interval(key, intervals.get(f"{name} / {key}")))
+                for key, one in flat(value).items()
+            }
         elif not isinstance(value, list):
-            alone[title(name)] = _as_text(name, value)
+            alone[title(name)] = _as_text(name, value), _interval(name, intervals.get(name))
     return {group: values for group, values in {**groups, "of the whole list": alone}.items() if values}
 
 
@@ -138,12 +153,22 @@ def _as_text(name: str, value: Any) -> str:
     return shown(value, name) if is_number else "–" if value is None else str(value)
 
 
-def _training_chart(phase: str, name: str, entries: Sequence[Mapping[str, Any]]) -> Chart | None:
+def _interval(name: str, ends: Any) -> str:
+    """A 95 % interval in the unit of its figure; nothing for a figure that has none."""
+    if not isinstance(ends, list) or len(ends) != 2:
+        return ""
+    return f"{_as_text(name, ends[0])} to {_as_text(name, ends[1])}"
+
+
+def _training_chart(
+    phase: str, name: str, entries: Sequence[Mapping[str, Any]], released: ReleasedLog | None = None
+) -> Chart | None:
     if not entries or name not in entries[0]["train"]:
         return None
     epochs = [float(entry["epoch"]) for entry in entries]
+    unit = 100 if name == "iou" else 1
     lines = {
-        label: [(100 if name == "iou" else 1) * float(entry[part].get(name, math.nan)) for entry in entries]
+        label: [unit * float(entry[part].get(name, math.nan)) for entry in entries]
         for part, label in (("train", "training"), ("val", "validation"))
     }
     best = max if name == "iou" else min
@@ -152,6 +177,13 @@ def _training_chart(phase: str, name: str, entries: Sequence[Mapping[str, Any]])
     if found:
         value, epoch = best(found, key=lambda point: point[0])
         text += f"; validation {'highest' if name == 'iou' else 'lowest'} in epoch {epoch:.0f}: {value:.4g}"
+    if released:
+        lines["released log, validation"] = [unit * value for value in released.columns[f"val_{name}"]]
+        longest = max(len(epochs), len(released))
+        epochs += [epochs[-1] + n for n in range(1, 1 + longest - len(epochs))]
+        lines = {label: [*line, *[math.nan] * (longest - len(line))] for label, line in lines.items()}
+        text += f"; released log: {unit * released.at(released.best())[f'val_{name}']:.4g} in its best epoch by IoU"
+        text += f", {released.best() + 1}"
     label = "IoU (%)" if name == "iou" else f"{name} (log scale)"
     heading = f"{'IoU' if name == 'iou' else 'Loss'}, {phase}"
     return line_chart(heading, text, "epoch", label, epochs, lines, log=name == "loss")

@@ -6,7 +6,7 @@ import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Result:
     """The figures of one evaluation: `weights` ("best", "last") of a division `on` "val" or "test".
 
     In percent, but Fa, which is in millionths, as its field has it; None where one is undefined (Pd without a target).
+    `intervals`: the 95 % interval of each figure in the same unit; None where there is none.
     """
 
     division: int
@@ -38,6 +39,7 @@ class Result:
     epoch: int
     images: int
     figures: Mapping[str, float | None]
+    intervals: Mapping[str, list[float] | None] = field(default_factory=dict)
 
     @classmethod
     def read(cls, division: int, on: str, weights: str, epoch: int, summary: Mapping[str, Any]) -> Result:
@@ -45,7 +47,11 @@ class Result:
         shares = {**summary["infrared"], **summary["mean_over_images"], "pooled_iou": summary["pooled_iou"]}
         figures = {name: None if shares[name] is None else 100 * shares[name] for name in FIGURES if name != "Fa"}
         figures["Fa"] = shares["Fa_1e-6"]
-        return cls(division, on, weights, epoch, summary["images"], figures)
+        ends = summary.get("intervals", {})
+        ends = {**ends.get("infrared", {}), **ends.get("mean_over_images", {}), "pooled_iou": ends.get("pooled_iou")}
+        intervals = {name: ends[name] and [100 * end for end in ends[name]] for name in FIGURES if name in ends}
+        intervals["Fa"] = ends.get("Fa_1e-6")
+        return cls(division, on, weights, epoch, summary["images"], figures, intervals)
 
 
 def spread(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, tuple[float | None, float | None]]]:
@@ -95,7 +101,7 @@ def markdown(title: str, results: Sequence[Result], published: Mapping[str, floa
     in_order = sorted(results, key=lambda result: (list(ROWS).index((result.on, result.weights)), result.division))
     each = [
         [str(result.division), result.on, f"{result.weights} ({result.epoch})", str(result.images)]
-        + [_shown(result.figures[name]) for name in FIGURES]
+        + [_shown(result.figures[name]) + _interval(result.intervals.get(name)) for name in FIGURES]
         for result in in_order
     ]
     return "\n\n".join(
@@ -103,6 +109,8 @@ def markdown(title: str, results: Sequence[Result], published: Mapping[str, floa
             f"# {title}",
             _table(["%, mean ± standard deviation over the divisions", *headings], rows),
             "\n".join(f"- {note}" for note in notes),
+            "Each division; in brackets the 95 % interval (percentile bootstrap over the images, which leaves out the "
+            "noise of training):",
             _table(["division", "list", "epoch", "images", *headings], each),
         ]
     )
@@ -120,7 +128,9 @@ def write(folder: Path, page: str, record: dict[str, Any], results: Sequence[Res
         {"list": on, "weights": weights, "mean": _part(values, 0), "standard_deviation": _part(values, 1)}
         for (on, weights), values in spread(results).items()
     ]
-    divisions = [{**vars(result), "figures": dict(result.figures)} for result in results]
+    divisions = [
+        {**vars(result), "figures": dict(result.figures), "intervals": dict(result.intervals)} for result in results
+    ]
     with replacing(folder / "reproduce.json") as beside:
         content = {**record, "unit": "percent, Fa in millionths", "over_divisions": spreads, "divisions": divisions}
         beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -142,6 +152,10 @@ def _part(values: Mapping[str, tuple[float, float | None]], part: int) -> dict[s
 
 def _with_deviation(mean: float | None, deviation: float | None) -> str:
     return _shown(mean) if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
 
 
 def _shown(value: float | None) -> str:

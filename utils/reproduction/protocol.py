@@ -7,10 +7,9 @@ division 2:  ...
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
 from utils.common.signals import SIGNALS, Stopped
+from utils.evaluation.result_files import read_summary
 from utils.reproduction.run_scripts import CommandRunner, hold
 from utils.settings.config import FREE_SETTINGS, with_defaults
 
@@ -115,13 +115,13 @@ class EvaluationStep:
         return Progress(True, "done") if self.summary() else Progress(False, "to do")
 
     def summary(self) -> dict[str, Any] | None:
-        """What evaluation.py has written; None if there is nothing, nothing whole, or it is outdated."""
+        """What evaluation.py has written; None if there is nothing, nothing whole, a mixture, or it is outdated."""
         if not self.checkpoint.exists():
             return None
         settings = self.settings()
         try:
-            summary = json.loads((self.folder(settings) / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            summary = read_summary(self.folder(settings))
+        except (OSError, ValueError, UserError):
             return None
         return None if _outdated(summary, settings) else summary
 
@@ -145,6 +145,30 @@ def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
 
 
 Step = TrainingStep | EvaluationStep
+
+
+def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
+    """That a phase has the same settings in all divisions: one that was begun keeps its own if the configuration has
+    been changed since, and the others would take the new ones.
+
+    Raises:
+        UserError: names the settings and the flag that makes them alike.
+    """
+    first: dict[str, tuple[int, dict[str, Any]]] = {}
+    for division, plan in plans.items():
+        for step in plan:
+            if not isinstance(step, TrainingStep):
+                continue
+            free = {*FREE_SETTINGS, "train_file_dir", "val_file_dir"}
+            now = {name: value for name, value in vars(step.settings).items() if name not in free}
+            one, before = first.setdefault(step.phase, (division, now))
+            if differing := [name for name, value in now.items() if before.get(name) != value]:
+                values = "; ".join(f"{name} {before.get(name)} and {now[name]}" for name in differing)
+                raise UserError(
+                    f"{step.title} would have other settings in division {one} than in division {division} ({values}): "
+                    "the configuration was changed after a run had begun. Pass the flag with one of the values, or "
+                    "--output_dir for a new experiment"
+                )
 
 
 def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], folder: Path, processes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import re
 from collections.abc import Collection
@@ -43,6 +44,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
     group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
     group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
+    group.add_argument(
+        "--test_file_dir", metavar="LIST", help="test list, which no training reads; for evaluation.py --test"
+    )
     group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
     group.add_argument(
         "--normalization",
@@ -208,6 +212,21 @@ def add_engine_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
     )
+
+
+def add_result_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is to be done with results. These are no settings of an experiment: what is not given stands nowhere, not
+    even in summary.json."""
+    add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("--report", metavar="FOLDER", help="write a page to look at, FOLDER/report.html")
+    add("--test", action="store_true", help="evaluate best.pth and last.pth of the run on --test_file_dir")
+    add(
+        "--compare",
+        nargs="+",
+        metavar="RUN",
+        help="compare existing evaluations, image by image, with the first; takes --report, --unlike_protocols alone",
+    )
+    add("--unlike_protocols", action="store_true", help="have --compare take different protocols, and say in what")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:

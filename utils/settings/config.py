@@ -40,6 +40,7 @@ FREE_SETTINGS = {
     "output_dir",
     "resume",
     "save_every",
+    "test_file_dir",  # no training looks at it
     "threads",
     "unlabeled_dir",  # which images there are is recorded with the lists
 }
@@ -93,6 +94,10 @@ class ScriptParser(argparse.ArgumentParser):
         unset = argparse.Namespace(**dict.fromkeys(vars(self.parse_args([])), _UNSET))
         return {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not _UNSET}
 
+    def configured(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
+        """What the configuration file says of this script's settings."""
+        return self._configuration(self.given(argv))
+
     def _configuration(self, given: Mapping[str, Any]) -> dict[str, Any]:
         path = find_configuration(given.get("Dataset"), given.get("config"))
         if path is None:
@@ -133,8 +138,8 @@ def known_datasets() -> list[str]:
 def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The settings of a training, `phase` being its folder in the experiment's.
 
-    A run that is resumed keeps what it was begun with where it is older than a setting, unless the command line says
-    otherwise; it says so.
+    A run that is resumed keeps what it was begun with where it is older than a setting, or where its configuration
+    file has been changed since, unless the command line says otherwise; it says so.
 
     Raises:
         UserError: see `ScriptParser.settings`; or if the run's last.pth cannot be read.
@@ -146,8 +151,10 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     from utils.networks.checkpoints import EARLIER, load_settings  # here: it imports torch
 
     begun_with = load_settings(last, phase)
-    kept = script.settings(argv, {name: begun_with[name] for name in EARLIER})
-    for name in EARLIER:
+    names = dict.fromkeys([*EARLIER, *script.configured(argv)])
+    recorded = {name: begun_with[name] for name in names if name in begun_with and name not in FREE_SETTINGS}
+    kept = script.settings(argv, recorded)
+    for name in recorded:
         new, old = getattr(settings, name), getattr(kept, name)
         if old != new:
             say(f"{last}: the run was begun with --{name} {old} and keeps it; a new run would take {new}")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch.utils.data import DataLoader
 
 from datasets.folder import SegmentationFolder, make_loader
+from datasets.known_divisions import remarks
 from datasets.levels import common_white_level
 from datasets.load import load_lists
 from datasets.pairing import Case
@@ -87,10 +88,13 @@ def evaluation_loader(
 def checked_cases(
     settings: argparse.Namespace, lists: dict[str, str], need_masks: bool = True
 ) -> dict[str, list[Case]]:
-    """`datasets.load.load_lists` with the settings of the data arguments."""
-    return load_lists(
+    """`datasets.load.load_lists` with the settings of the data arguments; says which lists are published ones."""
+    cases = load_lists(
         settings.base_dir, lists, need_masks, settings.mask_suffix, settings.fit_masks, settings.mask_threshold
     )
+    for remark in remarks({name: [case.name for case in of] for name, of in cases.items()}, settings.Dataset):
+        say(remark)
+    return cases
 
 
 def _folder(settings: argparse.Namespace, cases: Sequence[Case], transform: Transform) -> SegmentationFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -11,9 +12,12 @@ from typing import Any
 
 import torch
 
+from datasets.known_divisions import facts
+from datasets.lists import read_list
 from datasets.load import list_path
 from datasets.unlabeled import fingerprint
 from utils.common.devices import device_name, has_tf32
+from utils.common.errors import UserError
 from utils.common.files import sha256
 from utils.common.processes import world_size
 
@@ -44,6 +48,7 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
         "processes": world_size(),
         "threads": torch.get_num_threads(),
         "lists": list_hashes(settings),
+        "divisions": list_facts(settings),
         "weights": weight_hashes(settings),
     }
 
@@ -54,6 +59,16 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
     hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
     folders = getattr(settings, "unlabeled_dir", None)
     return {**hashes, "unlabeled_dir": fingerprint(folders)} if folders else hashes
+
+
+def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """`datasets.known_divisions.facts` of each list file that can be read, by its setting's name."""
+    found = {}
+    for name in LISTS:
+        # A list that is not read by this script may be missing, or anything.
+        with contextlib.suppress(UserError):
+            found[name] = facts(read_list(list_path(Path(settings.base_dir), getattr(settings, name, None) or "")))
+    return found
 
 
 def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:

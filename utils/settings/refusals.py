@@ -135,9 +135,11 @@ def check_comparison(given: Mapping[str, Any]) -> argparse.Namespace:
     Raises:
         UserError: for fewer than two runs, or a flag that a comparison does not take.
     """
-    if other := sorted(given.keys() - {"compare", "report"}):
+    if other := sorted(given.keys() - {"compare", "report", "unlike_protocols"}):
         flags = ", ".join(f"--{name}" for name in other)
-        raise UserError(f"--compare reads evaluations that are there and takes --report alone; leave out {flags}")
+        raise UserError(
+            f"--compare reads existing evaluations and takes --report and --unlike_protocols alone; leave out {flags}"
+        )
     if len(given["compare"]) < 2:
         raise UserError("--compare needs two runs or more: --compare RUN_A RUN_B")
     return argparse.Namespace(**given)

@@ -31,6 +31,7 @@ from utils.common.signals import Stopped, StopRequest
 from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
+from utils.training.arithmetic import changes
 from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
@@ -59,6 +60,8 @@ class Phase(Protocol):
         """A row of tiles for each image: (3, H, W) as the images of the batch are, or (1, H, W) in 0..1."""
 
     # Optional: recorded: dict[str, Any], what the checkpoints hold beside weights and settings.
+    # Optional: def derive(self, means: dict[str, float]) -> dict[str, float], the validation figures, out of the means
+    # over the images of what `step` returns.
     # Optional: def distributions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the
     # distribution of, (B, K) by name.
 
@@ -99,6 +102,8 @@ def fit(
     phase.model.train()
     with _training(phase, settings, device) as speed:  # compared with the plain network before anything is computed
         run.provenance["modules"] = speed.words
+    if changed := changes(run.resumed_from, run.provenance):
+        say(changed)
     processes = f" in {world_size()} processes" if world_size() > 1 else ""
     say(
         f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, batches of "
@@ -251,7 +256,7 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
             with run.precision.autocast():
                 means.add(phase.step(network, to_device(batch, device, layout(run.settings)))[1])
     _stop_if_asked(run, stop)
-    figures = means.total().read()
+    figures = getattr(phase, "derive", dict)(means.total().read())
     if not math.isfinite(figures["loss"]):
         raise not_finite(figures["loss"], f"in the validation of epoch {run.epoch + 1}")
     return figures

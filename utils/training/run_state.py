@@ -23,6 +23,7 @@ from utils.settings.arguments import AUTO
 from utils.settings.config import FREE_SETTINGS, with_defaults
 from utils.settings.provenance import list_hashes, provenance
 from utils.settings.refusals import has_run
+from utils.training.arithmetic import arithmetic
 from utils.training.compilation import compiled_for_training
 
 
@@ -86,7 +87,8 @@ class Run:
         self.settings = settings
         self.folder = folder
         self.device = device
-        self.provenance = provenance(settings, device)
+        self.provenance = {**provenance(settings, device), **arithmetic(settings, self.precision)}
+        self.resumed_from: dict[str, Any] = {}  # the provenance of the run before
         self.recorded = recorded or {}
         self.epoch = 0
         self.step = 0
@@ -131,6 +133,7 @@ class Run:
         refuse_another_run(previous, self.settings, self.last)
         fill(self.model, previous["model"], self.last)
         explain(lambda: self._restore(previous), self.last)
+        self.resumed_from = previous["provenance"]
         return True
 
     def _result(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from utils.evaluation.mask_figures import MASK_FIGURES
 from utils.evaluation.paired_tests import compare_figures
 from utils.evaluation.pixel_metrics import COUNT_FIGURES, Figure
 from utils.evaluation.read_results import read_evaluation, title
+from utils.evaluation.result_files import written_together
 from utils.evaluation.results import table, write_results
 
 
@@ -126,9 +127,12 @@ def test_a_figure_of_ones_own_is_in_the_summary_the_terminal_and_the_table(monke
     assert (means["missed"], means["missed_undefined"]) == (0, 1)
     assert (means["area_ratio"], means["area_ratio_undefined"]) == (2.5, 1)
     shown = text(results)
-    assert "  missed   0.00 %, over 2 images; 1 left out, with no target (1) or nothing predicted (0)" in shown
-    assert "  ratio   2.50 x, over 2 images; 1 left out" in shown
-    write_results(results, results.summary(), tmp_path)
+    assert "  missed   0.00 %  [0.00, 0.00], over 2 images; 1 left out, with no target (1)" in shown
+        "  missed   0.00 %  [0.00, 0.00], over 2 images; 1 left out, with no target (1) or nothing predicted" in shown
+    )
+    assert "  ratio   2.50 x  [1.00, 4.00], over 2 images; 1 left out" in shown
+    with written_together(tmp_path, results.summary()) as beside:
+        write_results(results, beside)
     evaluation = read_evaluation(tmp_path)
     assert {1, 4} < set(evaluation.columns["area_ratio"])
     assert (title("missed"), title("area_ratio")) == ("missed (%)", "ratio")

@@ -7,6 +7,7 @@ import evaluation
 import train_recon
 import train_seg
 from utils.common.errors import UserError
+from utils.networks.checkpoints import save_checkpoint
 from utils.settings import config
 
 
@@ -22,14 +23,36 @@ def configuration(tmp_path, monkeypatch):
 
 
 def test_the_papers_protocol_needs_no_other_flag():
-    for name, base_dir, epochs in (("BUS", "DataSet/bus", 300), ("KBT2019", "DataSet/KBT2019", 500)):
+    for name, base_dir, epochs, batch_size in (
+        ("BUS", "DataSet/bus", 300, 16),
+        ("KBT2019", "DataSet/KBT2019", 500, 8),
+    ):
         recon = train_recon.parser().settings(["--Dataset", name])
         seg = train_seg.parser().settings(["--Dataset", name])
         assert (recon.epochs, seg.epochs) == (100, epochs)
         for settings in (recon, seg):
             assert settings.base_dir == base_dir
-            assert (settings.img_size, settings.batch_size, settings.base_lr) == (256, 8, 0.01)
+            assert (settings.img_size, settings.batch_size, settings.base_lr) == (256, batch_size, 0.01)
             assert (settings.variant, settings.encoder_bn) == ("srs", "frozen")
+
+
+def test_a_run_keeps_what_its_configuration_said_when_it_began(tmp_path, configuration, capsys):
+    """configs/BUS.yaml had batches of 8 once. What is changed on the command line is another run, and refused later."""
+    configuration("base_dir: x\nbatch_size: 16\nworkers: 1\ntrain_seg: {epochs: 9}\n")
+    argv = ["--Dataset", "mine", "--output_dir", str(tmp_path / "run"), "--resume"]
+    begun = vars(train_seg.parser().settings(argv)) | {
+        "batch_size": 8,
+        "epochs": 7,
+        "workers": 4,
+        "encoder_bn": "batch",
+    }
+    save_checkpoint(tmp_path / "run" / "seg" / "last.pth", {"phase": "seg", "settings": begun, "model": {}})
+    settings = train_seg.settings(argv)
+    assert (settings.batch_size, settings.epochs, settings.workers, settings.encoder_bn) == (8, 7, 1, "frozen")
+    said = capsys.readouterr().out
+    assert "begun with --batch_size 8 and keeps it; a new run would take 16" in said and "workers" not in said
+    assert train_seg.settings([*argv, "--batch_size", "4"]).batch_size == 4
+    assert train_seg.settings(argv[:-1]).batch_size == 16
 
 
 @pytest.mark.parametrize("name", config.known_datasets())

@@ -1,0 +1,97 @@
+"""The field's published divisions, known by the fingerprints of their lists (`splits/divisions.json`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from datasets.files import case_name
+
+FILE = Path(__file__).resolve().parents[1] / "splits" / "divisions.json"
+
+
+@dataclass(frozen=True)
+class KnownList:
+    """One list of a published division.
+
+    Attributes:
+        dataset, division, part: such as "BUS", "released by the authors", "train".
+        cases: how many it has.
+        source: repository, commit and file: "fidshu/SRSNet 3ec478a, SRS/dataset/bus/train.txt".
+        note: what a user of the division must know; empty for most.
+    """
+
+    dataset: str
+    division: str
+    part: str
+    cases: int
+    source: str
+    note: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}, {self.division}, {self.part}"
+
+    @property
+    def url(self) -> str:
+        """Where a user gets the list."""
+        repository, commit, path = self.source.split(" (")[0].replace(",", "").split(" ", 2)
+        return f"https://github.com/{repository}/blob/{commit}/{path}"
+
+
+def fingerprint(entries: Iterable[str]) -> str:
+    """The SHA-256 of a list's cases, whatever their order, their extensions and the file's line ends."""
+    names = {case_name(entry.strip()) for entry in entries}
+    return hashlib.sha256("\n".join(sorted(names)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def known_list(entries: Iterable[str]) -> KnownList | None:
+    """The published list with these cases, if there is one."""
+    return _known().get(fingerprint(entries))
+
+
+def facts(entries: Iterable[str]) -> dict[str, Any]:
+    """What is recorded of a list: {"cases": 195, "sha256": its fingerprint, "known": its published name or None}."""
+    entries = list(entries)
+    found = known_list(entries)
+    count = len({case_name(entry.strip()) for entry in entries})
+    return {"cases": count, "sha256": fingerprint(entries), "known": found.name if found else None}
+
+
+def remarks(lists: Mapping[str, Iterable[str]], dataset: str | None = None) -> list[str]:
+    """What is to be said of lists, {"training": its cases}: which are published; a line each.
+
+    For a data set that has published divisions, one more line if a list is of none of them.
+    """
+    said, notes, others = [], [], []
+    for purpose, entries in lists.items():
+        if found := known_list(entries):
+            said.append(f"{purpose} list: {found.name} ({found.cases} cases; {found.url})")
+            notes += [found.note] if found.note else []
+        else:
+            others.append(purpose)
+    published = dict.fromkeys(known.division for known in _known().values() if known.dataset == dataset)
+    if others and published:
+        which = f"{' and '.join(others)} list{'s' * (len(others) > 1)}"
+        said.append(
+            f"{which}: not of a published division of {dataset} ({', '.join(published)}; docs/data.md says where "
+            "to get them)"
+        )
+    return said + list(dict.fromkeys(notes))
+
+
+@lru_cache
+def _known() -> dict[str, KnownList]:
+    content = json.loads(FILE.read_text(encoding="utf-8"))
+    return {
+        entry["sha256"]: KnownList(
+            *(entry[name] for name in ("dataset", "division", "part", "cases", "source")),
+            content["notes"].get(entry["dataset"], ""),
+        )
+        for entry in content["divisions"]
+    }

@@ -1,0 +1,107 @@
+"""How far a mean would move with other images of the same kind: 95 % intervals by a percentile bootstrap.
+
+The images are drawn again, with replacement, as many as there are; the figure is computed of each draw; the interval
+reaches from the 2.5th to the 97.5th percentile (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
+13). It says nothing of training: the network stays the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.evaluation.benchmark_pooling import of_batches
+from utils.evaluation.mask_figures import every_figure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEVEL = 0.95
+RESAMPLES = 9999
+SEED = 0
+METHOD = "percentile bootstrap over the images; leaves out the noise of training"
+_AT_ONCE = 4_000_000  # drawn images that are held in memory
+
+Interval = list[float] | None  # [low, high]; None where the figure is undefined, or of a single image
+Terms = tuple[np.ndarray, np.ndarray]  # of each image: what is summed above and below the fraction bar
+
+
+def intervals(
+    figures: Mapping[str, Tensor],
+    counts: dict[str, Tensor],
+    targets: Mapping[str, Tensor],
+    of_masks: Mapping[str, Tensor],
+) -> dict[str, Any]:
+    """The intervals of a summary's means, laid out as the summary is.
+
+    Args:
+        figures, counts, targets, of_masks: see `utils.evaluation.results.Results`.
+    """
+    means = {name: _mean(values.numpy()) for name, values in {**figures, **of_masks}.items()}
+    known = every_figure()
+    tp, fp, fn, tn = (counts[name].numpy().astype(float) for name in ("TP", "FP", "FN", "TN"))
+    union = tp + fp + fn
+    own = np.divide(tp, union, out=np.ones_like(tp), where=union > 0)
+    alarms = 1e6 * targets["false_alarm_pixels"].numpy()
+    terms = {
+        **{("mean_over_images", name): of for name, of in means.items() if name in figures or not known[name].field},
+        **{("medical", known[name].title): of for name, of in means.items() if known[name].field == "medical"},
+        ("pooled_iou",): (tp, union),
+        ("infrared", "mIoU"): (tp, union),
+        ("infrared", "nIoU"): _mean(own),
+        ("infrared", "Pd"): (targets["found"].numpy().astype(float), targets["targets"].numpy().astype(float)),
+        ("infrared", "Fa_1e-6"): (alarms, union + tn),
+    }
+    found = bootstrap(terms)
+    # The batches, not the images, are what this mean is of, and they hold neighbours of the list.
+    batches, sizes = of_batches(counts)
+    weights = sizes.numpy().astype(float)
+    found |= bootstrap({("benchmark", name): (values.numpy() * weights, weights) for name, values in batches.items()})
+    nested: dict[str, Any] = {"level": LEVEL, "method": METHOD, "resamples": RESAMPLES, "seed": SEED}
+    for (group, *name), interval in found.items():
+        if name:
+            nested.setdefault(group, {})[name[0]] = interval
+        else:
+            nested[group] = interval
+    return nested
+
+
+def bootstrap(terms: Mapping[Any, Terms], resamples: int = RESAMPLES, seed: int = SEED) -> dict[Any, Interval]:
+    """The interval of each sum above / sum below; all figures are of the same draws."""
+    count = len(next(iter(terms.values()))[0])
+    if count < 2:
+        return dict.fromkeys(terms)
+    values = np.stack([column for pair in terms.values() for column in pair], axis=1)
+    rng = np.random.default_rng(seed)
+    rows = max(1, _AT_ONCE // count)
+    sums = [_draw(rng, min(rows, resamples - first), count) @ values for first in range(0, resamples, rows)]
+    above, below = np.concatenate(sums).reshape(resamples, len(terms), 2).transpose(2, 1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(below > 0, above / below, np.nan)
+    ends = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
+    return {
+        name: np.percentile(defined, ends).tolist() if len(defined := of[~np.isnan(of)]) else None
+        for name, of in zip(terms, ratios, strict=True)
+    }
+
+
+def _draw(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:
+    """How often each of `count` images is in each of `rows` draws, (rows, count)."""
+    drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
+
+
+def _mean(values: np.ndarray) -> Terms:
+    """The terms of a mean over the images that have the figure."""
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0.0), defined.astype(float)
+
+
+def words(summary: Mapping[str, Any], *names: str, scale: float = 1.0) -> str:
+    """A figure's interval for the terminal, "  [low, high]"; nothing where there is none."""
+    found: Any = summary.get("intervals", {})
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return "" if found is None else f"  [{scale * found[0]:.2f}, {scale * found[1]:.2f}]"
