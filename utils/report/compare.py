@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> list[Paired]:
     """Compares, prints the table, writes the page if one is wanted."""
     folders = [find_evaluation(Path(run)) for run in args.compare]
     runs = align(list(map(read_evaluation, folders, labels(folders))))
-    differing, unknown = unlike([(run.name, run.summary.get("protocol")) for run in runs])
+    differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
     if differing and "unlike_protocols" not in args:
         raise UserError(
             "the protocols differ, so the figures are not comparable:\n"
