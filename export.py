@@ -79,6 +79,7 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     from utils.networks.checkpoints import load_checkpoint
     from utils.networks.load_weights import learned_shift, load_authors, load_segmenter
     from utils.settings.provenance import git_commit
+    from utils.settings.recorded import recorded_settings
 
     known: dict[str, Any] = {}
     if names_weights(args):
@@ -88,7 +89,7 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     else:
         weights = Path(args.weights)
         checkpoint = load_checkpoint(weights, "seg")
-        settings = checkpoint["settings"]
+        settings = recorded_settings(checkpoint["settings"], weights)
         known = {"Dataset": settings.get("Dataset"), "epoch": checkpoint.get("epoch")}
         known["white_level"] = settings["white_level"]
         known["mask_shift"] = json.dumps(learned_shift(checkpoint, weights))

@@ -27,6 +27,7 @@ from utils.networks.inference_engines import load_engine
 from utils.networks.load_weights import load_trained
 from utils.prediction.tiles import Strip, cut, strips
 from utils.settings.config import trained_resize
+from utils.settings.recorded import recorded_settings
 from utils.settings.refusals import SMALLEST, check_threshold, check_tiles
 
 RESIZE = ("img_size", "keep")
@@ -112,6 +113,7 @@ class Predictor:
         self.batch_size = batch_size
         self.progress = progress
         model, trained_with = load_trained(Path(weights), recon_weights and Path(recon_weights), encoder_bn)
+        trained_with = recorded_settings(trained_with, Path(weights))
         self.model = model
         self.resize = "keep" if tile else resize or trained_resize(trained_with)
         self.img_size = img_size or trained_with.get("img_size", 256)

@@ -18,6 +18,7 @@ PRECISIONS = ("auto", "off", "bf16", "fp16")
 DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
 FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
 AUTO = "auto"  # of --white_level
+LARGEST_SIDE = 16384  # pixels: such an image in float32 has 3 GB
 
 
 class Repeated(argparse.Action):
@@ -220,7 +221,10 @@ def natural(text: str) -> int:
 
 def image_side(text: str) -> int:
     """An argument type: the side of an image that the networks take, pixels."""
-    return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+    value = _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+    if value > LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{value} is over {LARGEST_SIDE}")
+    return value
 
 
 def integer(text: str) -> int:

@@ -92,7 +92,7 @@ def fit(
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
     recorded = getattr(phase, "recorded", {})
     run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device, recorded)
-    if run.resume():
+    if run.resume(len(train)):
         say(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
     elif settings.init_from:
         path = Path(settings.init_from)

@@ -23,6 +23,7 @@ from utils.settings.arguments import AUTO
 from utils.settings.config import FREE_SETTINGS
 from utils.settings.provenance import list_hashes, provenance
 from utils.settings.refusals import has_run
+from utils.training.check_progress import check_progress
 from utils.training.compilation import compiled_for_training
 
 
@@ -119,8 +120,8 @@ class Run:
         if is_writer():
             save_checkpoint(self.last, {**self._result(), **self._progress(means)})
 
-    def resume(self) -> bool:
-        """Goes on from last.pth if the settings ask for it; returns whether it did.
+    def resume(self, steps: int) -> bool:
+        """Resumes from last.pth if the settings ask for it; returns whether it did. An epoch has so many steps.
 
         Raises:
             UserError: see `utils.settings.refusals.has_run`; if the run had other settings, or if the file is damaged.
@@ -129,8 +130,9 @@ class Run:
             return False
         previous = load_checkpoint(self.last, self.name)
         refuse_another_run(previous, self.settings, self.last)
+        states = check_progress(previous, self.optimizer, self.schedule, self.settings.epochs, steps, self.last)
         fill(self.model, previous["model"], self.last)
-        explain(lambda: self._restore(previous), self.last)
+        explain(lambda: self._restore({**previous, **states}), self.last)
         return True
 
     def _result(self) -> dict[str, Any]:
@@ -162,7 +164,7 @@ class Run:
         if is_writer():  # it carries on what all had added up, the others begin at nothing
             self.means.load_state_dict(previous["means"], self.device)
         _set_random_states(previous["random"])
-        self.epoch, self.step, self.best = int(previous["epoch"]), int(previous["step"]), previous["best"]
+        self.epoch, self.step, self.best = previous["epoch"], previous["step"], previous["best"]
 
 
 def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, path: Path) -> None:
