@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from datasets.load import data_folder
 from utils.common.errors import UserError
+from utils.common.locks import hold
 from utils.common.processes import is_writer, say
 from utils.common.script import run_script
 from utils.settings import arguments, config
@@ -38,7 +39,7 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
 MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level", "amp")
 
 # What a checkpoint decides, too, where the command line names no data.
-DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
+DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
 
 
 def parser() -> config.ScriptParser:
@@ -89,17 +90,26 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not Path(path).is_file():
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
     from utils.networks.checkpoints import load_checkpoint
+    from utils.settings.recorded import recorded_settings
 
-    trained_with = load_checkpoint(Path(path), "seg")["settings"]
+    trained_with = recorded_settings(load_checkpoint(Path(path), "seg")["settings"], Path(path))
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
     recorded = {name: trained_with[name] for name in brought if name in trained_with}
+    if not names_data:  # a file never says where anything is written
+        recorded["output_dir"] = str(beside_weights(Path(path)))
     if config.trained_resize(trained_with) != "img_size":
         recorded["resize"] = config.trained_resize(trained_with)
     if recorded.get("Dataset") in config.known_datasets():
         # For what its configuration says of evaluations alone: the checkpoint has not recorded that.
         argv = ["--Dataset", recorded["Dataset"], *(sys.argv[1:] if argv is None else argv)]
     return script.settings(argv, {**recorded, "weights": str(path)})
+
+
+def beside_weights(weights: Path) -> Path:
+    """The folder of the experiment that these weights are in: OUTPUT_DIR of OUTPUT_DIR/seg/best.pth."""
+    folder = weights.parent if weights.parent.name else weights.absolute().parent
+    return folder.parent if folder.name == "seg" else folder
 
 
 def load_model(args: argparse.Namespace) -> tuple[SRS, Shift | None]:
@@ -148,6 +158,13 @@ def main(args: argparse.Namespace) -> dict | list:
 
         return compare.main(args)
     check_evaluation(args)
+    folder = results_folder(args)
+    with hold(folder):
+        return evaluate_into(folder, args)
+
+
+def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
+    """Evaluates, and writes the results into a folder that nobody else writes into."""
     import torch
 
     from utils.common.pictures import save_png
@@ -175,7 +192,6 @@ def main(args: argparse.Namespace) -> dict | list:
     if not is_writer():
         return summary
     print(table(summary, args.field))
-    folder = results_folder(args)
     write_results(results, summary, folder)
     save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
     print(

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.settings import arguments, config
@@ -72,6 +74,12 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "recon"
     check_training(args, folder)
+    with hold(folder):
+        train(args, folder)
+
+
+def train(args: argparse.Namespace, folder: Path) -> None:
+    """Trains, in a folder that nobody else writes into."""
     import models
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.common.errors import UserError
+from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
@@ -96,9 +97,11 @@ def find_encoder(args: argparse.Namespace) -> Path:
 def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
     """The encoder phase 1 has left, if it saw its images as this run will see them."""
     from utils.networks.load_weights import load_encoder
+    from utils.settings.recorded import recorded_settings
 
     path = find_encoder(args)
     encoder, trained_with = load_encoder(path)
+    trained_with = recorded_settings(trained_with, path)
     for name in ("normalization", "white_level"):
         before, now = trained_with.get(name, getattr(args, name)), getattr(args, name)
         if before != now:
@@ -115,6 +118,12 @@ def main(args: argparse.Namespace) -> None:
     check_training(args, folder)
     if not args.init_from:
         find_encoder(args)
+    with hold(folder):
+        train(args, folder)
+
+
+def train(args: argparse.Namespace, folder: Path) -> None:
+    """Trains, in a folder that nobody else writes into."""
     import models
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
