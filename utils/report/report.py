@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from utils.common.errors import UserError
 from utils.common.run_log import read_log
 from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
 from utils.report.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
@@ -88,7 +89,7 @@ def training_charts(weights: Path) -> list[Chart]:
     ):
         try:
             charts += [chart for name in CURVES if (chart := _training_chart(phase, name, read_log(path)))]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (UserError, OSError, ValueError, KeyError, TypeError):
             continue  # edited by hand, or something else of that name: the evaluation does not depend on it
     return charts
 
