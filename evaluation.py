@@ -23,6 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 from datasets.load import data_folder
 from utils.common.errors import UserError
 from utils.common.locks import hold
@@ -61,11 +64,16 @@ def parser() -> config.ScriptParser:
     arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
     parser.add_argument(
-        "--report", metavar="FOLDER", default=argparse.SUPPRESS, help="write a page to look at, FOLDER/report.html"
+        "--report",
+        type=arguments.path,
+        metavar="FOLDER",
+        default=argparse.SUPPRESS,
+        help="write a page to look at, FOLDER/report.html",
     )
     parser.add_argument(
         "--compare",
         nargs="+",
+        type=arguments.path,
         metavar="RUN",
         default=argparse.SUPPRESS,
         help="compare evaluations that are there, image by image, with the first; takes --report alone",
@@ -191,10 +199,10 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
     if not is_writer():
         return summary
-    print(table(summary, args.field))
+    say(table(summary, args.field))
     write_results(results, summary, folder)
     save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
-    print(
+    say(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
@@ -202,7 +210,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         cases = look_at_cases(network, loader, results, device, precision, args.normalization, shift)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep)
-        print(f"wrote {page}")
+        say(f"wrote {page}")
     return summary
 
 

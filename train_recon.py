@@ -12,10 +12,14 @@ TensorBoard events and validation.png (image above its reconstruction) into OUTP
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.script import run_script
@@ -61,6 +65,7 @@ def parser() -> config.ScriptParser:
     parser.add_argument(
         "--unlabeled_dir",
         action=arguments.Repeated,
+        type=arguments.path,
         metavar="FOLDER",
         help="more training images, without masks: all below this folder; may be given several times",
     )

@@ -11,10 +11,14 @@ target, prediction) into OUTPUT_DIR/seg.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.locks import hold
 from utils.common.processes import say
@@ -77,6 +81,7 @@ def parser() -> config.ScriptParser:
     arguments.add_shared_arguments(parser, epochs=300)
     parser.add_argument(
         "--recon_weights",
+        type=arguments.path,
         metavar="FILE",
         help="pretrained reconstruction network, ours or the authors' SRS_R; OUTPUT_DIR/recon/best.pth if not set",
     )

@@ -7,14 +7,17 @@ and never guessed: a wrong pair trains a wrong network without any error message
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TypeVar
 
 from datasets.files import IMAGE_SUFFIXES, case_name, walk
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 
 _Item = TypeVar("_Item")
 
@@ -68,6 +71,18 @@ class _Folder:
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         for key in sorted(self.by_key):
             self.by_stem[case_name(key)].append(key)
+
+    def alike(self, stem: str) -> list[str]:
+        """The stems of files that are the same text as `stem`, in whatever form macOS and Linux have written it."""
+        return [] if stem.isascii() else self._by_form.get(unicodedata.normalize("NFC", stem), [])
+
+    @cached_property
+    def _by_form(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for stem in self.by_stem:
+            if not stem.isascii():
+                found[unicodedata.normalize("NFC", stem)].append(stem)
+        return found
 
     def holds(self, key: str) -> bool:
         """Whether a file, with links resolved, is inside the data folder."""
@@ -184,11 +199,14 @@ class _Problem(Exception):
 def _find_image(images: _Folder, entry: str) -> str:
     """The key of the image that `entry` means; _Problem if there is none or more than one, or if it is outside."""
     found = _keys(images, entry)
+    # As lists from elsewhere have it: with \ for /, or from the data folder on.
+    relative = PurePosixPath(entry if found else entry.replace("\\", "/"))
     if not found:
-        relative = PurePosixPath(entry)
         if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
             raise _Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
         found = _keys(images, relative.as_posix())
+    if not found and relative.parts[:1] == (images.path.name,):
+        found = _keys(images, relative.relative_to(images.path.name).as_posix())
     if not found:
         if not images.holds_path(images.path / relative):
             raise _Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
@@ -205,7 +223,12 @@ def _find_image(images: _Folder, entry: str) -> str:
 
 
 def _keys(images: _Folder, key: str) -> list[str]:
-    return [key] if key in images.by_key else images.by_stem.get(case_name(key), [])
+    """The key itself, or those with its stem; else those that are the same text for Unicode (é as one sign or two)."""
+    if key in images.by_key:
+        return [key]
+    return images.by_stem.get(case_name(key)) or [
+        alike for stem in images.alike(case_name(key)) for alike in images.by_stem[stem]
+    ]
 
 
 class _MaskFinder:
@@ -245,11 +268,36 @@ class _MaskFinder:
 
     def of(self, names: set[str]) -> set[str]:
         """The keys of the masks of these cases."""
-        return {key for (name, _), keys in self._masks.items() if name in names for key in keys}
+        forms = {unicodedata.normalize("NFC", name) for name in names}
+        return {
+            key
+            for (name, _), keys in self._masks.items()
+            if name in names or unicodedata.normalize("NFC", name) in forms
+            for key in keys
+        }
+
+    def _alike(self, name: str) -> dict[str, list[str]]:
+        """The masks by suffix whose names are, for Unicode, those of case `name`."""
+        form = unicodedata.normalize("NFC", name)
+        return {
+            suffix: keys
+            for suffix in self._suffixes
+            if (keys := [key for alike in self._by_form.get((form, suffix), []) for key in self._masks[alike, suffix]])
+        }
+
+    @cached_property
+    def _by_form(self) -> dict[tuple[str, str], list[str]]:
+        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, suffix in self._masks:
+            if not name.isascii():
+                found[unicodedata.normalize("NFC", name), suffix].append(name)
+        return found
 
     def find(self, entry: str, name: str) -> tuple[Path, ...]:
         """The masks of case `name`, sorted; _Problem if there is none, a doubt, or one is outside the folder."""
         by_suffix = {s: self._masks[name, s] for s in self._suffixes if (name, s) in self._masks}
+        if not by_suffix and not name.isascii():
+            by_suffix = self._alike(name)
         if not by_suffix:
             stem = PurePosixPath(name).name
             names = {s: _pattern(s).replace(STEM, stem) for s in self._suffixes}
@@ -263,10 +311,12 @@ class _MaskFinder:
                 f"{self._folder.folder_of(found[0])}); pass --mask_suffix to say which "
                 f"({', '.join(repr(s) for s in by_suffix)})."
             )
-        if len(found) > 1 and len(set(map(case_name, found))) < len(found):
+        # Of one text in two forms, too: they are not two parts of a target.
+        stems = {unicodedata.normalize("NFC", case_name(key)) for key in found}
+        if len(found) > 1 and len(stems) < len(found):
             raise _Problem(
-                f'"{entry}": ambiguous, masks that differ only in their extension ({_names(found)} in '
-                f"{self._folder.folder_of(found[0])}); keep one of them."
+                f'"{entry}": ambiguous, masks that differ only in their extension or in the form of an accent '
+                f"({_names(found)} in {self._folder.folder_of(found[0])}); keep one of them."
             )
         for key in found:
             if self._inside and not self._folder.holds(key):
@@ -293,11 +343,11 @@ def _in_numbers(key: str) -> list[str | int]:
 
 
 def _names(keys: Iterable[str]) -> str:
-    return ", ".join(PurePosixPath(key).name for key in keys)
+    return ", ".join(one_line(PurePosixPath(key).name) for key in keys)
 
 
 def _bar(items: Iterable[_Item], **words: str) -> Iterable[_Item]:
-    """A progress bar over the items: on a terminal, for what takes more than a second."""
-    from tqdm import tqdm  # here: scripts read lists before they import anything
+    """A progress bar over the items, for what takes more than a second."""
+    from utils.common.progress import Progress  # here: scripts read lists before they import anything
 
-    return tqdm(items, leave=False, delay=1, disable=None, **words)
+    return Progress(items, leave=False, delay=1, **words)

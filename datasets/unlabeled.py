@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from datasets.checks import THREADS, raise_problems
 from datasets.decode import digest, read_image
 from datasets.pairing import Case, image_files, is_mask_of
 from utils.common.errors import UserError
+from utils.common.progress import Progress
 
 
 def unlabeled_cases(
@@ -86,7 +85,7 @@ def _digests(cases: Sequence[Case], what: str) -> list[str]:
             return "", str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        looks = list(tqdm(pool.map(look, cases), total=len(cases), desc=what, unit="img", leave=False))
+        looks = list(Progress(pool.map(look, cases), total=len(cases), desc=what, unit="img", leave=False))
     raise_problems([problem for _, problem in looks if problem])
     return [value for value, _ in looks]
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from datasets.checks import THREADS, decode_case, raise_problems
 from datasets.lists import read_list, write_list
@@ -23,6 +22,7 @@ from datasets.pairing import Case, find_cases, pair_folders
 from datasets.resizing import resize_mask
 from utils.common.errors import UserError
 from utils.common.files import making_folder
+from utils.common.progress import Progress
 
 
 @dataclass
@@ -68,7 +68,9 @@ def convert(
         def write(case: Case) -> tuple[list[str], str | None]:
             return _write_case(case, whole, mask_threshold, fit_masks)
 
-        for wrong, note in tqdm(pool.map(write, cases), total=len(cases), desc="converting", unit="img", leave=False):
+        for wrong, note in Progress(
+            pool.map(write, cases), total=len(cases), desc="converting", unit="img", leave=False
+        ):
             problems += wrong
             resized += [note] if note else []
         raise_problems(problems)

@@ -17,7 +17,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from datasets.checks import ORIENTATIONS, THREADS, UPRIGHT, Look, decode_case
 from datasets.decode import digest, to_rgb
@@ -27,6 +26,7 @@ from datasets.load import data_folder, list_path
 from datasets.pairing import Case, find_cases, image_files
 from datasets.resizing import too_small_targets
 from utils.common.errors import UserError
+from utils.common.progress import Progress
 from utils.common.tables import aligned
 
 NEAR = 4  # bits of 64 by which two perceptual hashes may differ to be called near duplicates
@@ -139,7 +139,7 @@ def _look(
 
     facts = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        looks = tqdm(pool.map(look, cases), total=len(cases), desc=name, unit="case", leave=False)
+        looks = Progress(pool.map(look, cases), total=len(cases), desc=name, unit="case", leave=False)
         for case, (problems, of_case) in zip(cases, looks, strict=True):
             result.errors += [f"{name}: {problem}" for problem in problems]
             if of_case is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.common.processes import say
 from utils.evaluation.paired_tests import Paired, Run, align, compare_figures, remarks
 from utils.evaluation.read_results import flat, is_percent, read_evaluation, shown, title
 from utils.report.charts import Axis, Chart, histogram, scatter
@@ -24,9 +25,9 @@ def main(args: argparse.Namespace) -> list[Paired]:
     folders = [find_evaluation(Path(run)) for run in args.compare]
     runs = align(list(zip(labels(folders), map(read_evaluation, folders), strict=True)))
     found = compare_figures(runs)
-    print(as_text(runs, found))
+    say(as_text(runs, found))
     if "report" in args:
-        print(f"wrote {write_comparison(Path(args.report), runs, found)}")
+        say(f"wrote {write_comparison(Path(args.report), runs, found)}")
     return found
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.resizing import Shift
 from models import SRS
 from utils.common.pictures import errors, signed, tile
 from utils.common.precision import Precision
+from utils.common.progress import Progress
 from utils.common.runtime import to_device
 from utils.evaluation.evaluate import predict_case
 from utils.evaluation.results import Results
@@ -74,7 +74,7 @@ def look_at_cases(
     chosen = [(group, ranked[rank]) for group, rank in choose(len(ranked))]
     tiles: list[list[Tile]] = []
     views: list[Inside] = []
-    for _, i in tqdm(chosen, desc="drawing cases", unit="img", leave=False):
+    for _, i in Progress(chosen, desc="drawing cases", unit="img", leave=False):
         with precision.autocast():
             tiles.append(_case_tiles(*predict_case(model, loader, i, device, normalization, shift), results.names[i]))
         if isinstance(model, SRS):

@@ -18,6 +18,7 @@ from typing import Any
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
 from utils.common.locks import hold
+from utils.common.processes import say
 from utils.common.signals import SIGNALS, Stopped
 from utils.reproduction.run_scripts import CommandRunner
 from utils.settings.config import FREE_SETTINGS
@@ -161,10 +162,10 @@ def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], fol
     with hold(folder, ONLY) as held:
         for step in plan:
             state, where = step.progress(), f"division {division}, {step.title}"
-            print(f"{where}: {state.text}", flush=True)
+            say(f"{where}: {state.text}")
             if state.done:
                 continue
-            print(shown(step, processes), flush=True)
+            say(shown(step, processes))
             code = runner.run(_command(step, processes), held)
             number = runner.number or code - 128
             if number in SIGNALS or runner.number:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
@@ -40,9 +42,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the data is, and how it becomes tensors."""
     group = parser.add_argument_group("data")
-    group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
-    group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
-    group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
+    group.add_argument("--base_dir", type=path, metavar="FOLDER", help="holds images/, masks/ and the list files")
+    group.add_argument(
+        "--train_file_dir", type=path, metavar="LIST", default="train.txt", help="list, in base_dir or a path"
+    )
+    group.add_argument(
+        "--val_file_dir", type=path, metavar="LIST", default="val.txt", help="list, in base_dir or a path"
+    )
     group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
     group.add_argument(
         "--normalization",
@@ -143,7 +149,9 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         metavar="GB",
         help="keep decoded images in memory, up to that much in each process (torchrun's, not the loader's); 0: none",
     )
-    group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
+    group.add_argument(
+        "--init_from", type=path, metavar="FILE", help="start a new run from the weights of this checkpoint"
+    )
     group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
 
@@ -166,15 +174,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         False,
         "bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
     )
-    group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
+    group.add_argument("--output_dir", type=path, metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser, help: str) -> None:
     """A trained SRS: our checkpoint, of which `help` says more, or the authors' two files."""
     group = parser.add_argument_group("weights")
-    group.add_argument("--weights", metavar="FILE", help=help)
-    group.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
-    group.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    group.add_argument("--weights", type=path, metavar="FILE", help=help)
+    group.add_argument("--recon_weights", type=path, metavar="FILE", help="the authors' SRS_R, with --seg_weights")
+    group.add_argument("--seg_weights", type=path, metavar="FILE", help="the authors' SRS_S, with --recon_weights")
 
 
 def add_engine_argument(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +210,16 @@ def names_authors_files(given: Collection[str]) -> bool:
     if named and ("weights" in given or len(named) < 2):
         raise UserError("the authors' weights are two files: pass --recon_weights and --seg_weights, not --weights")
     return bool(named)
+
+
+def path(text: str) -> str:
+    """An argument type: a file or folder; ~ is the user's home, as a shell has it (not in --flag=~, nor in YAML)."""
+    return os.path.expanduser(text)  # noqa: PTH111 - a name as it was given: Path would take a final / away
+
+
+def folder(text: str) -> Path:
+    """An argument type: the same as a Path."""
+    return Path(path(text))
 
 
 def positive(text: str) -> int:

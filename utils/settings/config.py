@@ -22,7 +22,7 @@ import yaml
 
 from utils.common.errors import UserError
 from utils.common.processes import say
-from utils.settings.arguments import HelpFormatter, Repeated, add_shared_arguments
+from utils.settings.arguments import HelpFormatter, Repeated, add_shared_arguments, path
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -61,7 +61,9 @@ class ScriptParser(argparse.ArgumentParser):
         )
         self.script = script
         self.add_argument("--Dataset", metavar="NAME", help="takes its settings from configs/NAME.yaml")
-        self.add_argument("--config", metavar="FILE", help="a YAML file of your own, in place of configs/NAME.yaml")
+        self.add_argument(
+            "--config", type=path, metavar="FILE", help="a YAML file of your own, in place of configs/NAME.yaml"
+        )
 
     def error(self, message: str) -> None:
         raise UserError(f"{message} (python {self.prog} --help lists the flags)")

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.folder import end_workers
 from utils.common.devices import repeating_sizes
@@ -26,6 +25,7 @@ from utils.common.distributed import add_gradients, highest, same_weights, wait_
 from utils.common.pictures import save_png
 from utils.common.precision import Precision
 from utils.common.processes import is_writer, say, world_size
+from utils.common.progress import Progress
 from utils.common.run_log import RunLog
 from utils.common.runtime import Batch, in_force, layout, to_device
 from utils.common.signals import Stopped, StopRequest
@@ -165,9 +165,9 @@ def _one_epoch(
     histograms = distributions(phase.distributions, val, device) if hasattr(phase, "distributions") else {}
     log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
-    tqdm.write(_line(phase, entry, epochs, best))
+    Progress.write(_line(phase, entry, epochs, best))
     if _has_collapsed(log.entries):
-        tqdm.write(COLLAPSE_ADVICE)
+        Progress.write(COLLAPSE_ADVICE)
 
 
 def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.device, stop: StopRequest) -> None:
@@ -185,7 +185,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
         return
     losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
-    bar = tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
+    bar = Progress(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
     with _training(phase, run.settings, device), bar, repeating_sizes():
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
@@ -239,7 +239,7 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     """
     phase.model.eval()
     means = Means()
-    bar = tqdm(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
+    bar = Progress(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
     # A process whose share is a batch shorter goes round once more, so that all agree on a stop as often.
     rounds = highest(len(loader))
     with _predicting(phase, run.precision):
