@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.evaluation.csv_names import unescaped
 from utils.evaluation.pixel_metrics import PAPER_FIGURES
 
 TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU"}
@@ -43,12 +44,12 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     table, summary = (folder / name for name in FILES)
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file, strict=True)
         content = json.loads(summary.read_text(encoding="utf-8"))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{folder} holds no evaluation that can be read ({error}): run evaluation.py again") from error
-    names = [row[0] for row in rows if row]
+    names = [unescaped(row[0]) for row in rows if row]
     if header[:1] != ["name"] or "iou" not in header or any(len(row) != len(header) for row in rows) or not rows:
         raise UserError(f"{table} is not a table of evaluation.py (a row an image, with its name first, and iou)")
     if len(set(header)) < len(header) or len(set(names)) < len(names):

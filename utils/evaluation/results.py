@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from utils.common.files import replacing
+from utils.evaluation.csv_names import escaped
 from utils.evaluation.pixel_metrics import pooled_iou
 from utils.evaluation.threshold_sweep import Sweep, sweep
 
@@ -186,7 +187,7 @@ def write_results(results: Results, summary: dict[str, Any], folder: Path) -> No
         "target_pixels": results.counts["TP"] + results.counts["FN"],
         **results.targets,
     }
-    rows = ([results.names[i], *(values[i].item() for values in columns.values())] for i in results.ranked())
+    rows = ([escaped(results.names[i]), *(values[i].item() for values in columns.values())] for i in results.ranked())
     _write_csv(folder / "per_image.csv", ["name", *columns], rows)
     names = ("thresholds", "precision", "recall", "fpr", "tpr", "iou", "f1")
     curves = [getattr(results.sweep, name).tolist() for name in names]
@@ -196,7 +197,7 @@ def write_results(results: Results, summary: dict[str, Any], folder: Path) -> No
 
 
 def _write_csv(path: Path, header: list[str], rows: Any) -> None:
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:

@@ -8,14 +8,15 @@ import math
 import pytest
 import torch
 from torch import nn
-from toy import Toy, make_data, run
+from toy import Toy, make_data, run, settings
 
 from utils.common.errors import UserError
 from utils.networks.check_state import is_finite
 from utils.networks.checkpoints import save_checkpoint
+from utils.settings.provenance import list_hashes, weight_hashes
 from utils.training.check_progress import check_progress
 from utils.training.optimizer import sgd_with_poly_decay
-from utils.training.run_state import Means, _random_states
+from utils.training.run_state import Means, _random_states, refuse_another_run
 
 EPOCHS, STEPS = 3, 4
 
@@ -195,3 +196,29 @@ def test_a_run_is_not_changed_by_a_state_that_is_refused(tmp_path):
         run(phase, base, tmp_path / "run", epochs=1, resume="yes")
     assert torch.equal(phase.model.weight, before)
     assert is_finite(last["best"]["loss"])
+
+
+def test_the_same_weights_at_another_path_are_the_same_experiment(tmp_path):
+    path, other, changed = (tmp_path / name for name in ("a.pth", "b.pth", "c.pth"))
+    path.write_bytes(b"weights")
+    other.write_bytes(b"weights")
+    changed.write_bytes(b"other weights")
+    base = make_data(tmp_path / "data")
+
+    def now(file):
+        return settings(base_dir=str(base), recon_weights=str(file))
+
+    previous = {
+        "settings": vars(now(path)),
+        "provenance": {"lists": list_hashes(now(path)), "weights": weight_hashes(now(path))},
+    }
+    for file in (path, other):
+        refuse_another_run(previous, now(file), tmp_path / "last.pth")
+    path.unlink()
+    refuse_another_run(previous, now(other), tmp_path / "last.pth")
+    for file in (changed, tmp_path / "missing.pth"):
+        with pytest.raises(UserError, match="recon_weights was"):
+            refuse_another_run(previous, now(file), tmp_path / "last.pth")
+    del previous["provenance"]["weights"]  # as runs of before it was recorded
+    with pytest.raises(UserError, match="recon_weights was"):
+        refuse_another_run(previous, now(other), tmp_path / "last.pth")
