@@ -35,9 +35,9 @@ from utils.common.script import run_script
 from utils.reproduction import division_table
 from utils.reproduction.division_table import Result
 from utils.reproduction.protocol import (
-    Evaluation,
+    EvaluationStep,
     Step,
-    Training,
+    TrainingStep,
     check_lists,
     find_test_lists,
     numbered,
@@ -101,11 +101,11 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
     folder = Path(args.output_dir) / f"division{division}"
     lists = {"train_file_dir": numbered(args.train_file, division), "val_file_dir": numbered(args.val_file, division)}
 
-    def training(title: str, script: ModuleType, epochs: int | None, encoder_from: Path | None = None) -> Training:
+    def training(title: str, script: ModuleType, epochs: int | None, encoder_from: Path | None = None) -> TrainingStep:
         argv = _flags({**_known_to(script, args), **lists, "epochs": epochs, "output_dir": folder})
         resolved = script.parser().settings(argv)
         phase = script.__name__.removeprefix("train_")
-        return Training(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
+        return TrainingStep(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
 
     plan: list[Step] = [
         training("phase 1", train_recon, args.recon_epochs),
@@ -118,7 +118,7 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
             argv = _flags(given)
             resolved, results = functools.partial(evaluation.settings, argv), evaluation.results_folder
             title = f"{weights} epoch on {name}"
-            plan.append(Evaluation(title, "evaluation.py", argv, resolved, weights, on, checkpoint, results))
+            plan.append(EvaluationStep(title, "evaluation.py", argv, resolved, weights, on, checkpoint, results))
     return plan
 
 
@@ -163,9 +163,9 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
         Result.read(division, step.on, step.weights, step.epoch(), step.summary())
         for division in sorted(done)
         for step in plans[division]
-        if isinstance(step, Evaluation)
+        if isinstance(step, EvaluationStep)
     ]
-    phases = {step.phase: step.settings for step in plans[1] if isinstance(step, Training)}
+    phases = {step.phase: step.settings for step in plans[1] if isinstance(step, TrainingStep)}
     notes = [f"Divisions done: {', '.join(map(str, sorted(done)))}; each trained an encoder of its own."]
     if other := _other_settings(args, phases):
         notes.append(f"Not as in configs/{args.Dataset}.yaml: {', '.join(other)}.")

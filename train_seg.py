@@ -28,8 +28,7 @@ from utils.settings import arguments, config
 from utils.settings.refusals import check_training
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
-    import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     import models
     from utils.common.runtime import Batch
@@ -42,38 +41,28 @@ class Segmentation:
     watch, higher_is_better = "iou", True
     watch_from = 0
 
-    def __init__(
-        self, model: models.SRS, normalization: str = "imagenet", mask_shift: tuple[float, float] = (0.0, 0.0)
-    ) -> None:
+    def __init__(self, model: models.SRS, mask_shift: tuple[float, float] = (0.0, 0.0)) -> None:
         from utils.training.losses import BCEDiceLoss
 
         self.model = model
-        self.normalization = normalization
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
         self.recorded = {"mask_shift": mask_shift}
         self.criterion = BCEDiceLoss(reduction="none")
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the paper's figures of each image."""
-        logits = self.model(batch["image"]).float()
+        logits = model(batch["image"]).float()
         losses = self.criterion(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
         return losses.mean(), {"loss": losses, **figures(counts), "predicted": predicted_share(counts)}
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+    def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """input | target | predicted probability"""
-        from datasets.transforms import denormalize
+        return list(zip(batch["image"], batch["mask"], model(batch["image"]).sigmoid(), strict=True))
 
-        probabilities = self.model(batch["image"]).sigmoid()
-        columns = zip(batch["image"], batch["mask"], probabilities, strict=True)
-        return [
-            [denormalize(image, self.normalization), mask[0].cpu().numpy(), probability[0].float().cpu().numpy()]
-            for image, mask, probability in columns
-        ]
-
-    def distributions(self, batch: Batch) -> dict[str, Tensor]:
+    def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
         """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
-        return {"dpconv/g": self.model.dpconv.code(self.model.deep_features(batch["image"]))}
+        return {"dpconv/g": model.dpconv.code(model.deep_features(batch["image"]))}
 
 
 def parser() -> config.ScriptParser:
@@ -140,7 +129,7 @@ def train(args: argparse.Namespace, folder: Path) -> None:
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     encoder = None if args.init_from else pretrained_encoder(args)
     model = models.build_srs(args.variant, args.encoder_bn, encoder)
-    phase = Segmentation(model, args.normalization, train.dataset.mask_shift())
+    phase = Segmentation(model, train.dataset.mask_shift())
     fit(phase, train, val, args, folder, device)
 
 

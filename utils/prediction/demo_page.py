@@ -23,7 +23,7 @@ from datasets.inputs import claimed_size
 from datasets.pairing import IMAGE_SUFFIXES
 from datasets.prepare.sample import infrared_image, ultrasound_image
 from utils.common.errors import UserError
-from utils.common.pictures import as_rgb8, bars, kernel_slices, overlay, save_png
+from utils.common.pictures import as_rgb8, bars, draw_kernel, overlay, save_png
 from utils.prediction.predictor import Picture, Predictor
 
 MOST_PIXELS = 25_000_000  # of an image that the page takes
@@ -152,7 +152,8 @@ def _describe(seen: Seen, mask: np.ndarray) -> str:
 def _draw_kernel(predictor: Predictor, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
     model = predictor.model
     deep = model.deep_features(picture.tensor[None])
-    return bars(model.dpconv.code(deep)[0].numpy()), kernel_slices(model.dpconv.kernels(deep)[0].numpy())
+    code, kernel = model.dpconv.code(deep)[0].numpy(), model.dpconv.kernels(deep)[0].numpy()
+    return bars(code), draw_kernel(kernel, count=16, zoom=9)
 
 
 def _sampler(look: str, folder: Path) -> Callable[[], str]:

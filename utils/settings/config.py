@@ -145,10 +145,10 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     last = output_dir(settings) / phase / "last.pth"
     if not settings.resume or not last.is_file():
         return settings
-    from utils.networks.checkpoints import EARLIER, load_checkpoint  # here: it imports torch
+    from utils.networks.checkpoints import EARLIER, load_settings  # here: it imports torch
     from utils.settings.recorded import recorded_settings
 
-    begun_with = recorded_settings(load_checkpoint(last, phase)["settings"], last)
+    begun_with = recorded_settings(load_settings(last, phase), last)
     kept = script.settings(argv, {name: begun_with[name] for name in EARLIER})
     for name in EARLIER:
         new, old = getattr(settings, name), getattr(kept, name)

@@ -12,10 +12,8 @@ from torch import nn
 from datasets.folder import make_loader
 from utils.common.errors import UserError
 from utils.common.precision import Precision
-from utils.evaluation.evaluate import evaluate
+from utils.evaluation.evaluate import MaskLogits, evaluate
 from utils.evaluation.results import table
-
-CPU = torch.device("cpu")
 
 
 class Cases(torch.utils.data.Dataset):
@@ -34,7 +32,8 @@ class Cases(torch.utils.data.Dataset):
 
 
 def evaluated(*pairs, batch_size=2):
-    return evaluate(nn.Identity(), make_loader(Cases(pairs), batch_size, workers=0), CPU, Precision("off", CPU))
+    predict = MaskLogits(nn.Identity(), Precision("off", torch.device("cpu")))
+    return evaluate(predict, make_loader(Cases(pairs), batch_size, workers=0))
 
 
 def square(top, left, side=2, size=12):
