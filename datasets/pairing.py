@@ -5,7 +5,6 @@ Data sets name their masks in different ways: BUS uses the stem of the image, BU
 and never guessed: a wrong pair trains a wrong network without any error message.
 """
 
-import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -13,19 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeVar
 
-from datasets.files import IMAGE_SUFFIXES, case_name, walk
+from datasets.files import IMAGE_SUFFIXES, case_name
+from datasets.image_folder import ImageFolder, bar
 from utils.common.errors import UserError
 from utils.common.printable import one_line
-
-_Item = TypeVar("_Item")
-
-LAYOUT = """\
-base_dir/
-  images/case0001.png ...
-  masks/case0001.png ...   (same stem, or with _mask, _mask_1, _pixels0, _segmentation)
-  train.txt  val.txt       (one case per line)"""
 
 STEM = "{stem}"  # the stem of the image in a naming pattern of masks
 
@@ -49,62 +40,12 @@ class Case:
     masks: tuple[Path, ...]
 
 
-class _Folder:
-    """The image files below one folder, walked once: a list of thousands of entries then costs no further look-ups.
-
-    by_key: "sub/a.png" -> path. by_stem: "sub/a" -> keys of all files sub/a.* with a known extension, sorted. Paths are
-    texts: a Path costs more than all else that is done for a case.
-    """
-
-    def __init__(self, base_dir: Path, name: str) -> None:
-        self.path = base_dir / name
-        if not self.path.is_dir():
-            raise UserError(f"{self.path}: there is no such folder. The data must be laid out as\n{LAYOUT}")
-        # The user may have linked images/ itself to a data disk: what it holds counts as inside.
-        self._roots = (base_dir.resolve(), self.path.resolve())
-        self.by_key: dict[str, str] = {}
-        self._by_links: set[str] = set()
-        for key, path, by_link in _bar(walk(self.path), desc=f"looking through {self.path.name}", unit="file"):
-            self.by_key[key] = path
-            if by_link:
-                self._by_links.add(key)
-        self.by_stem: dict[str, list[str]] = defaultdict(list)
-        for key in sorted(self.by_key):
-            self.by_stem[case_name(key)].append(key)
-
-    def alike(self, stem: str) -> list[str]:
-        """The stems of files that are the same text as `stem`, in whatever form macOS and Linux have written it."""
-        return [] if stem.isascii() else self._by_form.get(unicodedata.normalize("NFC", stem), [])
-
-    @cached_property
-    def _by_form(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for stem in self.by_stem:
-            if not stem.isascii():
-                found[unicodedata.normalize("NFC", stem)].append(stem)
-        return found
-
-    def holds(self, key: str) -> bool:
-        """Whether a file, with links resolved, is inside the data folder."""
-        return key not in self._by_links or self.holds_path(self.by_key[key])
-
-    def holds_path(self, path: str | Path) -> bool:
-        resolved = Path(os.path.realpath(path))  # Path.resolve() raises if links form a circle
-        return any(resolved.is_relative_to(root) for root in self._roots)
-
-    def paths(self, keys: Iterable[str]) -> tuple[Path, ...]:
-        return tuple(Path(self.by_key[key]) for key in keys)
-
-    def folder_of(self, key: str) -> Path:
-        return Path(self.by_key[key]).parent
-
-
 def find_cases(
     base_dir: Path, names: list[str], mask_suffix: str | None = None, need_masks: bool = True, images: str = "images"
 ) -> tuple[list[Case], list[str]]:
     """Find the files of the listed cases.
 
-    base_dir: folder laid out as `LAYOUT`.
+    base_dir: folder laid out as `datasets.image_folder.LAYOUT`.
     names: entries of a list, with or without extension, with sub-folders if there are any. An entry that is exactly a
         file of `images/` means that file; otherwise any file with its stem and an extension of `IMAGE_SUFFIXES`.
     mask_suffix: what follows the stem of the image in the name of its mask; "" for nothing. Numbered ones are merged:
@@ -118,12 +59,12 @@ def find_cases(
 
     Raises UserError if `images/` or a needed `masks/` is missing.
     """
-    folder = _Folder(base_dir, images)
-    masks = _MaskFinder(_Folder(base_dir, "masks"), mask_suffix) if need_masks else None
+    folder = ImageFolder(base_dir, images)
+    masks = _MaskFinder(ImageFolder(base_dir, "masks"), mask_suffix) if need_masks else None
     cases: list[Case] = []
     problems: list[str] = []
     entry_of: dict[str, str] = {}
-    for entry in _bar(names, desc="finding", unit="case"):
+    for entry in bar(names, desc="finding", unit="case"):
         try:
             key = _find_image(folder, entry)
             name = case_name(key)
@@ -151,7 +92,7 @@ def pair_folders(
 
     Raises UserError if a folder is missing or holds no image files, or if no file has the name of a mask.
     """
-    folder, mask_folder = _Folder(base_dir, images), _Folder(base_dir, masks)
+    folder, mask_folder = ImageFolder(base_dir, images), ImageFolder(base_dir, masks)
     in_one = folder.path.samefile(mask_folder.path)
     if in_one and mask_suffix in ("", STEM):
         raise UserError(f"{folder.path} holds images and masks: the names of the masks must add something to {STEM}")
@@ -181,7 +122,7 @@ def pair_folders(
 
 def image_files(folder: Path) -> list[Path]:
     """Every image file below a folder, sorted."""
-    return sorted(map(Path, _Folder(folder, "").by_key.values()))
+    return sorted(map(Path, ImageFolder(folder, "").by_key.values()))
 
 
 def is_mask_of(stem: str) -> str | None:
@@ -196,7 +137,7 @@ class _Problem(Exception):
     """Why one entry has no case: one sentence for the user."""
 
 
-def _find_image(images: _Folder, entry: str) -> str:
+def _find_image(images: ImageFolder, entry: str) -> str:
     """The key of the image that `entry` means; _Problem if there is none or more than one, or if it is outside."""
     found = _keys(images, entry)
     # As lists from elsewhere have it: with \ for /, or from the data folder on.
@@ -222,7 +163,7 @@ def _find_image(images: _Folder, entry: str) -> str:
     return found[0]
 
 
-def _keys(images: _Folder, key: str) -> list[str]:
+def _keys(images: ImageFolder, key: str) -> list[str]:
     """The key itself, or those with its stem; else those that are the same text for Unicode (é as one sign or two)."""
     if key in images.by_key:
         return [key]
@@ -235,7 +176,7 @@ class _MaskFinder:
     """Finds the masks of a case by the naming rules, all files being sorted by rule beforehand."""
 
     def __init__(
-        self, folder: _Folder, mask_suffix: str | None, with_bare_stem: bool = True, inside: bool = True
+        self, folder: ImageFolder, mask_suffix: str | None, with_bare_stem: bool = True, inside: bool = True
     ) -> None:
         self._folder = folder
         self._inside = inside  # whether masks must be inside the data folder
@@ -344,10 +285,3 @@ def _in_numbers(key: str) -> list[str | int]:
 
 def _names(keys: Iterable[str]) -> str:
     return ", ".join(one_line(PurePosixPath(key).name) for key in keys)
-
-
-def _bar(items: Iterable[_Item], **words: str) -> Iterable[_Item]:
-    """A progress bar over the items, for what takes more than a second."""
-    from utils.common.progress import Progress  # here: scripts read lists before they import anything
-
-    return Progress(items, leave=False, delay=1, **words)

@@ -60,7 +60,7 @@ def test_a_reader_that_has_read_enough_ends_a_script_quietly():
         command = f"{sys.executable} {ROOT / name} --help | head -1; echo ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
         assert done.stderr == "" and done.stdout.splitlines()[-1] in ("0", "141")
-    lines = "from utils.common.processes import say; [say('x' * 1000) for _ in range(1000)]"
+    lines = "from utils.common.processes import say\nfor _ in range(1000): say('x' * 1000)"
     code = f"from utils.common.script import run_script; run_script(lambda _: exec({lines!r}), lambda: None)"
     command = f"{sys.executable} -c {shlex.quote(code)} | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", f"cd {ROOT}; {command}"], capture_output=True, text=True, timeout=60)

@@ -40,7 +40,7 @@ def split(
     """Divides all images of the folder, writes the lists and returns the table of what is in them.
 
     Args:
-        base_dir: the data folder, as `datasets.pairing.LAYOUT`.
+        base_dir: the data folder, as `datasets.image_folder.LAYOUT`.
         number, val_share, test_share, seed: see `datasets.prepare.division.divisions`.
         stratify_by: what it finds in a case's name (its first group, if it has one) names the case's stratum.
         share_bins: strata are this many bins of about equal size of the share of target pixels, instead.

@@ -73,7 +73,7 @@ def survey(
     """Looks at every case of the lists (names or paths, as `--train_file_dir` takes them) and at what is in no list.
 
     Args:
-        base_dir: the data folder, as `datasets.pairing.LAYOUT`.
+        base_dir: the data folder, as `datasets.image_folder.LAYOUT`.
         img_size: side the images will be resized to, to find targets too small for it.
         mask_suffix, mask_threshold, fit_masks, mask_interpolation, white_level: as in training.
 

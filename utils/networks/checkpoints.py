@@ -109,7 +109,7 @@ def checked(content: dict[str, Any], path: Path, phase: str) -> dict[str, Any]:
     if content["phase"] != phase:
         raise UserError(f"{path} is a checkpoint of {content['phase']}, expected one of {phase}")
     if problem := checkpoint_problem(content):
-        raise UserError(f"{path} is not a checkpoint of this project: {problem}")
+        raise UserError(f"{path} does not fit: {problem}")
     content["model"] = unwrapped(content["model"])
     content["settings"] = {**EARLIER, **content["settings"]}
     return content
