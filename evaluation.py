@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it 
 
 import _this_folder  # noqa: F401
 from datasets.load import data_folder
+from models import DPCONV
 from utils.common.errors import UserError
 from utils.common.locks import hold
 from utils.common.processes import is_writer, say
@@ -35,11 +36,13 @@ from utils.settings import arguments, config
 from utils.settings.refusals import check_comparison, check_evaluation
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    from torch import nn
+
     from datasets.resizing import Shift
-    from models import SRS
 
 # What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level", "amp")
+MODEL_SETTINGS = ("variant", "dynamic", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level")
+MODEL_SETTINGS += ("amp",)
 
 # What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
@@ -49,6 +52,7 @@ def parser() -> config.ScriptParser:
     parser = config.ScriptParser("evaluation", "Evaluate a trained SRS on a list of images.")
     arguments.add_data_arguments(parser)
     arguments.add_model_arguments(parser)
+    arguments.add_layer_argument(parser)
     arguments.add_run_arguments(parser)
     arguments.add_resize_argument(parser)
     parser.add_argument(
@@ -103,7 +107,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     trained_with = recorded_settings(load_settings(Path(path), "seg"), Path(path))
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
-    recorded = {name: trained_with[name] for name in brought if name in trained_with}
+    recorded = {"dynamic": DPCONV} | {name: trained_with[name] for name in brought if name in trained_with}
     if not names_data:  # a file never says where anything is written
         recorded["output_dir"] = str(beside_weights(Path(path)))
     if config.trained_resize(trained_with) != "img_size":
@@ -120,7 +124,7 @@ def beside_weights(weights: Path) -> Path:
     return folder.parent if folder.name == "seg" else folder
 
 
-def load_model(args: argparse.Namespace) -> tuple[SRS, Shift | None]:
+def load_model(args: argparse.Namespace) -> tuple[nn.Module, Shift | None]:
     """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
     from utils.networks.load_weights import load_trained
 

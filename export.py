@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it 
 
 import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
-from models import ENCODER_BN
+from models import DPCONV, ENCODER_BN
 from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.common.script import run_script
@@ -31,7 +31,7 @@ from utils.settings.arguments import add_weights_arguments, names_authors_files,
 from utils.settings.refusals import check_file
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
-    from models import SRS
+    from torch import nn
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +75,7 @@ def names_weights(args: argparse.Namespace) -> bool:
     return authors
 
 
-def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
+def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     """The network, the file it is from, and what a user of the exported file has to know."""
     import torch
 
@@ -106,6 +106,7 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     mean, std = constants(normalization)
     known |= {
         "variant": settings["variant"],
+        "dynamic": settings.get("dynamic", DPCONV),
         "img_size": settings["img_size"],
         "normalization": normalization,
         "mean": json.dumps(mean),

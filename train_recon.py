@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 
 import _this_folder  # noqa: F401
+import models
+from utils.common.errors import UserError
 from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.script import run_script
@@ -29,7 +31,6 @@ from utils.settings.refusals import check_training
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     from torch import Tensor, nn
 
-    import models
     from utils.common.runtime import Batch
 
 
@@ -72,6 +73,10 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "recon"
+    if args.variant not in models.VARIANTS:
+        raise UserError(
+            f"--variant {args.variant} has no phase 1: it holds no reconstruction encoder. Run train_seg.py"
+        )
     check_training(args, folder)
     with hold(folder):
         train(args, folder)
@@ -79,7 +84,6 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, folder: Path) -> None:
     """Trains, in a folder that nobody else writes into."""
-    import models
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit

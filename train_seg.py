@@ -3,6 +3,7 @@
     python train_seg.py --Dataset BUS                        # the paper's protocol; encoder of train_recon.py's run
     python train_seg.py --base_dir path/to/my_data --recon_weights checkpoints/BUS/recon/best.pth
     python train_seg.py --Dataset BUS --encoder_bn batch --normalization authors     # as the released code trains
+    python train_seg.py --Dataset BUS --dynamic static               # a control: one learned kernel for all images
 
 Writes best.pth and last.pth (each holds the whole SRS), log.jsonl, TensorBoard events and validation.png (image,
 target, prediction) into OUTPUT_DIR/seg.
@@ -19,42 +20,46 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 
 import _this_folder  # noqa: F401
+import models
 from utils.common.errors import UserError
 from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
 from utils.settings import arguments, config
-from utils.settings.refusals import check_training
+from utils.settings.refusals import check_training, naming_the_network, network_flags
+from utils.training import losses
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     from torch import Tensor, nn
 
-    import models
     from utils.common.runtime import Batch
 
 
 class Segmentation:
-    """Phase 2, for the engine: SRS, whose encoder is frozen, and 0.5 * BCE + Dice."""
+    """Phase 2, for the engine: SRS, whose encoder is frozen, or another network; and its loss."""
 
     name = "seg"
     watch, higher_is_better = "iou", True
     watch_from = 0
 
-    def __init__(self, model: models.SRS, mask_shift: tuple[float, float] = (0.0, 0.0)) -> None:
-        from utils.training.losses import BCEDiceLoss
-
+    def __init__(
+        self,
+        model: models.protocols.SegmentationNetwork,
+        mask_shift: tuple[float, float] = (0.0, 0.0),
+        loss: str = arguments.LOSS,
+    ) -> None:
         self.model = model
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
         self.recorded = {"mask_shift": mask_shift}
-        self.criterion = BCEDiceLoss(reduction="none")
+        self.loss = losses.load(loss)
 
     def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the paper's figures of each image."""
         logits = model(batch["image"]).float()
-        losses = self.criterion(logits, batch["mask"])
+        of_images = self.loss(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
-        return losses.mean(), {"loss": losses, **figures(counts), "predicted": predicted_share(counts)}
+        return of_images.mean(), {"loss": of_images, **figures(counts), "predicted": predicted_share(counts)}
 
     def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """input | target | predicted probability"""
@@ -62,12 +67,16 @@ class Segmentation:
 
     def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
         """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
-        return {"dpconv/g": model.dpconv.code(model.deep_features(batch["image"]))}
+        from models.protocols import kernel_writer
+
+        layer = kernel_writer(model)
+        return {"dpconv/g": layer.code(model.deep_features(batch["image"]))} if layer else {}
 
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_seg", "Phase 2 of SRS: train the segmenter and its DPConv.")
     arguments.add_shared_arguments(parser, epochs=300)
+    arguments.add_segmentation_arguments(parser, losses.names())
     parser.add_argument(
         "--recon_weights",
         type=arguments.path,
@@ -110,15 +119,18 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "seg"
     check_training(args, folder)
-    if not args.init_from:
+    needs_encoder = models.needs_encoder(args.variant, args.dynamic)
+    if args.recon_weights and not needs_encoder:
+        raise UserError(f"--recon_weights: {network_flags(args)} holds no reconstruction encoder; leave it out")
+    needs_encoder = needs_encoder and not args.init_from
+    if needs_encoder:
         find_encoder(args)
     with hold(folder):
-        train(args, folder)
+        train(args, folder, needs_encoder)
 
 
-def train(args: argparse.Namespace, folder: Path) -> None:
+def train(args: argparse.Namespace, folder: Path, needs_encoder: bool) -> None:
     """Trains, in a folder that nobody else writes into."""
-    import models
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit
@@ -127,9 +139,10 @@ def train(args: argparse.Namespace, folder: Path) -> None:
     device = set_up(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    encoder = None if args.init_from else pretrained_encoder(args)
-    model = models.build_srs(args.variant, args.encoder_bn, encoder)
-    phase = Segmentation(model, train.dataset.mask_shift())
+    encoder = pretrained_encoder(args) if needs_encoder else None
+    with naming_the_network(args):
+        model = models.build(args.variant, encoder_bn=args.encoder_bn, encoder=encoder, layer=args.dynamic)
+    phase = Segmentation(model, train.dataset.mask_shift(), args.loss)
     fit(phase, train, val, args, folder, device)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from datasets.image_folder import LAYOUT
 from datasets.lists import read_list
-from datasets.pairing import Case, find_cases
+from datasets.pairing import LAYOUT, Case, find_cases
 from utils.common.errors import UserError
 
 
@@ -22,7 +21,7 @@ def load_lists(
     """The cases of each list, every file of which has been decoded once.
 
     Args:
-        base_dir: the data folder, laid out as `datasets.image_folder.LAYOUT`.
+        base_dir: the data folder, laid out as `datasets.pairing.LAYOUT`.
         lists: what each list is for, and its file, relative to base_dir or a path of its own:
             {"training": "train.txt", "validation": "val.txt"}.
         need_masks, mask_suffix: see `datasets.pairing.find_cases`.

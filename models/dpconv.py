@@ -98,3 +98,8 @@ class DPConv(nn.Module):
 
     def _view(self, numbers: Tensor, *leading: int) -> Tensor:
         return numbers.reshape(*leading, self.channels, self.channels, self.KERNEL_SIZE, self.KERNEL_SIZE)
+
+
+def build(channels: int, deep_channels: int) -> DPConv:
+    """The layer for the slot `dpconv` of SRS, as the files of models/dynamic build theirs."""
+    return DPConv(channels, deep_channels)

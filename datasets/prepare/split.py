@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from datasets import SHARE
-from datasets.checks import THREADS, raise_problems
+from datasets.checks import THREADS
 from datasets.decode import read_mask
 from datasets.lists import write_list
 from datasets.load import data_folder
 from datasets.pairing import Case, pair_folders
 from datasets.prepare.division import divisions
+from datasets.problems import raise_problems
 from utils.common.errors import UserError
 from utils.common.files import writing
 from utils.common.progress import Progress
@@ -40,7 +41,7 @@ def split(
     """Divides all images of the folder, writes the lists and returns the table of what is in them.
 
     Args:
-        base_dir: the data folder, as `datasets.image_folder.LAYOUT`.
+        base_dir: the data folder, as `datasets.pairing.LAYOUT`.
         number, val_share, test_share, seed: see `datasets.prepare.division.divisions`.
         stratify_by: what it finds in a case's name (its first group, if it has one) names the case's stratum.
         share_bins: strata are this many bins of about equal size of the share of target pixels, instead.

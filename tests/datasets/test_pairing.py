@@ -2,8 +2,7 @@ import unicodedata
 
 import pytest
 
-from datasets.image_folder import LAYOUT
-from datasets.pairing import Case, find_cases, pair_folders
+from datasets.pairing import LAYOUT, Case, find_cases, pair_folders
 from utils.common.errors import UserError
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"  # one text in the forms of Linux and of macOS

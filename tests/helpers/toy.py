@@ -85,6 +85,8 @@ def settings(**changes):
         "batch_size": 2,
         "amp": "off",
         "accumulate": 1,
+        "variant": "srs_tiny",
+        "encoder_bn": "frozen",
         "mask_interpolation": "exact",
         "augment_order": "before_resize",
     }

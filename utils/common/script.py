@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import threading
@@ -76,8 +77,7 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
                 raise
             advice = memory_advice(cause, args)
         code = _fail(f"error: {advice}", 2)
-    if _reader_has_gone():
-        code = 128 + SIGPIPE
+    code = _flush(code)
     if world_size() > 1:
         # Not by way of Python's end: gloo's threads may still run then, and abort a process that was done.
         sys.stdout.flush()
@@ -138,17 +138,30 @@ def _open_more_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _reader_has_gone() -> bool:
-    """Whether nobody reads what is printed (`| head`); from then on it is thrown away, without a word."""
+def _flush(code: int | str | None) -> int | str | None:
+    """Prints what still waits; the exit code, which is another one if nobody reads it."""
     try:
         if sys.stdout is not None:  # it was closed (>&-)
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
+        return 128 + SIGPIPE if _reader_has_gone() else code
     except OSError:  # a full disk: Python says so when it ends
+        return code
+    return code
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads what is printed (`| head`); from then on it is thrown away, without a word."""
+    try:
+        number = sys.stdout.fileno()
+        poll = select.poll()
+    except (AttributeError, OSError):  # closed (>&-), or not a file; no poll on Windows
         return False
-    return False
+    poll.register(number, 0)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
 
 
 def _says_first(message: str) -> bool:

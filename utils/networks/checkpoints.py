@@ -141,7 +141,15 @@ def explain(load: Callable[[], Any], path: Path) -> Any:
     """Runs `load`; an error of content that does not fit becomes one line about `path`."""
     try:
         return load()
-    except (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise UserError(f"{path} does not fit: {_first_line(error)[:1000]}") from error
 
 

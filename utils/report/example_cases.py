@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models import SRS
+from models.protocols import kernel_writer
 from utils.common.pictures import draw_kernel, errors, kernel_slices, signed, tile
 from utils.common.progress import Progress
 from utils.common.runtime import to_device
@@ -38,7 +38,7 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class CaseView:
-    """One image: `group` is "worst", "median" or "best"; `inside` and `code` are there if the network is an SRS."""
+    """One image: `group` is "worst", "median" or "best"; `inside` and `code` are empty if nothing writes kernels."""
 
     name: str
     group: str
@@ -60,14 +60,14 @@ def choose(count: int) -> list[tuple[str, int]]:
 
 @torch.inference_mode()
 def look_at_cases(predict: MaskLogits, model: nn.Module, loader: DataLoader, results: Results) -> list[CaseView]:
-    """Predicts the chosen images once more and draws them; `model`, an SRS of the same weights, is looked into."""
+    """Predicts the chosen images once more and draws them; `model`, of the same weights, is looked into."""
     ranked = results.ranked()
     chosen = [(group, ranked[rank]) for group, rank in choose(len(ranked))]
     tiles: list[list[Tile]] = []
     views: list[Inside] = []
     for _, i in Progress(chosen, desc="drawing cases", unit="img", leave=False):
         tiles.append(_case_tiles(*predict_case(predict, loader, i), results.names[i]))
-        if isinstance(model, SRS):
+        if kernel_writer(model):
             image = to_device(loader.collate_fn([loader.dataset[i]]), predict.precision.device)["image"]
             with predict.precision.autocast():
                 views.append(look_inside(model, image))

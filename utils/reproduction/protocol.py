@@ -21,7 +21,7 @@ from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.signals import SIGNALS, Stopped
 from utils.reproduction.run_scripts import CommandRunner
-from utils.settings.config import FREE_SETTINGS
+from utils.settings.config import FREE_SETTINGS, with_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
 ONLY = "`--only N` gives each of several processes a division of its own"
@@ -140,7 +140,7 @@ class EvaluationStep:
 def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
     from utils.settings.provenance import list_hashes, weight_hashes
 
-    before, now = summary.get("settings", {}), vars(settings)
+    before, now = with_defaults(summary.get("settings", {})), vars(settings)
     came_from = summary.get("provenance", {})
     return (
         any(before.get(name) != now[name] for name in now.keys() - FREE_SETTINGS - {"weights", "batch_size"})

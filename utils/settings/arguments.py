@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
-from models import ENCODER_BN, VARIANTS
+from models import DPCONV, ENCODER_BN, layers, networks
 from utils.common.errors import UserError
 from utils.networks import ENGINES
 
@@ -21,6 +21,7 @@ DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu
 FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
 AUTO = "auto"  # of --white_level
 LARGEST_SIDE = 16384  # pixels: such an image in float32 has 3 GB
+LOSS = "bce_dice"  # the paper's
 
 
 class Repeated(argparse.Action):
@@ -87,7 +88,12 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     group = parser.add_argument_group("model")
-    group.add_argument("--variant", choices=list(VARIANTS), default="srs", help="the paper's, or a laptop's")
+    group.add_argument(
+        "--variant",
+        choices=list(networks()),
+        default="srs",
+        help="the network: the paper's, srs_tiny for laptops, or a file of models/baselines",
+    )
     group.add_argument(
         "--encoder_bn",
         choices=ENCODER_BN,
@@ -153,6 +159,27 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         "--init_from", type=path, metavar="FILE", help="start a new run from the weights of this checkpoint"
     )
     group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
+
+
+def add_layer_argument(parser: argparse.ArgumentParser) -> None:
+    """What stands in DPConv's place."""
+    parser.add_argument(
+        "--dynamic",
+        choices=layers(),
+        default=DPCONV,
+        help="layer at the segmenter's deepest map: the paper's DPConv, or a file of models/dynamic in its place",
+    )
+
+
+def add_segmentation_arguments(parser: argparse.ArgumentParser, losses: Collection[str]) -> None:
+    """What is trained in phase 2 alone; `losses` are the names of `utils.training.losses`."""
+    add_layer_argument(parser)
+    parser.add_argument(
+        "--loss",
+        choices=losses,
+        default=LOSS,
+        help="loss of phase 2, a file of utils/training/losses; bce_dice is the paper's, 0.5 * BCE + Dice",
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
-from utils.settings.arguments import add_shared_arguments
+from utils.settings.arguments import add_layer_argument, add_shared_arguments
 from utils.settings.config import ScriptParser, as_flags
 
 
@@ -19,6 +19,7 @@ def recorded_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]
     """
     parser = ScriptParser("train", "")
     add_shared_arguments(parser, epochs=1)
+    add_layer_argument(parser)
     known = {action.dest for action in parser._actions} - {"help"}
     checked = dict(settings)
     for name, value in settings.items():
