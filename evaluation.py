@@ -24,9 +24,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 from datasets.load import data_folder
 from models import DPCONV
 from utils.common.errors import UserError
+from utils.common.locks import hold
 from utils.common.processes import is_writer, say
 from utils.common.script import run_script
 from utils.evaluation.held_out import held_out_evaluations
@@ -44,7 +48,6 @@ MODEL_SETTINGS += ("amp",)
 
 # What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "test_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
-DATA_SETTINGS += ("output_dir",)
 
 
 def parser() -> config.ScriptParser:
@@ -90,17 +93,26 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not Path(path).is_file():
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
     from utils.networks.checkpoints import load_settings
+    from utils.settings.recorded import recorded_settings
 
-    trained_with = load_settings(Path(path), "seg")
+    trained_with = recorded_settings(load_settings(Path(path), "seg"), Path(path))
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
     recorded = {"dynamic": DPCONV} | {name: trained_with[name] for name in brought if name in trained_with}
+    if not names_data:  # a file never says where anything is written
+        recorded["output_dir"] = str(beside_weights(Path(path)))
     if config.trained_resize(trained_with) != "img_size":
         recorded["resize"] = config.trained_resize(trained_with)
     if recorded.get("Dataset") in config.known_datasets():
         # For what its configuration says of evaluations alone: the checkpoint has not recorded that.
         argv = ["--Dataset", recorded["Dataset"], *(sys.argv[1:] if argv is None else argv)]
     return script.settings(argv, {**recorded, "weights": str(path)})
+
+
+def beside_weights(weights: Path) -> Path:
+    """The folder of the experiment that these weights are in: OUTPUT_DIR of OUTPUT_DIR/seg/best.pth."""
+    folder = weights.parent if weights.parent.name else weights.absolute().parent
+    return folder.parent if folder.name == "seg" else folder
 
 
 def load_model(args: argparse.Namespace) -> tuple[nn.Module, Shift | None]:
@@ -158,6 +170,13 @@ def main(args: argparse.Namespace) -> dict | list:
     if "test" in args:
         return [main(of_weights) for of_weights in args.test]
     check_evaluation(args)
+    folder = results_folder(args)
+    with hold(folder):
+        return evaluate_into(folder, args)
+
+
+def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
+    """Evaluates, and writes the results into a folder that nobody else writes into."""
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
@@ -186,12 +205,11 @@ def main(args: argparse.Namespace) -> dict | list:
     summary["protocol"] = protocol_card(args, results.names, run, list_hashes(args).get("val_file_dir"))
     if not is_writer():
         return summary
-    print("\n".join([table(summary, args.field), *words(summary["protocol"])]))
-    folder = results_folder(args)
+    say("\n".join([table(summary, args.field), *words(summary["protocol"])]))
     with written_together(folder, summary) as beside:
         write_results(results, beside)
         save_png(beside / "examples.png", draw_examples(predict, loader, results))
-    print(
+    say(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
@@ -199,7 +217,7 @@ def main(args: argparse.Namespace) -> dict | list:
         cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep)
-        print(f"wrote {page}")
+        say(f"wrote {page}")
     return summary
 
 

@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from models import DPCONV, ENCODER_BN
 from utils.common.errors import UserError
+from utils.common.processes import say
 from utils.common.script import run_script
 from utils.networks import EXPORT_FORMATS
-from utils.settings.arguments import add_weights_arguments, names_authors_files
+from utils.settings.arguments import add_weights_arguments, names_authors_files, path
 from utils.settings.refusals import check_file
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
@@ -33,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add_weights_arguments(parser, "our checkpoint")
     parser.add_argument("--format", choices=EXPORT_FORMATS, required=True)
-    parser.add_argument("--output", metavar="FILE", help="beside the weights, by their name, if not set")
+    parser.add_argument("--output", type=path, metavar="FILE", help="beside the weights, by their name, if not set")
     parser.add_argument("--encoder_bn", choices=ENCODER_BN, help="as trained if not set; frozen for the authors' files")
     parser.add_argument(
         "--normalization", choices=NORMALIZATIONS, help="as trained if not set; imagenet for the authors' files"
@@ -52,9 +57,9 @@ def main(args: argparse.Namespace) -> Path:
     output = Path(args.output or weights.with_suffix(FORMATS[args.format].suffix))
     if output.resolve() == weights.resolve():
         raise UserError(f"{output} holds the weights themselves: pass another --output")
-    print(f"exporting {weights} to {args.format}, and comparing it with torch")
+    say(f"exporting {weights} to {args.format}, and comparing it with torch")
     export_model(model, args.format, output, metadata["normalization"], metadata)
-    print(f"wrote {output}" + (f" and {output.with_suffix('.bin')}" if args.format == "openvino" else ""))
+    say(f"wrote {output}" + (f" and {output.with_suffix('.bin')}" if args.format == "openvino" else ""))
     return output
 
 
@@ -79,6 +84,7 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     from utils.networks.checkpoints import load_checkpoint
     from utils.networks.load_weights import learned_shift, load_authors, load_segmenter
     from utils.settings.provenance import git_commit
+    from utils.settings.recorded import recorded_settings
 
     known: dict[str, Any] = {}
     if names_weights(args):
@@ -88,7 +94,7 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     else:
         weights = Path(args.weights)
         checkpoint = load_checkpoint(weights, "seg")
-        settings = checkpoint["settings"]
+        settings = recorded_settings(checkpoint["settings"], weights)
         known = {"Dataset": settings.get("Dataset"), "epoch": checkpoint.get("epoch")}
         known["white_level"] = settings["white_level"]
         known["mask_shift"] = json.dumps(learned_shift(checkpoint, weights))

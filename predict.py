@@ -21,10 +21,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
 from models import ENCODER_BN
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 from utils.common.processes import is_writer, refuse_one_gpu_for_all, say
 from utils.common.script import run_script
 from utils.settings import arguments
@@ -42,8 +46,10 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="predict.py", description="Masks of images, from a trained SRS.", allow_abbrev=False
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder, or pattern in quotes")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image, folder, or pattern in quotes"
+    )
+    parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="folder of the results")
     arguments.add_weights_arguments(parser, "our checkpoint, such as checkpoints/NAME/seg/best.pth")
     how = parser.add_argument_group("how", "what is not set is as in training")
     how.add_argument("--resize", choices=arguments.RESIZE[:2], help="to the training's size, or not at all")
@@ -134,7 +140,8 @@ def main(args: argparse.Namespace) -> Report:
     say(f"{report.predicted} images predicted, {report.there_before} were there already: {args.output}")
     if report.failures:
         if is_writer():
-            print(f"{len(report.failures)} could not be read:", *report.failures, sep="\n  ", file=sys.stderr)
+            failures = map(one_line, report.failures)
+            print(f"{len(report.failures)} could not be read:", *failures, sep="\n  ", file=sys.stderr)
         sys.exit(1)
     return report
 

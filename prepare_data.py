@@ -25,12 +25,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
 from datasets.load import data_folder
 from utils.common.errors import UserError
 from utils.common.files import replacing
+from utils.common.processes import say
 from utils.common.script import run_script
-from utils.settings.arguments import HelpFormatter, natural, positive, white_level_or_auto
+from utils.settings.arguments import HelpFormatter, natural, path, positive, white_level_or_auto
+from utils.settings.arguments import folder as as_folder
 
 if TYPE_CHECKING:  # each verb imports what it needs, OpenCV and scikit-learn among it: --help and refusals come without
     from datasets.prepare.convert import Converted
@@ -49,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     sample = verbs.add_parser("sample", help="a small synthetic data set", formatter_class=HelpFormatter)
-    sample.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    sample.add_argument("out", type=as_folder, metavar="OUT", help="folder to make")
     sample.add_argument("--look", choices=LOOKS, default=LOOKS[0])
     sample.add_argument("--count", type=int, default=80, help="images, 70 %% of them for training")
     sample.add_argument("--size", type=int, default=128, help="side of the images, pixels")
@@ -79,15 +84,19 @@ def parser() -> argparse.ArgumentParser:
     folder.add_argument(
         "--image_pattern", type=_regex, metavar="REGEX", help="images only; its groups are {1}, {2} in --mask_pattern"
     )
-    folder.add_argument("--train_list", metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set")
-    folder.add_argument("--val_list", metavar="FILE", help="as --train_list")
+    folder.add_argument(
+        "--train_list", type=path, metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set"
+    )
+    folder.add_argument("--val_list", type=path, metavar="FILE", help="as --train_list")
     folder.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target")
     folder.add_argument("--fit_masks", action="store_true", help="resize a mask to its image's size")
 
     divide = verbs.add_parser(
         "split", help="random divisions: train1.txt, val1.txt, ...", formatter_class=HelpFormatter
     )
-    divide.add_argument("base", type=Path, metavar="BASE", help="holds images/ and masks/; the lists are written there")
+    divide.add_argument(
+        "base", type=as_folder, metavar="BASE", help="holds images/ and masks/; the lists are written there"
+    )
     divide.add_argument("--divisions", type=positive, default=3, help="how many; the paper reports the mean of three")
     divide.add_argument("--val_share", type=float, default=SHARE, help="of all cases, for valN.txt")
     divide.add_argument("--test_share", type=float, default=0.0, help="of all cases, for testN.txt; 0: no such lists")
@@ -101,21 +110,23 @@ def parser() -> argparse.ArgumentParser:
     divide.add_argument("--overwrite", action="store_true", help="replace all lists of an earlier draw")
 
     check = verbs.add_parser("check", help="look at a data set before training", formatter_class=HelpFormatter)
-    check.add_argument("base", type=Path, metavar="BASE", help="holds images/, masks/ and the lists")
-    check.add_argument("--lists", nargs="+", default=["train.txt", "val.txt"], metavar="LIST", help="in BASE, or paths")
+    check.add_argument("base", type=as_folder, metavar="BASE", help="holds images/, masks/ and the lists")
+    check.add_argument(
+        "--lists", nargs="+", default=["train.txt", "val.txt"], type=path, metavar="LIST", help="in BASE, or paths"
+    )
     check.add_argument("--img_size", type=positive, default=256, help="side the images will be resized to, pixels")
     check.add_argument("--mask_suffix", help="as in training")
     check.add_argument("--mask_threshold", type=float, help="as in training")
     check.add_argument("--fit_masks", action="store_true", help="as in training")
     check.add_argument("--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="as in training")
     check.add_argument("--white_level", type=white_level_or_auto, metavar="N", help="as in training")
-    check.add_argument("--json", type=Path, metavar="FILE", help="write the findings there, too")
+    check.add_argument("--json", type=as_folder, metavar="FILE", help="write the findings there, too")
     return parser
 
 
 def _add_source(parser: argparse.ArgumentParser, holds: str, seed: bool = True) -> None:
-    parser.add_argument("source", type=Path, metavar="SRC", help=holds)
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    parser.add_argument("source", type=as_folder, metavar="SRC", help=holds)
+    parser.add_argument("out", type=as_folder, metavar="OUT", help="folder to make")
     if seed:
         parser.add_argument("--seed", type=natural, default=41, help="of the division into lists, if drawn")
 
@@ -142,7 +153,7 @@ def sample(args: argparse.Namespace) -> None:
     from datasets.prepare.sample import make_sample
 
     make_sample(args.out, args.look, args.count, args.size, args.seed)
-    print(f"{args.out}: {args.count} {args.look}-like images of {args.size}x{args.size}")
+    say(f"{args.out}: {args.count} {args.look}-like images of {args.size}x{args.size}")
 
 
 def busi(args: argparse.Namespace) -> None:
@@ -181,9 +192,9 @@ def folder(args: argparse.Namespace) -> None:
     converted, lists = convert_folders(args.source, args.out, **flags)
     _report(args.out, converted)
     for name, file in lists.items():
-        print(f"  {name} is {file}")
+        say(f"  {name} is {file}")
     if not lists:
-        print(f"  drawn with seed {args.seed}; python prepare_data.py split {args.out} draws more divisions")
+        say(f"  drawn with seed {args.seed}; python prepare_data.py split {args.out} draws more divisions")
 
 
 def divide(args: argparse.Namespace) -> None:
@@ -191,12 +202,12 @@ def divide(args: argparse.Namespace) -> None:
     from datasets.prepare.split import split
 
     flags = {name: value for name, value in vars(args).items() if name not in ("verb", "base", "divisions")}
-    print(split(args.base, args.divisions, **flags))
-    print(f"wrote them into {args.base}; to train: --train_file_dir train1.txt --val_file_dir val1.txt")
+    say(split(args.base, args.divisions, **flags))
+    say(f"wrote them into {args.base}; to train: --train_file_dir train1.txt --val_file_dir val1.txt")
 
 
 def _report(out: Path, converted: Converted) -> None:
-    print("\n".join(converted.lines(out)))
+    say("\n".join(converted.lines(out)))
 
 
 def check(args: argparse.Namespace) -> None:
@@ -214,7 +225,7 @@ def check(args: argparse.Namespace) -> None:
         args.mask_interpolation,
         args.white_level,
     )
-    print(table(result))
+    say(table(result))
     if args.json:
         with replacing(args.json) as beside:
             beside.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")

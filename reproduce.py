@@ -18,15 +18,20 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 import evaluation
 import train_recon
 import train_seg
 from models import needs_encoder
 from utils.common.errors import UserError
+from utils.common.processes import say
 from utils.common.script import run_script
 from utils.reproduction import division_table
 from utils.reproduction.division_table import Result
@@ -68,7 +73,7 @@ def parser() -> config.ScriptParser:
     add("--recon_epochs", type=arguments.positive, metavar="N", help="of phase 1; as configured if not set")
     add("--seg_epochs", type=arguments.positive, metavar="N", help="of phase 2; as configured if not set")
     add("--nproc", type=arguments.positive, default=1, metavar="N", help="processes for each script, by torchrun")
-    add("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
+    add("--output_dir", type=arguments.path, metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
     add("--dry_run", action="store_true", help="print the commands, and which of them are done")
     return parser
 
@@ -132,7 +137,7 @@ def main(args: argparse.Namespace) -> None:
     if args.dry_run:
         for division, plan in plans.items():
             for step, state in zip(plan, progress[division], strict=True):
-                print(f"# division {division}, {step.title}: {state.text}\n{shown(step, args.nproc)}")
+                say(f"# division {division}, {step.title}: {state.text}\n{shown(step, args.nproc)}")
         return
     done = {division for division, states in progress.items() if all(state.done for state in states)}
     chosen = [division for division in args.only or plans if division not in done]
@@ -144,7 +149,7 @@ def main(args: argparse.Namespace) -> None:
             _tabulate(args, plans, done := done | {division})
     if not chosen:
         _tabulate(args, plans, done)
-    print(f"wrote reproduce.md, reproduce.csv and reproduce.json into {args.output_dir}")
+    say(f"wrote reproduce.md, reproduce.csv and reproduce.json into {args.output_dir}")
 
 
 def _check_images(plan: list[Step], args: argparse.Namespace, division: int) -> None:
@@ -155,7 +160,7 @@ def _check_images(plan: list[Step], args: argparse.Namespace, division: int) -> 
 
     training = next(step for step in plan if isinstance(step, TrainingStep) and step.phase == "seg")
     checked_cases(training.settings, {purpose: numbered(pattern, division) for purpose, pattern in lists.items()})
-    print(f"division {division}: all images and masks are readable, no case is in two lists", flush=True)
+    say(f"division {division}: all images and masks are readable, no case is in two lists")
 
 
 def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[int]) -> None:
@@ -177,7 +182,7 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
     page = division_table.markdown(title, results, args.published, notes)
     record = {"published": args.published, "notes": notes, "settings": {name: vars(s) for name, s in phases.items()}}
     division_table.write(Path(args.output_dir), page, record, results)
-    print(f"\n{page}\n", flush=True)
+    say(f"\n{page}\n")
 
 
 def _other_settings(args: argparse.Namespace, phases: dict[str, argparse.Namespace]) -> list[str]:

@@ -12,11 +12,17 @@ TensorBoard events and validation.png (image above its reconstruction) into OUTP
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 import models
 from utils.common.errors import UserError
+from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.settings import arguments, config
@@ -54,6 +60,7 @@ def parser() -> config.ScriptParser:
     parser.add_argument(
         "--unlabeled_dir",
         action=arguments.Repeated,
+        type=arguments.path,
         metavar="FOLDER",
         help="more training images, without masks: all below this folder; may be given several times",
     )
@@ -71,6 +78,12 @@ def main(args: argparse.Namespace) -> None:
             f"--variant {args.variant} has no phase 1: it holds no reconstruction encoder. Run train_seg.py"
         )
     check_training(args, folder)
+    with hold(folder):
+        train(args, folder)
+
+
+def train(args: argparse.Namespace, folder: Path) -> None:
+    """Trains, in a folder that nobody else writes into."""
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit

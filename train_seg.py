@@ -12,12 +12,17 @@ target, prediction) into OUTPUT_DIR/seg.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+
+import _this_folder  # noqa: F401
 import models
 from utils.common.errors import UserError
+from utils.common.locks import hold
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
@@ -82,6 +87,7 @@ def parser() -> config.ScriptParser:
     arguments.add_segmentation_arguments(parser, losses.names())
     parser.add_argument(
         "--recon_weights",
+        type=arguments.path,
         metavar="FILE",
         help="pretrained reconstruction network, ours or the authors' SRS_R; OUTPUT_DIR/recon/best.pth if not set",
     )
@@ -109,9 +115,11 @@ def find_encoder(args: argparse.Namespace) -> Path:
 def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
     """The encoder phase 1 has left, if it saw its images as this run will see them."""
     from utils.networks.load_weights import load_encoder
+    from utils.settings.recorded import recorded_settings
 
     path = find_encoder(args)
     encoder, trained_with = load_encoder(path)
+    trained_with = recorded_settings(trained_with, path)
     for name in ("normalization", "white_level"):
         before, now = trained_with.get(name, getattr(args, name)), getattr(args, name)
         if before != now:
@@ -132,6 +140,12 @@ def main(args: argparse.Namespace) -> None:
     needs_encoder = needs_encoder and not args.init_from
     if needs_encoder:
         find_encoder(args)
+    with hold(folder):
+        train(args, folder, needs_encoder)
+
+
+def train(args: argparse.Namespace, folder: Path, needs_encoder: bool) -> None:
+    """Trains, in a folder that nobody else writes into."""
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit

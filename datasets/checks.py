@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.decode import Decoded, decode, decode_mask
 from datasets.pairing import Case
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
+from utils.common.progress import Progress
 
 MIN_SIDE = 8  # pixels: what the networks take at the least, where images keep their size
 ORIENTATIONS = {  # EXIF tag: how a viewer turns the picture
@@ -50,7 +50,7 @@ def check_cases(
     found = list(problems)
     with ThreadPoolExecutor(THREADS) as pool:
         # map keeps the order of the list: two runs report the same problems in the same order.
-        for of_case in tqdm(
+        for of_case in Progress(
             pool.map(check, cases), total=len(cases), desc="checking", unit="case", leave=False, disable=not progress
         ):
             found += of_case

@@ -72,7 +72,8 @@ def _named(text: str, leave_out: Path | None) -> Iterator[Input]:
     if path.is_dir():
         base, files = path, walk_images(path)
     elif glob.has_magic(text):
-        base, files = _fixed_part(path), (Path(match) for match in glob.iglob(text, recursive=True))  # noqa: PTH207 - takes absolute ones, too
+        base, wild = _fixed_part(path)
+        files = (Path(match) for match in glob.iglob(str(Path(glob.escape(str(base))) / wild), recursive=True))  # noqa: PTH207 - takes absolute ones, too
     else:
         raise UserError(f"{text} is not there")
     if leave_out == base.resolve():
@@ -86,8 +87,11 @@ def _named(text: str, leave_out: Path | None) -> Iterator[Input]:
             yield Input(case_name(below.as_posix()), file)
 
 
-def _fixed_part(pattern: Path) -> Path:
-    """The folder of a pattern that holds no wildcard."""
-    while glob.has_magic(str(pattern)):
-        pattern = pattern.parent
-    return pattern
+def _fixed_part(pattern: Path) -> tuple[Path, Path]:
+    """The folder of a pattern that holds no wildcard, and the rest. Brackets in the name of a folder are none."""
+    fixed = Path()
+    for count, part in enumerate(pattern.parts):
+        if glob.has_magic(part) and not (fixed / part).is_dir():
+            return fixed, Path(*pattern.parts[count:])
+        fixed /= part
+    return fixed.parent, Path(fixed.name)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.checks import THREADS
 from datasets.decode import read_pixels
 from datasets.pairing import Case
+from utils.common.progress import Progress
 
 
 def bits_in_use(pixels: np.ndarray) -> int:
@@ -30,5 +30,5 @@ def common_white_level(cases: Sequence[Case], progress: bool = True) -> int:
 
     with ThreadPoolExecutor(THREADS) as pool:
         looks = pool.map(bits, cases)
-        most = max(tqdm(looks, total=len(cases), desc="white level", unit="img", leave=False, disable=not progress))
+        most = max(Progress(looks, total=len(cases), desc="white level", unit="img", leave=False, disable=not progress))
     return 2 ** (most or 16) - 1

@@ -7,6 +7,7 @@
 An entry names an image below `images/`, with or without its extension; `datasets.pairing` finds the files.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def read_list(path: Path) -> list[str]:
         raise UserError(f"{path}: not a UTF-8 text file. A list has one case per line; save it as UTF-8 text.")
     # Not str.splitlines(), which also splits at characters that may be part of a file name.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    names = [line.strip() for line in lines if line.strip()]
+    names = [_as_file_name(line.strip()) for line in lines if line.strip()]
     if not names:
         raise UserError(f"{path}: the list is empty. Write one case per line.")
     return names
@@ -59,6 +60,18 @@ def write_list(path: Path, names: Iterable[str]) -> None:
     for name in names:
         if not name or name != name.strip() or "\n" in name or "\r" in name:
             raise UserError(f"{path}: {name!r} cannot be a line of a list. Rename the file: no space at its ends.")
+        try:
+            os.fsencode(name).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: {name!r} is not UTF-8 and cannot be in a list. Rename the file.") from error
     with replacing(path) as beside:
         # Bytes, because text mode would write CRLF on Windows and the same split would differ between systems.
-        beside.write_bytes("".join(f"{name}\n" for name in names).encode("utf-8"))
+        beside.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in names))
+
+
+def _as_file_name(text: str) -> str:
+    """As Python names that file: where the system's encoding is not UTF-8 (LC_ALL=C), its bytes stand for it."""
+    try:
+        return os.fsdecode(text.encode("utf-8"))
+    except UnicodeDecodeError:
+        return text

@@ -3,14 +3,17 @@
 import itertools
 import os
 import re
+import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from datasets.files import IMAGE_SUFFIXES, MASK_SUFFIXES, case_name, contents, walk
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 
 _Item = TypeVar("_Item")
 
@@ -57,6 +60,18 @@ class Folder:
 
     def stem(self, key: str) -> str:
         return case_name(key, self._suffixes)
+
+    def alike(self, stem: str) -> list[str]:
+        """The stems of files that are the same text as `stem`, in whatever form macOS and Linux have written it."""
+        return [] if stem.isascii() else self._by_form.get(_form(stem), [])
+
+    @cached_property
+    def _by_form(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for stem in self.by_stem:
+            if not stem.isascii():
+                found[_form(stem)].append(stem)
+        return found
 
     def holds(self, key: str) -> bool:
         """Whether a file, with links resolved, is inside the data folder."""
@@ -126,7 +141,25 @@ class MaskFinder:
 
     def has(self, name: str) -> bool:
         """Whether case `name` has a mask."""
-        return any((name, suffix) in self._masks for suffix in self._suffixes)
+        return bool(self._by_suffix(name))
+
+    def _by_suffix(self, name: str) -> dict[str, list[str]]:
+        """The keys of the masks of case `name`; where there is none, of those that are the same text for Unicode."""
+        found = {suffix: self._masks[name, suffix] for suffix in self._suffixes if (name, suffix) in self._masks}
+        if found or name.isascii():
+            return found
+        alike = {suffix: self._by_form.get((_form(name), suffix), []) for suffix in self._suffixes}
+        return {
+            suffix: [key for of in names for key in self._masks[of, suffix]] for suffix, names in alike.items() if names
+        }
+
+    @cached_property
+    def _by_form(self) -> dict[tuple[str, str], list[str]]:
+        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name, suffix in self._masks:
+            if not name.isascii():
+                found[_form(name), suffix].append(name)
+        return found
 
     @property
     def rule(self) -> str:
@@ -135,11 +168,12 @@ class MaskFinder:
 
     def of(self, names: set[str]) -> set[str]:
         """The keys of the masks of these cases."""
-        return {key for (name, _), keys in self._masks.items() if name in names for key in keys}
+        forms = set(map(_form, names))
+        return {key for (name, _), keys in self._masks.items() if _form(name) in forms for key in keys}
 
     def find(self, entry: str, name: str) -> tuple[Path, ...]:
         """The masks of case `name`, sorted; Problem if there is none, a doubt, or one is outside the folder."""
-        by_suffix = {s: self._masks[name, s] for s in self._suffixes if (name, s) in self._masks}
+        by_suffix = self._by_suffix(name)
         if not by_suffix:
             stem = PurePosixPath(name).name
             names = {s: _pattern(s).replace(STEM, stem) for s in self._suffixes}
@@ -155,10 +189,11 @@ class MaskFinder:
                 f"{self._folder.folder_of(found[0])}); pass --mask_suffix to say which "
                 f"({', '.join(repr(s) for s in by_suffix)})."
             )
-        if len(found) > 1 and len(set(map(self._folder.stem, found))) < len(found):
+        # Of one text in two forms, too: they are not two parts of a target.
+        if len(found) > 1 and len({_form(self._folder.stem(key)) for key in found}) < len(found):
             raise Problem(
-                f'"{entry}": ambiguous, masks that differ only in their extension ({names_of(found)} in '
-                f"{self._folder.folder_of(found[0])}); keep one of them."
+                f'"{entry}": ambiguous, masks that differ only in their extension or in the form of an accent '
+                f"({names_of(found)} in {self._folder.folder_of(found[0])}); keep one of them."
             )
         for key in found:
             if self._inside and not self._folder.holds(key):
@@ -179,12 +214,17 @@ def _rule(suffix: str, numbered: bool) -> re.Pattern[str]:
     return re.compile(f"((?:.*/)?){before}([^/]*){after}{number}", re.IGNORECASE | re.DOTALL)
 
 
+def _form(name: str) -> str:
+    """One of the forms that Unicode has for a text with accents: Linux mostly writes this one, macOS another."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def names_of(keys: Iterable[str]) -> str:
-    return ", ".join(PurePosixPath(key).name for key in keys)
+    return ", ".join(one_line(PurePosixPath(key).name) for key in keys)
 
 
 def bar(items: Iterable[_Item], **words: str) -> Iterable[_Item]:
-    """A progress bar over the items: on a terminal, for what takes more than a second."""
-    from tqdm import tqdm  # here: scripts read lists before they import anything
+    """A progress bar over the items, for what takes more than a second."""
+    from utils.common.progress import Progress  # here: scripts read lists before they import anything
 
-    return tqdm(items, leave=False, delay=1, disable=None, **words)
+    return Progress(items, leave=False, delay=1, **words)

@@ -155,11 +155,14 @@ def image_files(folder: Path) -> list[Path]:
 def _find_image(images: Folder, entry: str) -> str:
     """The key of the image that `entry` means; Problem if there is none or more than one, or if it is outside."""
     found = _keys(images, entry)
+    # As lists from elsewhere have it: with \ for /, or from the data folder on.
+    relative = PurePosixPath(entry if found else entry.replace("\\", "/"))
     if not found:
-        relative = PurePosixPath(entry)
         if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
             raise Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
         found = _keys(images, relative.as_posix())
+    if not found and relative.parts[:1] == (images.path.name,):
+        found = _keys(images, relative.relative_to(images.path.name).as_posix())
     if not found:
         if not images.holds_path(images.path / relative):
             raise Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
@@ -176,7 +179,12 @@ def _find_image(images: Folder, entry: str) -> str:
 
 
 def _keys(images: Folder, key: str) -> list[str]:
-    return [key] if key in images.by_key else images.by_stem.get(case_name(key), [])
+    """The key itself, or those with its stem; else those that are the same text for Unicode (é as one sign or two)."""
+    if key in images.by_key:
+        return [key]
+    return images.by_stem.get(case_name(key)) or [
+        alike for stem in images.alike(case_name(key)) for alike in images.by_stem[stem]
+    ]
 
 
 def in_numbers(key: str) -> list[str | int]:

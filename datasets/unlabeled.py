@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from datasets.checks import THREADS
 from datasets.decode import digest, read_image
 from datasets.names import is_mask_of
 from datasets.pairing import Case, image_files
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
+from utils.common.progress import Progress
 
 
 def unlabeled_cases(
@@ -88,7 +87,7 @@ def _digests(cases: Sequence[Case], what: str) -> list[str]:
             return "", str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        looks = list(tqdm(pool.map(look, cases), total=len(cases), desc=what, unit="img", leave=False))
+        looks = list(Progress(pool.map(look, cases), total=len(cases), desc=what, unit="img", leave=False))
     raise_problems([problem for _, problem in looks if problem])
     return [value for value, _ in looks]
 

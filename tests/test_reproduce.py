@@ -24,10 +24,11 @@ import train_seg
 from datasets.prepare.sample import make_sample
 from models import registry
 from utils.common.errors import UserError
+from utils.common.locks import hold
 from utils.common.signals import Stopped
 from utils.networks.checkpoints import load_checkpoint
 from utils.reproduction import protocol
-from utils.reproduction.run_scripts import CommandRunner, hold
+from utils.reproduction.run_scripts import CommandRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--variant", "srs_tiny", "--img_size", "16", "--workers", "0", "--batch_size", "4", "--divisions", "2"]
@@ -324,17 +325,18 @@ def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
 def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_until_then(tmp_path, monkeypatch):
     argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes half a second to save
     code = (
-        "import sys; from pathlib import Path; from utils.reproduction.run_scripts import CommandRunner, hold\n"
+        "import sys; from pathlib import Path; from utils.common.locks import hold\n"
+        "from utils.reproduction.run_scripts import CommandRunner\n"
         f"with hold(Path({str(tmp_path)!r})) as held, CommandRunner() as runner:\n"
         f"    runner.run([sys.executable, '-c', {SAVES!r}, *{argv!r}], held)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
         waiting.wait_for((tmp_path / "ready").exists, parent)
-        monkeypatch.setattr("utils.reproduction.run_scripts.PATIENCE", 0)
+        monkeypatch.setattr("utils.common.locks.PATIENCE", 0)
         with pytest.raises(UserError, match="another process works in"), hold(tmp_path):
             pass
         parent.kill()
-    monkeypatch.setattr("utils.reproduction.run_scripts.PATIENCE", 600)
+    monkeypatch.setattr("utils.common.locks.PATIENCE", 600)
     with hold(tmp_path):
         assert (tmp_path / "told").read_text().split() == ["15"]
 

@@ -11,7 +11,7 @@ import pytest
 import waiting
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
+SCRIPTS = sorted(path.name for path in ROOT.glob("[!_]*.py"))
 HEAVY = {"torch", "torchvision", "numpy", "cv2", "PIL", "albumentations", "sklearn", "scipy", "onnx", "onnxruntime"}
 HEAVY |= {"openvino", "tensorboard", "jinja2", "gradio", "tqdm"}
 SECONDS = 0.6  # of CPU; it takes a tenth of that

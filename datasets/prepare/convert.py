@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from tqdm import tqdm
 
 from datasets.checks import THREADS, decode_case
 from datasets.files import contents
@@ -25,6 +24,7 @@ from datasets.problems import raise_problems
 from datasets.resizing import resize_mask
 from utils.common.errors import UserError
 from utils.common.files import making_folder
+from utils.common.progress import Progress
 
 
 @dataclass
@@ -73,7 +73,9 @@ def convert(
         def write(case: Case) -> tuple[list[str], str | None]:
             return _write_case(case, whole, mask_threshold, fit_masks)
 
-        for wrong, note in tqdm(pool.map(write, cases), total=len(cases), desc="converting", unit="img", leave=False):
+        for wrong, note in Progress(
+            pool.map(write, cases), total=len(cases), desc="converting", unit="img", leave=False
+        ):
             problems += wrong
             resized += [note] if note else []
         raise_problems(problems)

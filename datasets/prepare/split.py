@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets import SHARE
 from datasets.checks import THREADS
@@ -22,6 +21,7 @@ from datasets.prepare.division import divisions
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
 from utils.common.files import writing
+from utils.common.progress import Progress
 from utils.common.tables import aligned
 
 
@@ -97,7 +97,7 @@ def _target_shares(cases: Sequence[Case], threshold: float | None) -> dict[str, 
             return str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        looks = tqdm(pool.map(share, cases), total=len(cases), desc="reading masks", unit="img", leave=False)
+        looks = Progress(pool.map(share, cases), total=len(cases), desc="reading masks", unit="img", leave=False)
         shares = {case.name: value for case, value in zip(cases, looks, strict=True)}
     raise_problems([value for value in shares.values() if isinstance(value, str)])
     return shares

@@ -17,7 +17,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from datasets.checks import ORIENTATIONS, THREADS, UPRIGHT, Look, decode_case
 from datasets.decode import digest, to_rgb
@@ -30,6 +29,7 @@ from datasets.prepare.twins import perceptual_hash, twins_across, twins_in_list
 from datasets.problems import grouped
 from datasets.resizing import too_small_targets
 from utils.common.errors import UserError
+from utils.common.progress import Progress
 from utils.common.tables import aligned
 
 
@@ -147,7 +147,7 @@ def _look(
     """The facts of the readable cases of one list; the findings about single cases go into the result."""
     facts = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        looks = tqdm(pool.map(look, cases), total=len(cases), desc=name, unit="case", leave=False)
+        looks = Progress(pool.map(look, cases), total=len(cases), desc=name, unit="case", leave=False)
         for case, (problems, of_case) in zip(cases, looks, strict=True):
             result.errors += [f"{name}: {problem}" for problem in problems]
             if of_case is not None:

@@ -82,3 +82,21 @@ def test_linked_folders_are_followed_once_and_dots_are_no_data(tree, tmp_path_fa
     assert names("a") == ["deep/x", "linked/y", "x"]
     assert "._x" not in names("a/**/*.png")
     assert names("a/._x.png") == ["._x"], "a file that is named is meant"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("study [v1]/*.png", ["x"]),
+        ("study [v1]/*/*.png", ["deep/y"]),
+        ("{tree}/study [v1]/*.png", ["x"]),
+        ("study [v1]/[x-z].png", ["x"]),
+        ("study ?v1?/*.png", ["study [v1]/x"]),
+        ("[ab]/x.*", ["a/x", "b/x"]),
+    ],
+)
+def test_brackets_in_the_name_of_a_folder_are_no_wildcard(tree, pattern, expected):
+    for name in ("study [v1]/x.png", "study [v1]/deep/y.png", "study v/x.png"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    assert names(pattern.format(tree=tree)) == expected

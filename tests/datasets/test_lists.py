@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from datasets.lists import read_list, write_list
@@ -86,3 +88,8 @@ def test_write_where_no_folder_can_be(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"):
         write_list(tmp_path / "file" / "val.txt", ["a"])
+
+
+def test_a_name_that_is_not_utf8_cannot_be_in_a_list(tmp_path):
+    with pytest.raises(UserError, match="is not UTF-8 and cannot be in a list"):
+        write_list(tmp_path / "train.txt", ["a", os.fsdecode(b"caf\xe9")])

@@ -1,7 +1,11 @@
+import unicodedata
+
 import pytest
 
-from datasets.pairing import LAYOUT, Case, find_cases
+from datasets.pairing import LAYOUT, Case, find_cases, pair_folders
 from utils.common.errors import UserError
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"  # one text in the forms of Linux and of macOS
 
 
 def make(base, images=(), masks=()):
@@ -54,6 +58,18 @@ def test_case_has_name_image_and_masks(tmp_path):
         ("benign (4).png", "benign (4)"),
         ("s/t/a.png", "s/t/a"),
         ("s/t/a.png", "s/t/a.png"),
+        ("s/t/a.png", "s\\t\\a.png"),
+        ("s/t/a.png", "s\\t\\a"),
+        ("s/t/a.png", "images/s/t/a.png"),
+        ("s/t/a.png", "./images/s/t/a"),
+        ("s/t/a.png", "images\\s\\t\\a.png"),
+        ("images/a.png", "images/a.png"),
+        ("a\\b.png", "a\\b"),
+        (f"{NFC}.png", NFD),
+        (f"{NFD}.png", NFC),
+        (f"{NFD}/a.png", f"{NFC}/a.png"),
+        (f"{NFD}/{NFC}.png", f"images\\{NFC}\\{NFD}"),
+        ("각.png", "\u1100\u1161\u11a8"),
     ],
 )
 def test_entry_finds_its_image(tmp_path, file, entry):
@@ -181,6 +197,26 @@ def test_masks_that_differ_in_extension_only(tmp_path):
     make(tmp_path, ["a.png"], ["a.png", "a.jpg"])
     problem = problem_of(tmp_path, "a")
     assert "ambiguous" in problem and "a.png" in problem and "a.jpg" in problem
+
+
+@pytest.mark.parametrize(("image", "mask"), [(NFC, NFD), (NFD, NFC)])
+@pytest.mark.parametrize("suffix", ["", "_mask", "_mask_2", "_segmentation"])
+def test_an_accent_in_another_form_is_the_same_name(tmp_path, image, mask, suffix):
+    make(tmp_path, [f"{image}.png"], [f"{mask}{suffix}.png"])
+    for entry in (NFC, NFD):
+        assert masks_of(tmp_path, entry) == [f"{mask}{suffix}.png"]
+    cases, problems, orphans = pair_folders(tmp_path)
+    assert len(cases) == 1 and not problems and not orphans
+
+
+def test_one_name_in_both_forms_is_never_guessed(tmp_path):
+    make(tmp_path, [f"{NFC}.png", f"{NFD}.png"], [f"{NFC}.png", f"{NFD}.png"])
+    assert masks_of(tmp_path, NFC) == [f"{NFC}.png"] and masks_of(tmp_path, NFD) == [f"{NFD}.png"]
+    third = unicodedata.normalize("NFC", "ṩ"), "s\u0323\u0307", "s\u0307\u0323"  # three ways to write one sign
+    make(tmp_path, [f"{third[0]}.png"], [f"{third[1]}.png", f"{third[2]}.png"])
+    assert "ambiguous" in problem_of(tmp_path, third[0])
+    make(tmp_path, [f"{third[1]}.png"])
+    assert "ambiguous" in problem_of(tmp_path, third[2])
 
 
 def test_no_mask_lists_what_was_tried(tmp_path):

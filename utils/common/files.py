@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from utils.common.errors import UserError
+
+LEFT_BEHIND = ".*.writing"  # files that a killed process did not finish
 
 
 @contextmanager
@@ -27,12 +30,15 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to, and moves it into place if all went well: never half a file.
 
+    No other process or thread has that name: of two that write `path` at once the last one's whole file stays.
+
     The file is on the disk before it takes the old one's place, so that not even a power cut leaves half of it.
 
     Raises:
         UserError: if it cannot be written; what was there stays.
     """
-    beside = path.with_name(f".{path.name}.writing")
+    # Shortened: a file's name has 255 bytes at most.
+    beside = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.writing")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from utils.common.errors import UserError
+from utils.common.printable import printable
 
 
 def rank() -> int:
@@ -31,9 +32,9 @@ def is_writer() -> bool:
 
 
 def say(text: str) -> None:
-    """Prints, once for the job."""
+    """Prints, once for the job; control characters, as names of files may hold, are escaped."""
     if is_writer():
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def torchrun_holds_the_store() -> bool:

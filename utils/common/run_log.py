@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from utils.common.errors import UserError
 from utils.common.files import replacing, writing
+from utils.common.processes import say
 
 
 class RunLog:
@@ -25,25 +28,38 @@ class RunLog:
 
     def __init__(self, folder: Path, epoch: int, settings: str) -> None:
         self.path = folder / "log.jsonl"
-        self.entries = [entry for entry in read_log(self.path) if entry["epoch"] <= epoch] if epoch else []
+        self.entries = self._entries_until(epoch) if epoch else []
         with replacing(self.path) as beside:
-            beside.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries))
+            beside.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries), encoding="utf-8")
         with replacing(folder / "settings.txt") as beside:
-            beside.write_text(settings + "\n")
+            # A path may hold bytes that are no text.
+            beside.write_text(settings + "\n", encoding="utf-8", errors="surrogateescape")
         self.board_folder = folder / "tensorboard"
         with writing(self.board_folder):
             self.board = SummaryWriter(self.board_folder, purge_step=epoch + 1 if epoch else None)
             self.board.add_text("settings", f"```\n{settings}\n```", epoch)
 
+    def _entries_until(self, epoch: int) -> list[dict[str, Any]]:
+        entries, cut = read_lines(self.path)
+        # Of an epoch that two processes have logged the later line stays.
+        kept = list({entry["epoch"]: entry for entry in entries if entry["epoch"] <= epoch}.values())
+        if cut:
+            say(f"warning: {self.path}: the last line is broken and is dropped")
+        if missing := sorted(set(range(1, epoch + 1)) - {entry["epoch"] for entry in kept}):
+            say(f"warning: {self.path} lacks {len(missing)} of {epoch} epochs (the first: {missing[0]})")
+        return kept
+
     def write_line(self, entry: dict[str, Any]) -> None:
-        """One epoch: {"epoch": n, "train": {...}, "val": {...}, ...}.
+        """One epoch: {"epoch": n, "train": {...}, "val": {...}, ...}. It is on the disk when this returns.
 
         Raises:
             UserError: if it cannot be written.
         """
         self.entries.append(entry)
-        with writing(self.path), self.path.open("a") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def write_board(self, entry: dict[str, Any], picture: np.ndarray, histograms: dict[str, Tensor]) -> None:
         """The same epoch for TensorBoard, a picture (H, W, 3) uint8, and what to show the distribution of.
@@ -69,6 +85,40 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.jsonl; none if there is no such file. A last line that was cut off is left out."""
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    """The entries of a log.jsonl; none if there is no such file. A last line that is broken is left out.
+
+    Raises:
+        UserError: see `read_lines`.
+    """
+    return read_lines(path)[0]
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The entries of a log.jsonl, and whether a broken last line was left out: what a kill or a power cut leaves.
+
+    Raises:
+        UserError: if an earlier line is broken, with what is whole and what to do.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    cut = lines.pop() != b""
+    entries = [_entry(line) for line in lines]
+    if entries and entries[-1] is None:  # after a power cut the line may have its length, and zeros in it
+        entries.pop()
+        cut = True
+    if None in entries:
+        broken = entries.index(None)
+        raise UserError(
+            f"{path} is damaged in line {broken + 1} of {len(lines)}, the {broken} lines before it are whole. Remove "
+            "the damaged lines, or move the file away: the run resumes without them"
+        )
+    return entries, cut
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
+        return None
+    return entry if all(isinstance(entry.get(part), dict) for part in ("train", "val")) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import threading
@@ -11,12 +12,27 @@ from collections.abc import Callable
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.common.printable import printable
 from utils.common.processes import torchrun_holds_the_store, world_size
 from utils.common.signals import Stopped
 
 # How libraries say that memory has run out, where they have no exception for it. cuDNN and cuBLAS need some for
 # themselves, and report what they miss as one of a dozen states.
 OUT_OF_MEMORY = ("out of memory", "CUDNN_STATUS_", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+# The same for what data-loading workers need, and what helps.
+RESOURCES = (
+    (
+        ("Too many open files", "ancdata"),
+        "too many files are open for the limit of this system: raise it (ulimit -n 4096), or pass --workers 0",
+    ),
+    (
+        ("shared memory", "Bus error", "unable to mmap", "unable to write to file </torch", "/dev/shm"),
+        "the shared memory of data-loading workers (/dev/shm) is too small: pass --workers 0, or make it larger "
+        "(docker run --shm-size 2g)",
+    ),
+)
+SIGPIPE = 13  # of a reader such as head that has read enough
+OPEN_FILES = 4096  # as far as the system allows it
 LESS_MEMORY = {
     "batch_size": "a lower --batch_size",
     "accumulate": "--accumulate N (each step's images in N parts)",
@@ -28,10 +44,14 @@ LESS_MEMORY = {
 def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number.
 
-    So is an error of memory that has run out, with the flags that take less. `main` may call sys.exit() with a number
-    of its own.
+    So is an error of memory or another resource that has run out, with what helps. `main` may call sys.exit() with a
+    number of its own.
     """
     threading.excepthook = _leave_to_main_thread
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see _this_folder.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    _print_anything()
+    _open_more_files()
     code: int | str | None = 0
     args = None
     try:
@@ -45,11 +65,19 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
         code = _fail("interrupted", 128 + signal.SIGINT)
     except SystemExit as request:
         code = request.code
-    except (RuntimeError, MemoryError) as error:
-        cause = out_of_memory(error)
-        if cause is None:
+    except BrokenPipeError:
+        if not _reader_has_gone():
             raise
-        code = _fail(f"error: {memory_advice(cause, args)}", 2)
+        code = 128 + SIGPIPE
+    except (RuntimeError, MemoryError, OSError) as error:
+        advice = out_of_resources(error)
+        if advice is None:
+            cause = out_of_memory(error)
+            if cause is None:
+                raise
+            advice = memory_advice(cause, args)
+        code = _fail(f"error: {advice}", 2)
+    code = _flush(code)
     if world_size() > 1:
         # Not by way of Python's end: gloo's threads may still run then, and abort a process that was done.
         sys.stdout.flush()
@@ -67,6 +95,11 @@ def out_of_memory(error: BaseException) -> str | None:
     return next((line for line in lines if any(sign in line for sign in OUT_OF_MEMORY)), None)
 
 
+def out_of_resources(error: BaseException) -> str | None:
+    """What to do, in one line, if the system has run out of something else than memory; None for another error."""
+    return next((advice for signs, advice in RESOURCES if any(sign in str(error) for sign in signs)), None)
+
+
 def memory_advice(cause: str, args: argparse.Namespace | None) -> str:
     """One line: what has happened, and the flags of this script that take less memory."""
     flags = [advice for name, advice in LESS_MEMORY.items() if name in vars(args or argparse.Namespace())]
@@ -82,8 +115,53 @@ def _leave_to_main_thread(error: threading.ExceptHookArgs) -> None:
 
 def _fail(message: str, code: int) -> int:
     if _says_first(message):
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
     return code
+
+
+def _print_anything() -> None:
+    """A terminal or a file that is not UTF-8 (cp1252, LC_ALL=C) gets escapes for what it cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _open_more_files() -> None:
+    """Each data-loading worker and each of its batches takes a descriptor."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _flush(code: int | str | None) -> int | str | None:
+    """Prints what still waits; the exit code, which is another one if nobody reads it."""
+    try:
+        if sys.stdout is not None:  # it was closed (>&-)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return 128 + SIGPIPE if _reader_has_gone() else code
+    except OSError:  # a full disk: Python says so when it ends
+        return code
+    return code
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads what is printed (`| head`); from then on it is thrown away, without a word."""
+    try:
+        number = sys.stdout.fileno()
+        poll = select.poll()
+    except (AttributeError, OSError):  # closed (>&-), or not a file; no poll on Windows
+        return False
+    poll.register(number, 0)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
 
 
 def _says_first(message: str) -> bool:

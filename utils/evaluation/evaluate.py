@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.resizing import Shift, resize_image, restore
 from utils.common.distributed import gather
@@ -19,6 +18,7 @@ from utils.common.errors import UserError
 from utils.common.pictures import errors, grid
 from utils.common.precision import Precision
 from utils.common.processes import is_writer, world_size
+from utils.common.progress import Progress
 from utils.common.runtime import Batch, to_device
 from utils.evaluation.mask_figures import MASK_FIGURES
 from utils.evaluation.pixel_metrics import confusion, figures
@@ -72,7 +72,7 @@ def evaluate(predict: MaskLogits, loader: DataLoader) -> Results:
     pending: list[Future] = []
     with (
         ThreadPoolExecutor(1) as pool,
-        tqdm(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar,
+        Progress(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar,
     ):
         for batch in loader:
             batch = to_device(batch, predict.precision.device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.evaluation.csv_names import unescaped
 from utils.evaluation.mask_figures import every_figure
 from utils.evaluation.result_files import SUMMARY, read_together
 
@@ -46,7 +47,7 @@ def read_evaluation(folder: Path, label: str = "") -> Evaluation:
     table, summary = (folder / name for name in FILES)
 
     def read(where: Callable[[str], Path]) -> tuple[list[list[str]], Any]:
-        with where(table.name).open(newline="", encoding="utf-8") as file:
+        with where(table.name).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             lines = list(csv.reader(file, strict=True))
         return lines, json.loads(where(summary.name).read_text(encoding="utf-8"))
 
@@ -54,7 +55,7 @@ def read_evaluation(folder: Path, label: str = "") -> Evaluation:
         (header, *rows), content = read_together(folder, read)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{folder} holds no evaluation that can be read ({error}): run evaluation.py again") from error
-    names = [row[0] for row in rows if row]
+    names = [unescaped(row[0]) for row in rows if row]
     if header[:1] != ["name"] or "iou" not in header or any(len(row) != len(header) for row in rows) or not rows:
         raise UserError(f"{table} is not a table of evaluation.py (a row an image, with its name first, and iou)")
     if len(set(header)) < len(header) or len(set(names)) < len(names):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from utils.common.files import replacing
 from utils.evaluation.benchmark_pooling import benchmark
+from utils.evaluation.csv_names import escaped
 from utils.evaluation.intervals import intervals
 from utils.evaluation.intervals import words as interval
 from utils.evaluation.mask_figures import MASK_FIGURES, every_figure
@@ -246,7 +247,7 @@ def write_results(results: Results, folder: Path) -> None:
         "target_pixels": results.counts["TP"] + results.counts["FN"],
         **results.targets,
     }
-    rows = ([results.names[i], *(values[i].item() for values in columns.values())] for i in results.ranked())
+    rows = ([escaped(results.names[i]), *(values[i].item() for values in columns.values())] for i in results.ranked())
     _write_csv(folder / "per_image.csv", ["name", *columns], rows)
     names = ("thresholds", "precision", "recall", "fpr", "tpr", "iou", "f1")
     curves = [getattr(results.sweep, name).tolist() for name in names]
@@ -254,7 +255,7 @@ def write_results(results: Results, folder: Path) -> None:
 
 
 def _write_csv(path: Path, header: list[str], rows: Any) -> None:
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from utils.common.errors import UserError
 from utils.common.files import replacing
+from utils.networks.check_state import (
+    checkpoint_problem,
+    content_problem,
+    file_problem,
+    is_count,
+    tensor_problem,
+    unwrapped,
+)
 
 FORMAT = 1
 # Settings that came later, with what runs before them did.
@@ -32,7 +41,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, what: str) -> dict[str, Any]:
-    """The dict in a .pth file, on the CPU.
+    """The dict in a .pth file, on the CPU; its tensors are plain ones.
 
     Raises:
         UserError: if the file is missing or is not such a file; `what` says what was expected.
@@ -40,12 +49,19 @@ def load_state(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is not there; expected {what}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        problem = file_problem(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about formats, which the file of a stranger may name as it likes
+            content = None if problem else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a damaged or foreign file
-        raise UserError(f"{path} is not {what}, or is damaged: {_first_line(error)}") from error
+        problem = _cause(error)
+    if problem:
+        raise UserError(f"{path} is not {what}, or is damaged: {problem}{_what_to_do(path)}")
     if not isinstance(content, dict):
         raise UserError(f"{path} is not {what}: it holds a {type(content).__name__}")
-    return content
+    if problem := content_problem(content):
+        raise UserError(f"{path} is not {what}: {problem}")
+    return unwrapped(content)
 
 
 def load_settings(path: Path, phase: str) -> dict[str, Any]:
@@ -92,6 +108,9 @@ def checked(content: dict[str, Any], path: Path, phase: str) -> dict[str, Any]:
         )
     if content["phase"] != phase:
         raise UserError(f"{path} is a checkpoint of {content['phase']}, expected one of {phase}")
+    if problem := checkpoint_problem(content):
+        raise UserError(f"{path} does not fit: {problem}")
+    content["model"] = unwrapped(content["model"])
     earlier = EARLIER | ({"watch": "iou"} if phase == "seg" else {})
     content["settings"] = {**earlier, **content["settings"]}
     return content
@@ -109,7 +128,9 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path) -> None:
     others = [str(name).encode("unicode_escape").decode() for name in state if name not in expected]
     problems += [f"unexpected {name}" for name in others]
     problems += [
-        f"{name} {wrong}" for name in expected if name in state and (wrong := _wrong(state[name], expected[name]))
+        f"{name} {wrong}"
+        for name in expected
+        if name in state and (wrong := tensor_problem(state[name], expected[name]))
     ]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -117,20 +138,43 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _wrong(value: Any, expected: Tensor) -> str | None:
-    if not isinstance(value, Tensor):
-        return f"is a {type(value).__name__}, expected a tensor"
-    if value.shape != expected.shape or value.dtype != expected.dtype:
-        return f"is {value.dtype} {tuple(value.shape)}, expected {expected.dtype} {tuple(expected.shape)}"
-    return None if value.isfinite().all() else "holds values that are not finite"
-
-
 def explain(load: Callable[[], Any], path: Path) -> Any:
     """Runs `load`; an error of content that does not fit becomes one line about `path`."""
     try:
         return load()
-    except (AttributeError, ImportError, LookupError, TypeError, RuntimeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        TypeError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise UserError(f"{path} does not fit: {_first_line(error)[:1000]}") from error
+
+
+def _cause(error: Exception) -> str:
+    """What torch says of a file, without its advice to load it with weights_only=False."""
+    line = _first_line(error)
+    if "weights" in line.lower():
+        return "it is not a file of torch.save, or holds objects other than tensors and plain values"
+    return line[:300]
+
+
+def _what_to_do(last: Path) -> str:
+    """Of a run whose last.pth is damaged: which checkpoint is whole, and how to continue; nothing for other files."""
+    if last.name != "last.pth":
+        return ""
+    numbered = sorted(last.parent.glob("epoch*.pth"), reverse=True)
+    for path in (last.with_name("best.pth"), *numbered):
+        try:
+            epoch = load_state(path, "a checkpoint").get("epoch")
+        except UserError:
+            continue
+        of_epoch = f" (epoch {epoch})" if is_count(epoch) else ""
+        return f". {path} is whole{of_epoch}: delete {last.name}, and start again from it with --init_from {path}"
+    return f". No other checkpoint in {last.parent} is whole: delete {last.name}, and start again"
 
 
 def _first_line(error: Exception) -> str:

@@ -10,13 +10,13 @@ from itertools import islice
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.inputs import Input, claimed_size
 from utils.common.distributed import gather, wait_for_all
 from utils.common.errors import UserError
 from utils.common.pictures import as_rgb8
 from utils.common.processes import is_writer, rank, world_size
+from utils.common.progress import Progress
 from utils.common.script import out_of_memory
 from utils.common.signals import Stopped, StopRequest
 from utils.prediction.output_folder import Outputs
@@ -65,7 +65,7 @@ def predict_files(
     share = todo[rank() :: world_size()]
     if predictor.resize == "keep":
         share = sorted(share, key=lambda image: claimed_size(image.path))  # neighbours may then share a batch
-    bar = tqdm(total=len(share), desc="predicting", unit="img", disable=not is_writer())
+    bar = Progress(total=len(share), desc="predicting", unit="img", disable=not is_writer())
     with bar, StopRequest(patient=world_size() > 1) as stop:
         failures = _predict_share(predictor, share, outputs, workers, bar, stop)
     everyones = [failure for of_process in gather(failures) for failure in of_process]
@@ -73,7 +73,7 @@ def predict_files(
 
 
 def _predict_share(
-    predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: tqdm, stop: StopRequest
+    predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: Progress, stop: StopRequest
 ) -> list[str]:
     """Predicts the images; returns what went wrong with which."""
     failures: list[str] = []

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from datasets.decode import read_pixels, to_rgb
 from datasets.resizing import Shift, restore
@@ -23,10 +22,12 @@ from datasets.transforms import Transform
 from utils.common.devices import pick_device
 from utils.common.errors import UserError
 from utils.common.precision import Precision
+from utils.common.progress import Progress
 from utils.networks.inference_engines import load_engine
 from utils.networks.load_weights import load_trained
 from utils.prediction.tiles import Strip, cut, strips
 from utils.settings.config import trained_resize
+from utils.settings.recorded import recorded_settings
 from utils.settings.refusals import SMALLEST, check_threshold, check_tiles
 
 RESIZE = ("img_size", "keep")
@@ -112,6 +113,7 @@ class Predictor:
         self.batch_size = batch_size
         self.progress = progress
         model, trained_with = load_trained(Path(weights), recon_weights and Path(recon_weights), encoder_bn)
+        trained_with = recorded_settings(trained_with, Path(weights))
         self.model = model
         self.resize = "keep" if tile else resize or trained_resize(trained_with)
         self.img_size = img_size or trained_with.get("img_size", 256)
@@ -187,7 +189,7 @@ class Predictor:
         tiles = [(row, column) for row in rows for column in columns]
         at_once = self.batch_of(*(min(side, self.tile) for side in pixels.shape[:2]))
         result = np.zeros(pixels.shape[:2], np.float32)
-        with tqdm(total=len(tiles), desc="tiles", unit="tile", leave=False, disable=not self.progress) as bar:
+        with Progress(total=len(tiles), desc="tiles", unit="tile", leave=False, disable=not self.progress) as bar:
             for first in range(0, len(tiles), at_once):
                 batch = tiles[first : first + at_once]
                 images = torch.stack([self._tile(pixels, *tile) for tile in batch])

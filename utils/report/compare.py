@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.common.processes import say
 from utils.evaluation.paired_tests import Paired, align, compare_figures, remarks
 from utils.evaluation.protocol_card import unlike
 from utils.evaluation.read_results import Evaluation, flat, is_percent, read_evaluation, shown, title
@@ -35,9 +36,9 @@ def main(args: argparse.Namespace) -> list[Paired]:
     notes = [f"the protocols differ: {line}" for line in differing] + [f"warning: {line}" for line in unknown]
     notes += remarks(runs)
     found = compare_figures(runs)
-    print(as_text(runs, found, notes))
+    say(as_text(runs, found, notes))
     if "report" in args:
-        print(f"wrote {write_comparison(Path(args.report), runs, found, notes)}")
+        say(f"wrote {write_comparison(Path(args.report), runs, found, notes)}")
     return found
 
 

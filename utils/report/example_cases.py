@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from models.protocols import kernel_writer
 from utils.common.pictures import draw_kernel, errors, kernel_slices, signed, tile
+from utils.common.progress import Progress
 from utils.common.runtime import to_device
 from utils.evaluation.evaluate import MaskLogits, predict_case
 from utils.evaluation.results import Results
@@ -65,7 +65,7 @@ def look_at_cases(predict: MaskLogits, model: nn.Module, loader: DataLoader, res
     chosen = [(group, ranked[rank]) for group, rank in choose(len(ranked))]
     tiles: list[list[Tile]] = []
     views: list[Inside] = []
-    for _, i in tqdm(chosen, desc="drawing cases", unit="img", leave=False):
+    for _, i in Progress(chosen, desc="drawing cases", unit="img", leave=False):
         tiles.append(_case_tiles(*predict_case(predict, loader, i), results.names[i]))
         if kernel_writer(model):
             image = to_device(loader.collate_fn([loader.dataset[i]]), predict.precision.device)["image"]

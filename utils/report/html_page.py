@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 
 from utils.common.files import replacing
+from utils.common.printable import printable
 from utils.evaluation.read_results import shown, sort_key, title
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -34,6 +35,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is marked as HTML
     )
     environment.filters |= {"shown": shown, "sort_key": sort_key, "title_of": title}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -43,7 +45,8 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
     )
     page = environment.get_template(template).render(content, style=style, script=script, policy=policy)
     with replacing(path) as beside:
-        beside.write_text(page, encoding="utf-8", newline="\n")
+        # The name of a file may hold bytes that are no text.
+        beside.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
     return path
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from models import VARIANTS
+from utils.common.errors import UserError
 from utils.common.run_log import read_log
 from utils.evaluation.published import ReleasedLog, released_log
 from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
@@ -93,7 +94,7 @@ def training_charts(weights: Path) -> list[Chart]:
             entries = read_log(path)
             released = released_log(_trained_on(path.parent)) if path.parent == weights.parent else None
             charts += [chart for name in CURVES if (chart := _training_chart(phase, name, entries, released))]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (UserError, OSError, ValueError, KeyError, TypeError):
             continue  # edited by hand, or something else of that name: the evaluation does not depend on it
     return charts
 

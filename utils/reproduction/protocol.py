@@ -16,12 +16,15 @@ from typing import Any
 
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
+from utils.common.locks import hold
+from utils.common.processes import say
 from utils.common.signals import SIGNALS, Stopped
 from utils.evaluation.result_files import read_summary
-from utils.reproduction.run_scripts import CommandRunner, hold
+from utils.reproduction.run_scripts import CommandRunner
 from utils.settings.config import FREE_SETTINGS, with_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
+ONLY = "`--only N` gives each of several processes a division of its own"
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,15 @@ class TrainingStep:
         if not last.exists():
             return Progress(False, "to do")
         # Here, since torch comes with them: what is wrong with lists and flags is told without.
-        from utils.networks.checkpoints import load_checkpoint
+        from utils.networks.checkpoints import explain, load_checkpoint
         from utils.training.run_state import refuse_another_run
 
         checkpoint = load_checkpoint(last, self.phase)
         refuse_another_run(checkpoint, self.settings, last)
         if self.encoder_from:
             self._refuse_another_encoder(checkpoint, self.encoder_from / "best.pth")
-        epoch, step, epochs = checkpoint["epoch"], checkpoint["step"], self.settings.epochs
+        epoch, step = explain(lambda: (checkpoint["epoch"], checkpoint["step"]), last)
+        epochs = self.settings.epochs
         if epoch >= epochs:
             return Progress(True, f"done, {epochs} epochs")
         inside = f" and {step} steps" if step else ""
@@ -127,9 +131,10 @@ class EvaluationStep:
 
     def epoch(self) -> int:
         """The epoch, counted from 1, whose weights were evaluated."""
-        from utils.networks.checkpoints import load_checkpoint
+        from utils.networks.checkpoints import explain, load_checkpoint
 
-        return load_checkpoint(self.checkpoint, "seg")["epoch"]
+        checkpoint = load_checkpoint(self.checkpoint, "seg")
+        return explain(lambda: checkpoint["epoch"], self.checkpoint)
 
 
 def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
@@ -178,13 +183,13 @@ def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], fol
         Stopped: at a signal, which the running script was told.
         UserError: if a script fails, or another process works in the folder.
     """
-    with hold(folder) as held:
+    with hold(folder, ONLY) as held:
         for step in plan:
             state, where = step.progress(), f"division {division}, {step.title}"
-            print(f"{where}: {state.text}", flush=True)
+            say(f"{where}: {state.text}")
             if state.done:
                 continue
-            print(shown(step, processes), flush=True)
+            say(shown(step, processes))
             code = runner.run(_command(step, processes), held)
             number = runner.number or code - 128
             if number in SIGNALS or runner.number:

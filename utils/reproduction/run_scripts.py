@@ -11,16 +11,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 
-from utils.common.errors import UserError
-from utils.common.files import writing
 from utils.common.signals import SIGNALS
 
-PATIENCE = 60.0  # seconds that `hold` waits for a script that has been left behind and is saving
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in linux/prctl.h
 
 
@@ -47,7 +42,7 @@ class CommandRunner:
     def run(self, command: list[str], held: int | None = None) -> int:
         """Runs the command to its end; returns its exit code, 128 + the number if a signal has ended it.
 
-        `held`: a descriptor from `hold` that the command is to keep open as well.
+        `held`: a descriptor from `utils.common.locks.hold` that the command is to keep open as well.
         """
         if self.number:
             return 128 + self.number
@@ -71,44 +66,6 @@ class CommandRunner:
         self.number = self.number or number
         if self._process:
             self._process.send_signal(_for_scripts(number))
-
-
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[int | None]:
-    """Holds a folder for this process and the commands that it starts: a second holder is refused.
-
-    The lock is on an open file, whose descriptor is given, and which a command inherits: it is held until the last of
-    them has ended. Where the system has no such locks (Windows) nothing is held, and None is given.
-
-    Raises:
-        UserError: if another process holds the folder and does not leave it within `PATIENCE`.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield None
-        return
-    path = folder / "lock"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
-        waiting_since = None
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if waiting_since is None:
-                    waiting_since = time.monotonic()
-                    print(f"waiting for another process to leave {folder} ...", flush=True)
-                if time.monotonic() - waiting_since > PATIENCE:
-                    raise UserError(
-                        f"another process works in {folder} ({error.strerror}): wait for its end, or end it, and start "
-                        "again. `--only N` gives each of several processes a division of its own"
-                    ) from error
-                time.sleep(0.2)
-        yield file.fileno()
 
 
 def _for_scripts(number: int) -> int:

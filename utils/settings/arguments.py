@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import os
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
@@ -19,6 +21,7 @@ PRECISIONS = ("auto", "off", "bf16", "fp16")
 DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
 FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
 AUTO = "auto"  # of --white_level
+LARGEST_SIDE = 16384  # pixels: such an image in float32 has 3 GB
 LOSS = "bce_dice"  # the paper's
 
 
@@ -41,11 +44,18 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the data is, and how it becomes tensors."""
     group = parser.add_argument_group("data")
-    group.add_argument("--base_dir", metavar="FOLDER", help="holds images/, masks/ and the list files")
-    group.add_argument("--train_file_dir", metavar="LIST", default="train.txt", help="list, in base_dir or a path")
-    group.add_argument("--val_file_dir", metavar="LIST", default="val.txt", help="list, in base_dir or a path")
+    group.add_argument("--base_dir", type=path, metavar="FOLDER", help="holds images/, masks/ and the list files")
     group.add_argument(
-        "--test_file_dir", metavar="LIST", help="test list, which no training reads; for evaluation.py --test"
+        "--train_file_dir", type=path, metavar="LIST", default="train.txt", help="list, in base_dir or a path"
+    )
+    group.add_argument(
+        "--val_file_dir", type=path, metavar="LIST", default="val.txt", help="list, in base_dir or a path"
+    )
+    group.add_argument(
+        "--test_file_dir",
+        type=path,
+        metavar="LIST",
+        help="test list, which no training reads; for evaluation.py --test",
     )
     group.add_argument("--img_size", type=image_side, default=256, help="side the images are resized to, pixels")
     group.add_argument(
@@ -152,7 +162,9 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         metavar="GB",
         help="keep decoded images in memory, up to that much in each process (torchrun's, not the loader's); 0: none",
     )
-    group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
+    group.add_argument(
+        "--init_from", type=path, metavar="FILE", help="start a new run from the weights of this checkpoint"
+    )
     group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
 
@@ -196,15 +208,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         False,
         "bit for bit the same on CUDA, too, which costs speed there; CPUs are so anyway",
     )
-    group.add_argument("--output_dir", metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
+    group.add_argument("--output_dir", type=path, metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser, help: str) -> None:
     """A trained SRS: our checkpoint, of which `help` says more, or the authors' two files."""
     group = parser.add_argument_group("weights")
-    group.add_argument("--weights", metavar="FILE", help=help)
-    group.add_argument("--recon_weights", metavar="FILE", help="the authors' SRS_R, with --seg_weights")
-    group.add_argument("--seg_weights", metavar="FILE", help="the authors' SRS_S, with --recon_weights")
+    group.add_argument("--weights", type=path, metavar="FILE", help=help)
+    group.add_argument("--recon_weights", type=path, metavar="FILE", help="the authors' SRS_R, with --seg_weights")
+    group.add_argument("--seg_weights", type=path, metavar="FILE", help="the authors' SRS_S, with --recon_weights")
 
 
 def add_engine_argument(parser: argparse.ArgumentParser) -> None:
@@ -218,11 +230,12 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
     """What is to be done with results. These are no settings of an experiment: what is not given stands nowhere, not
     even in summary.json."""
     add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
-    add("--report", metavar="FOLDER", help="write a page to look at, FOLDER/report.html")
+    add("--report", type=path, metavar="FOLDER", help="write a page to look at, FOLDER/report.html")
     add("--test", action="store_true", help="evaluate best.pth and last.pth of the run on --test_file_dir")
     add(
         "--compare",
         nargs="+",
+        type=path,
         metavar="RUN",
         help="compare existing evaluations, image by image, with the first; takes --report, --unlike_protocols alone",
     )
@@ -249,6 +262,16 @@ def names_authors_files(given: Collection[str]) -> bool:
     return bool(named)
 
 
+def path(text: str) -> str:
+    """An argument type: a file or folder; ~ is the user's home, as a shell has it (not in --flag=~, nor in YAML)."""
+    return os.path.expanduser(text)  # noqa: PTH111 - a name as it was given: Path would take a final / away
+
+
+def folder(text: str) -> Path:
+    """An argument type: the same as a Path."""
+    return Path(path(text))
+
+
 def positive(text: str) -> int:
     """An argument type: an integer of at least 1."""
     return _at_least(1, text)
@@ -266,7 +289,10 @@ def natural(text: str) -> int:
 
 def image_side(text: str) -> int:
     """An argument type: the side of an image that the networks take, pixels."""
-    return _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+    value = _at_least(16, text)  # two pixels of the deepest map, so that a batch norm has something to average
+    if value > LARGEST_SIDE:
+        raise argparse.ArgumentTypeError(f"{value} is over {LARGEST_SIDE}")
+    return value
 
 
 def integer(text: str) -> int:

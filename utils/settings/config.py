@@ -22,7 +22,14 @@ import yaml
 
 from utils.common.errors import UserError
 from utils.common.processes import say
-from utils.settings.arguments import LOSS, HelpFormatter, Repeated, add_segmentation_arguments, add_shared_arguments
+from utils.settings.arguments import (
+    LOSS,
+    HelpFormatter,
+    Repeated,
+    add_segmentation_arguments,
+    add_shared_arguments,
+    path,
+)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -62,7 +69,9 @@ class ScriptParser(argparse.ArgumentParser):
         )
         self.script = script
         self.add_argument("--Dataset", metavar="NAME", help="takes its settings from configs/NAME.yaml")
-        self.add_argument("--config", metavar="FILE", help="a YAML file of your own, in place of configs/NAME.yaml")
+        self.add_argument(
+            "--config", type=path, metavar="FILE", help="a YAML file of your own, in place of configs/NAME.yaml"
+        )
 
     def error(self, message: str) -> None:
         raise UserError(f"{message} (python {self.prog} --help lists the flags)")
@@ -149,8 +158,9 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     if not settings.resume or not last.is_file():
         return settings
     from utils.networks.checkpoints import EARLIER, load_settings  # here: it imports torch
+    from utils.settings.recorded import recorded_settings
 
-    begun_with = load_settings(last, phase)
+    begun_with = recorded_settings(load_settings(last, phase), last)
     names = dict.fromkeys([*EARLIER, *script.configured(argv)])
     recorded = {name: begun_with[name] for name in names if name in begun_with and name not in FREE_SETTINGS}
     kept = script.settings(argv, recorded)

@@ -18,13 +18,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.folder import end_workers
 from utils.common.devices import repeating_sizes
 from utils.common.distributed import add_gradients, highest, same_weights, wait_for_all
 from utils.common.pictures import save_png
 from utils.common.processes import is_writer, say, world_size
+from utils.common.progress import Progress
 from utils.common.run_log import RunLog
 from utils.common.runtime import Batch, in_force, layout, to_device
 from utils.common.signals import Stopped, StopRequest
@@ -92,7 +92,7 @@ def fit(
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
     recorded = getattr(phase, "recorded", {})
     run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device, recorded)
-    if run.resume():
+    if run.resume(len(train)):
         say(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
     elif settings.init_from:
         path = Path(settings.init_from)
@@ -168,9 +168,9 @@ def _one_epoch(
     histograms = distributions(partial(shown, model), val, device) if shown else {}
     log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
-    tqdm.write(epoch_line(phase.watch, entry, epochs, best))
+    Progress.write(epoch_line(phase.watch, entry, epochs, best))
     if has_collapsed(log.entries):
-        tqdm.write(COLLAPSE_ADVICE)
+        Progress.write(COLLAPSE_ADVICE)
 
 
 def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.device, stop: StopRequest) -> None:
@@ -188,7 +188,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
         return
     losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
-    bar = tqdm(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
+    bar = Progress(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
     with _training(phase, run.settings, device), bar, repeating_sizes():
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
@@ -247,7 +247,7 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     if speed.warning:
         say_once(f"warning: in validation {speed.warning}")
     means = Means()
-    bar = tqdm(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
+    bar = Progress(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
     # A process whose share is a batch shorter goes round once more, so that all agree on a stop as often.
     rounds = highest(len(loader))
     for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):

@@ -21,9 +21,10 @@ from utils.common.processes import is_writer
 from utils.networks.checkpoints import explain, fill, load_checkpoint, save_checkpoint
 from utils.settings.arguments import AUTO
 from utils.settings.config import FREE_SETTINGS, with_defaults
-from utils.settings.provenance import list_hashes, provenance
+from utils.settings.provenance import list_hashes, provenance, weight_hashes
 from utils.settings.refusals import has_run
 from utils.training.arithmetic import arithmetic
+from utils.training.check_progress import check_progress
 from utils.training.compilation import compiled_for_training
 
 
@@ -121,8 +122,8 @@ class Run:
         if is_writer():
             save_checkpoint(self.last, {**self._result(), **self._progress(means)})
 
-    def resume(self) -> bool:
-        """Goes on from last.pth if the settings ask for it; returns whether it did.
+    def resume(self, steps: int) -> bool:
+        """Resumes from last.pth if the settings ask for it; returns whether it did. An epoch has so many steps.
 
         Raises:
             UserError: see `utils.settings.refusals.has_run`; if the run had other settings, or if the file is damaged.
@@ -131,8 +132,9 @@ class Run:
             return False
         previous = load_checkpoint(self.last, self.name)
         refuse_another_run(previous, self.settings, self.last)
+        states = check_progress(previous, self.optimizer, self.schedule, self.settings.epochs, steps, self.last)
         fill(self.model, previous["model"], self.last)
-        explain(lambda: self._restore(previous), self.last)
+        explain(lambda: self._restore({**previous, **states}), self.last)
         self.resumed_from = previous["provenance"]
         return True
 
@@ -165,7 +167,7 @@ class Run:
         if is_writer():  # it carries on what all had added up, the others begin at nothing
             self.means.load_state_dict(previous["means"], self.device)
         _set_random_states(previous["random"])
-        self.epoch, self.step, self.best = int(previous["epoch"]), int(previous["step"]), previous["best"]
+        self.epoch, self.step, self.best = previous["epoch"], previous["step"], previous["best"]
 
 
 def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, path: Path) -> None:
@@ -175,9 +177,11 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
         UserError: names the settings and lists that differ; or if the file is damaged.
     """
     before, now = with_defaults(previous["settings"]), vars(settings)
+    of_run: dict[str, str] = explain(lambda: dict(previous["provenance"].get("weights", {})), path)
+    moved = {name for name, value in weight_hashes(settings).items() if of_run.get(name) == value}
     differing = [
         f"{name} was {before.get(name)}, now {now.get(name)}"
-        for name in sorted((previous["settings"].keys() | now.keys()) - FREE_SETTINGS)
+        for name in sorted((previous["settings"].keys() | now.keys()) - FREE_SETTINGS - moved)
         # What "auto" is depends on the training list alone, which is compared below.
         if before.get(name) != now.get(name) and (name, now.get(name)) != ("white_level", AUTO)
     ]

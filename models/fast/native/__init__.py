@@ -3,17 +3,18 @@
     prediction.cpp   what stands between the convolutions in prediction: a block's attentions, a node's joined input
     training.cpp     what stands between a residual block's convolutions in training
 
-Each is compiled once, in 2 and 4 seconds, and kept in __pycache__, beside what Python has compiled there.
+Each is compiled once, in 2 and 4 seconds, and kept in __pycache__, beside what Python has compiled there, or, where the
+checkout cannot be written to, in the user's cache (store.py).
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,6 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from models.fast.native.store import load_or_compile
 
 FOLDER = Path(__file__).parent
 CHANNELS = (8, 16, 32, 64, 128, 256)
@@ -40,22 +43,18 @@ def library(name: str) -> ctypes.CDLL | None:
     # Linked with the OpenMP that torch has loaded: another one's threads would wait for the same cores.
     openmp = (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
     command = [compiler, *_FLAGS.split(), str(source), *map(str, openmp)]
-    cpu = next(
-        (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features"))), ""
-    )
-    sources = [path.read_text() for path in (source, *sorted(FOLDER.glob("*.h")))]
-    key = hashlib.sha256("\n".join([*command, cpu, *sources]).encode()).hexdigest()[:16]
-    target = FOLDER / "__pycache__" / f"{name}-{key}.so"
+    described = Path("/proc/cpuinfo").read_bytes().splitlines()
+    cpu = next((line for line in described if line.startswith((b"flags", b"Features"))), b"")
+    sources = [path.read_bytes() for path in (source, *sorted(FOLDER.glob("*.h")))]
+    key = hashlib.sha256(b"\n".join([*map(os.fsencode, command), cpu, *sources])).hexdigest()[:16]
+
+    def compile(library: Path) -> None:
+        environment = {**os.environ, "TMPDIR": str(library.parent)}  # which goes when the compiler is killed, too
+        words = [*command, "-o", str(library)]
+        subprocess.run(words, check=True, capture_output=True, timeout=120, env=environment)
+
     try:
-        if target.exists():
-            return ctypes.CDLL(str(target))
-        with _folder_beside(target) as folder:
-            compiled = Path(folder) / target.name
-            subprocess.run([*command, "-o", str(compiled)], check=True, capture_output=True, timeout=120)
-            loaded = ctypes.CDLL(str(compiled))
-            if compiled.parent.parent == target.parent:
-                compiled.replace(target)
-            return loaded
+        return load_or_compile(f"{name}-{key}", FOLDER / "__pycache__", compile)
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -66,12 +65,3 @@ def run(function: Any, x: Tensor, *arguments: Any) -> None:
     function(*arguments)
     if observer is not None:
         observer(function.__name__, x, time.perf_counter() - started)
-
-
-def _folder_beside(target: Path) -> tempfile.TemporaryDirectory:
-    """A folder for a while; somewhere else where nothing can be kept, so that this process alone has what is in it."""
-    try:
-        target.parent.mkdir(exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=target.parent)
-    except OSError:
-        return tempfile.TemporaryDirectory()

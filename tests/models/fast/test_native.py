@@ -144,6 +144,7 @@ def test_compiled_once_and_kept_beside_the_source(monkeypatch, library, tmp_path
 @needs_compiler
 def test_compiled_for_this_process_alone_where_nothing_can_be_kept(monkeypatch, library, tmp_path):
     monkeypatch.setattr(native, "FOLDER", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one.cpp"))
     (tmp_path / "one.cpp").write_text('extern "C" int one() { return 1; }')
     (tmp_path / "__pycache__").touch()  # no folder can be made; root may write to all others
     assert library("one").one() == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
 
@@ -14,7 +16,8 @@ import models
 import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
-from utils.common.run_log import read_log
+from utils.common.errors import UserError
+from utils.common.run_log import RunLog, read_log
 
 
 def read(folder):
@@ -98,3 +101,67 @@ def test_distributions_are_over_the_validation_images_and_no_epoch_is_there_twic
     assert (values.min, values.max, values.num) == (7, 8, 2)
     spread = events.Histograms("values_spread_over_images")[-1].histogram_value
     assert (spread.min, spread.num) == (0.5, 1)
+
+
+LINES = [{"epoch": n, "train": {"loss": 1.0}, "val": {"loss": 1.0}} for n in (1, 2, 3)]
+WHOLE = [json.dumps(line).encode() + b"\n" for line in LINES]
+
+
+def resumed(tmp_path, content, epoch=3):
+    """The entries that a run resumed after that epoch keeps."""
+    (tmp_path / "log.jsonl").write_bytes(content)
+    log = RunLog(tmp_path, epoch, "settings")
+    log.close()
+    assert read_log(tmp_path / "log.jsonl") == log.entries
+    return log.entries
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"",
+        b'{"epoch": 4, "tra',
+        b"\0" * 5000,
+        b"\0" * 500 + b"\n",
+        b'{"epoch": 4}\n',
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+    ],
+)
+def test_a_broken_last_line_is_dropped_and_it_is_said(tmp_path, capsys, tail):
+    assert resumed(tmp_path, b"".join(WHOLE) + tail) == LINES
+    said = capsys.readouterr().out
+    assert ("the last line is broken and is dropped" in said) == bool(tail) and "lacks" not in said
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 300, b"garbage"])
+def test_a_log_without_a_whole_line_is_said_to_lack_its_epochs(tmp_path, capsys, content):
+    assert resumed(tmp_path, content) == []
+    assert "lacks 3 of 3 epochs (the first: 1)" in capsys.readouterr().out
+
+
+def test_a_line_that_is_missing_is_said(tmp_path, capsys):
+    assert resumed(tmp_path, WHOLE[0] + WHOLE[2]) == [LINES[0], LINES[2]]
+    assert "lacks 1 of 3 epochs (the first: 2)" in capsys.readouterr().out
+
+
+def test_epochs_that_two_processes_have_logged_are_there_once(tmp_path):
+    assert resumed(tmp_path, b"".join(WHOLE + WHOLE)) == LINES
+
+
+@pytest.mark.parametrize("broken", [b"\0" * 40 + b"\n", b"garbage\n", b"3\n", b'{"epoch": "2"}\n', b"\n"])
+def test_damage_further_up_is_one_line_that_says_what_is_whole(tmp_path, broken):
+    with pytest.raises(UserError, match="damaged in line 2 of 3, the 1 lines before it are whole") as caught:
+        resumed(tmp_path, WHOLE[0] + broken + WHOLE[2])
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "log.jsonl").read_bytes() == WHOLE[0] + broken + WHOLE[2]
+
+
+def test_a_line_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.fstat(number).st_ino))
+    log = RunLog(tmp_path, 0, "settings")
+    flushed.clear()
+    log.write_line(LINES[0])
+    assert flushed == [(tmp_path / "log.jsonl").stat().st_ino]
+    log.close()

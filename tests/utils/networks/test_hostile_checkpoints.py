@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import pickle
+import resource
 import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from utils.common.errors import UserError
+from utils.networks.check_state import unwrapped
 from utils.networks.checkpoints import fill, load_checkpoint, save_checkpoint
 
 
@@ -101,3 +105,122 @@ def test_a_state_is_checked_whole_before_a_weight_changes(changed, message):
     with pytest.raises(UserError, match=message):
         fill(model, changed(state), Path("x.pth"))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def repacked(path, compression=zipfile.ZIP_STORED, double=False):
+    """The archive written again by zipfile."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    if double:  # every member's bytes twice in the directory
+        with zipfile.ZipFile(path, "a") as archive:
+            for member in list(archive.infolist()):
+                again = copy.copy(member)
+                again.filename += "2"
+                archive.filelist.append(again)
+            archive._didModify = True
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "it is empty"),
+        (lambda path: path.write_bytes(bytes(20_000)), "it begins with zeros"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "its end is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-3000] + bytes(3000)), "its end is missing"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"more"), "its end is missing"),
+        (lambda path: repacked(path, zipfile.ZIP_DEFLATED), "compressed"),
+        (lambda path: repacked(path, double=True), "larger than the file"),
+        (lambda path: path.write_bytes(b"garbage" * 1000), "not a file of torch.save"),
+    ],
+)
+def test_a_damaged_file_says_what_is_wrong_and_never_to_trust_it(tmp_path, damage, message):
+    path = tmp_path / "x.pth"
+    save_checkpoint(path, {"phase": "seg", "settings": {}, "model": {"w": torch.zeros(5000)}})
+    damage(path)
+    with pytest.raises(UserError, match=message) as caught:
+        load_checkpoint(path, "seg")
+    assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_gigabytes_takes_no_memory(tmp_path):
+    path, before = tmp_path / "x.pth", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    save_checkpoint(path, {"phase": "seg", "settings": {}, "model": {"w": torch.zeros(50_000_000)}})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    repacked(path, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1_000_000
+    peak = max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    with pytest.raises(UserError, match="compressed"):
+        load_checkpoint(path, "seg")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss == peak >= before
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.eye(4).to_sparse(),
+        torch.eye(4).to_sparse_csr(),
+        torch.empty(4, 4, device="meta"),
+        torch.quantize_per_tensor(torch.eye(4), 0.1, 0, torch.qint8),
+    ],
+    ids=["coo", "csr", "meta", "quantized"],
+)
+@pytest.mark.parametrize("where", ["model", "optimizer", "settings", "mask_shift"])
+def test_tensors_without_plain_memory_are_refused(tmp_path, tensor, where):
+    content = {"phase": "seg", "settings": {}, "model": {}, "optimizer": {"state": [{}]}}
+    content[where] = {**content.get(where, {}), "x": tensor}
+    save_checkpoint(tmp_path / "x.pth", content)
+    with pytest.raises(UserError, match=r"x is a (sparse|quantized)? ?tensor|sparse|or is damaged"):
+        load_checkpoint(tmp_path / "x.pth", "seg")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"settings": {"img_size": torch.tensor(64)}}, "img_size is a Tensor"),
+        ({"settings": {"img_size": {"a": 1}}}, "img_size is a dict"),
+        ({"settings": {"base_dir": [["a"]]}}, "base_dir is a list"),
+        ({"settings": {3: 1}}, "not a word"),
+        ({"settings": {"base_lr": float("nan")}}, "base_lr is a float"),
+        ({"epoch": -1}, "its epoch"),
+        ({"epoch": True}, "its epoch"),
+        ({"step": 1.5}, "its step"),
+        ({"best": [1]}, "its best"),
+        ({"figures": {"iou": torch.tensor(1.0)}}, "its figures"),
+    ],
+)
+def test_counters_and_settings_are_plain(tmp_path, changed, message):
+    save_checkpoint(tmp_path / "x.pth", {"phase": "seg", "settings": {}, "model": {}, **changed})
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(tmp_path / "x.pth", "seg")
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_names_that_wrappers_put_in_front_are_taken_off(tmp_path, wrapper):
+    model = network()
+    state = {wrapper + name: value + 1 for name, value in model.state_dict().items()}
+    save_checkpoint(tmp_path / "x.pth", {"phase": "seg", "settings": {}, "model": state})
+    fill(model, load_checkpoint(tmp_path / "x.pth", "seg")["model"], tmp_path / "x.pth")
+    assert all(torch.equal(value, state[wrapper + name]) for name, value in model.state_dict().items())
+
+
+def test_a_part_that_was_compiled_alone_and_names_of_one_part():
+    assert unwrapped({"stem._orig_mod.weight": 1, "head.weight": 2}) == {"stem.weight": 1, "head.weight": 2}
+    for state in ({"module.a": 1, "b": 2}, {"a.module.b": 1}, {}, {1: 2}, {"a._orig_mod.b": 1, "a.b": 2}):
+        assert unwrapped(state) is state
+
+
+def test_a_damaged_last_checkpoint_names_the_one_that_is_whole(tmp_path):
+    for name in ("last", "best", "epoch0004"):
+        save_checkpoint(tmp_path / f"{name}.pth", {"phase": "seg", "settings": {}, "model": {}, "epoch": 4})
+    last = tmp_path / "last.pth"
+    last.write_bytes(bytes(len(last.read_bytes())))
+    for whole in ("best.pth", "epoch0004.pth"):
+        with pytest.raises(UserError, match=rf"{whole} is whole \(epoch 4\): delete last\.pth.*--init_from") as caught:
+            load_checkpoint(last, "seg")
+        assert "\n" not in str(caught.value)
+        (tmp_path / whole).write_bytes(b"")
+    with pytest.raises(UserError, match=r"No other checkpoint .* is whole: delete last\.pth"):
+        load_checkpoint(last, "seg")

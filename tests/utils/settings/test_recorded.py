@@ -1,0 +1,82 @@
+"""What a checkpoint says of settings passes the command line's rules; where things are written it never says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from random_weights import save_random_weights
+
+import evaluation
+import export
+import train_recon
+import train_seg
+from utils.common.errors import UserError
+from utils.prediction.predictor import Predictor
+from utils.settings.recorded import recorded_settings
+
+WRONG = [
+    ({"img_size": 10**9}, "1000000000 is over 16384"),
+    ({"img_size": -8}, "-8 is under 16"),
+    ({"img_size": 64.5}, "invalid"),
+    ({"img_size": "1" * 5000}, "invalid|over"),
+    ({"img_size": [64]}, "one value"),
+    ({"img_size": True}, "expected one argument"),
+    ({"crop": 10**9}, "over 16384"),
+    ({"normalization": "nope"}, "invalid choice: 'nope'"),
+    ({"variant": "huge"}, "invalid choice"),
+    ({"encoder_bn": "nope"}, "invalid choice"),
+    ({"amp": "int8"}, "invalid choice"),
+    ({"white_level": 0}, "between 1 and 65535"),
+    ({"mask_interpolation": "cubic"}, "invalid choice"),
+    ({"fit_masks": "perhaps"}, "ignored explicit argument"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG)
+def test_a_value_that_the_command_line_refuses_is_refused(tmp_path, wrong, message):
+    (name,) = wrong
+    with pytest.raises(UserError, match=rf"x\.pth: its setting {name} is .*({message})") as caught:
+        recorded_settings(wrong, tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("script", [train_recon, train_seg])
+def test_the_settings_of_a_run_are_what_they_were(script, tmp_path):
+    flags = ["--base_dir", "a b/ü", "--mask_threshold", "1e-05", "--crop", "32", "--no-channels_last", "--resume"]
+    settings = vars(script.parser().settings([*flags, "--white_level", "4095", "--threads", "3", "--fit_masks"]))
+    assert recorded_settings(settings, tmp_path) == settings
+    later = {"came_later": "as it is", "list": [1, "a"]}
+    assert recorded_settings(later, tmp_path) == later
+
+
+def test_every_script_that_takes_weights_asks(tmp_path):
+    path = save_random_weights(tmp_path / "x.pth", img_size=10**9, base_dir="x", val_file_dir="v")
+    for use in (
+        lambda: evaluation.settings(["--weights", str(path)]),
+        lambda: Predictor(path, device="cpu"),
+        lambda: export.load(export.parser().parse_args(["--weights", str(path), "--format", "onnx"])),
+    ):
+        with pytest.raises(UserError, match="its setting img_size"):
+            use()
+
+
+@pytest.mark.parametrize("hostile", [{"output_dir": "/elsewhere"}, {"Dataset": "../../elsewhere"}, {"Dataset": "/e"}])
+@pytest.mark.parametrize("below", ["run/seg/best.pth", "run/best.pth"])
+def test_results_are_written_beside_the_weights(tmp_path, hostile, below):
+    recorded = {"base_dir": "data", "val_file_dir": "../../../etc/val.txt", "Dataset": "set", **hostile}
+    path = tmp_path / below
+    save_random_weights(path, **recorded)
+    found = evaluation.results_folder(evaluation.settings(["--weights", str(path)]))
+    assert found == tmp_path / "run" / "evaluation" / "best-val"
+    chosen = evaluation.settings(["--weights", str(path), "--output_dir", "mine"])
+    assert evaluation.results_folder(chosen) == Path("mine/evaluation/best-val")
+    other = evaluation.settings(["--weights", str(path), "--Dataset", "BUSI"])
+    assert evaluation.results_folder(other).parts[:3] == ("checkpoints", "BUSI", "evaluation")
+
+
+def test_weights_named_from_within_their_folder(tmp_path, monkeypatch):
+    save_random_weights(tmp_path / "run" / "seg" / "best.pth", base_dir="data", Dataset="set", val_file_dir="val.txt")
+    monkeypatch.chdir(tmp_path / "run" / "seg")
+    folder = evaluation.results_folder(evaluation.settings(["--weights", "best.pth"]))
+    assert folder.resolve() == tmp_path / "run" / "evaluation" / "best-val"

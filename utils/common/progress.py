@@ -1,0 +1,57 @@
+"""Progress: a bar on a terminal; elsewhere (a log file, a pipe, a notebook) a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from utils.common.printable import printable
+
+EVERY = 30.0  # seconds between two lines
+LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed}, {rate_fmt}{postfix}"
+
+
+class Progress(tqdm):
+    """tqdm, with its arguments; without a terminal nothing is printed for what takes less than `EVERY` seconds."""
+
+    def __init__(self, *args: Any, **words: Any) -> None:
+        self.lines = not _is_terminal(words.get("file") or sys.stderr)
+        if self.lines:
+            words |= {"mininterval": EVERY, "maxinterval": EVERY, "delay": EVERY, "bar_format": LINE}
+            self.shown = time.monotonic()
+        super().__init__(*args, **{**words, "desc": printable(words.get("desc") or "")})
+
+    @staticmethod
+    def status_printer(file: IO[str]) -> Callable[[str], None]:
+        if _is_terminal(file):
+            return tqdm.status_printer(file)
+        return lambda text: print(text.strip(), file=file, flush=True) if text.strip() else None
+
+    def refresh(self, *args: Any, **words: Any) -> None:
+        """Also called for each new figure beside the count, and after each line that is written between."""
+        if not self.lines or time.monotonic() - self.shown >= EVERY:
+            self.shown = time.monotonic()
+            super().refresh(*args, **words)
+
+    def clear(self, *args: Any, **words: Any) -> None:
+        if not self.lines:
+            super().clear(*args, **words)
+
+    def moveto(self, n: int) -> None:
+        if not self.lines:
+            super().moveto(n)
+
+    def close(self) -> None:
+        if not getattr(self, "lines", False):  # it fails in its beginnings if its words are wrong
+            super().close()
+        elif not self.disable:
+            self.disable = True
+            self._decr_instances(self)
+
+
+def _is_terminal(file: IO[str]) -> bool:
+    return hasattr(file, "isatty") and file.isatty()
