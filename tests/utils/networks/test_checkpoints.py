@@ -19,6 +19,7 @@ def test_round_trip(tmp_path):
     loaded = checkpoint.load_checkpoint(path, "seg")
     assert torch.equal(loaded["model"]["w"], CONTENT["model"]["w"]) and loaded["settings"] == {
         **checkpoint.EARLIER,
+        "watch": "iou",
         "img_size": 64,
     }
     assert [file.name for file in path.parent.iterdir()] == ["best.pth"]
