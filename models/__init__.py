@@ -20,7 +20,7 @@ from models.registry import ENCODER_BN, NETWORKS, STRIDE, VARIANTS, build, build
 
 if TYPE_CHECKING:
     from models import authors
-    from models.dpconv import DPConv
+    from models.dpconv import DPConv, DPConv2d
     from models.nested import NestedUNet
     from models.srs import SRS
 
@@ -31,6 +31,7 @@ __all__ = [
     "STRIDE",
     "VARIANTS",
     "DPConv",
+    "DPConv2d",
     "NestedUNet",
     "authors",
     "build",
@@ -40,7 +41,7 @@ __all__ = [
 
 # Where the classes are. They are imported when they are asked for, and torch with them: scripts know the names of
 # networks without it.
-_HOMES = {"DPConv": "dpconv", "NestedUNet": "nested", "SRS": "srs"}
+_HOMES = {"DPConv": "dpconv", "DPConv2d": "dpconv", "NestedUNet": "nested", "SRS": "srs"}
 
 
 def __getattr__(name: str) -> Any:
