@@ -102,9 +102,9 @@ class DPConv2d(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """x (B, in_channels, h, w) and source (B, source_channels, h', w') to (B, out_channels, h'', w'')."""
-        return self.convolve(x, self.code(source))
+        return self.with_code(x, self.code(source))
 
-    def convolve(self, x: Tensor, code: Tensor) -> Tensor:
+    def with_code(self, x: Tensor, code: Tensor) -> Tensor:
         """x (B, in_channels, h, w) with the kernels that the codes g (B, source_channels) stand for."""
         convolve = self._convolve_per_sample if self.form == "per_sample" else self._convolve_shared
         return convolve(x, code)
