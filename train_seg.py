@@ -21,6 +21,7 @@ from utils.common.script import run_script
 from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
 from utils.settings import arguments, config
 from utils.settings.refusals import check_training
+from utils.training import losses
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     import numpy as np
@@ -31,29 +32,31 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
 
 
 class Segmentation:
-    """Phase 2, for the engine: SRS, whose encoder is frozen, and 0.5 * BCE + Dice."""
+    """Phase 2, for the engine: SRS, whose encoder is frozen, and its loss (0.5 * BCE + Dice in the paper)."""
 
     name = "seg"
     watch, higher_is_better = "iou", True
     watch_from = 0
 
     def __init__(
-        self, model: models.SRS, normalization: str = "imagenet", mask_shift: tuple[float, float] = (0.0, 0.0)
+        self,
+        model: models.SRS,
+        normalization: str = "imagenet",
+        mask_shift: tuple[float, float] = (0.0, 0.0),
+        loss: str = arguments.LOSS,
     ) -> None:
-        from utils.training.losses import BCEDiceLoss
-
         self.model = model
         self.normalization = normalization
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
         self.recorded = {"mask_shift": mask_shift}
-        self.criterion = BCEDiceLoss(reduction="none")
+        self.loss = losses.load(loss)
 
     def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the paper's figures of each image."""
         logits = self.model(batch["image"]).float()
-        losses = self.criterion(logits, batch["mask"])
+        of_images = self.loss(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
-        return losses.mean(), {"loss": losses, **figures(counts), "predicted": predicted_share(counts)}
+        return of_images.mean(), {"loss": of_images, **figures(counts), "predicted": predicted_share(counts)}
 
     def draw(self, batch: Batch) -> list[list[np.ndarray]]:
         """input | target | predicted probability"""
@@ -74,6 +77,7 @@ class Segmentation:
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_seg", "Phase 2 of SRS: train the segmenter and its DPConv.")
     arguments.add_shared_arguments(parser, epochs=300)
+    arguments.add_segmentation_arguments(parser, losses.names())
     parser.add_argument(
         "--recon_weights",
         metavar="FILE",
@@ -126,7 +130,7 @@ def main(args: argparse.Namespace) -> None:
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     encoder = None if args.init_from else pretrained_encoder(args)
     model = models.build_srs(args.variant, args.encoder_bn, encoder)
-    phase = Segmentation(model, args.normalization, train.dataset.mask_shift())
+    phase = Segmentation(model, args.normalization, train.dataset.mask_shift(), args.loss)
     fit(phase, train, val, args, folder, device)
 
 

@@ -68,7 +68,7 @@ def test_the_old_paths_of_public_names_work():
 
     names = [f"{thing.__module__}.{thing.__name__}" for thing in (BCEDiceLoss, paper_metrics, Predictor)]
     assert names == [
-        "utils.training.losses.BCEDiceLoss",
+        "utils.training.losses.bce_dice.BCEDiceLoss",
         "utils.evaluation.pixel_metrics.paper_metrics",
         "utils.prediction.predictor.Predictor",
     ]

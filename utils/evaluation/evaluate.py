@@ -20,7 +20,7 @@ from utils.common.pictures import errors, grid
 from utils.common.precision import Precision
 from utils.common.processes import is_writer, world_size
 from utils.common.runtime import Batch, to_device
-from utils.evaluation.hausdorff import hd95
+from utils.evaluation.mask_figures import MASK_FIGURES
 from utils.evaluation.pixel_metrics import confusion, figures
 from utils.evaluation.results import Results
 from utils.evaluation.target_metrics import count_targets
@@ -76,7 +76,7 @@ def evaluate(
         counts=counts,
         figures=figures(counts),
         targets={name: tensors[name] for name in ("targets", "found", "false_alarm_pixels")},
-        hd95=tensors["hd95"],
+        of_masks={name: tensors[name] for name in MASK_FIGURES},
         scores=sum(of_process for _, of_process in shares),
         above=columns["above"],
     )
@@ -116,7 +116,7 @@ def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np
             {
                 **{count: values[i] for count, values in counts.items()},
                 **count_targets(predicted, target),
-                "hd95": hd95(predicted, target),
+                **{name: figure.of(predicted, target) for name, figure in MASK_FIGURES.items()},
                 "above": above_thresholds(of_image),
             }
         )

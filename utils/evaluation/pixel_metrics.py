@@ -14,7 +14,9 @@ predicted, else about 0). The authors' code takes such a mask as *all* target fo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +27,66 @@ COUNTS = ("TP", "FP", "FN", "TN")
 
 _IOU_SMOOTH = 1e-5
 _RATE_SMOOTH = 1e-6
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of one image. An entry in `COUNT_FIGURES` or `utils.evaluation.mask_figures.MASK_FIGURES` shows it in
+    per_image.csv, summary.json, the terminal, the report and the comparison.
+
+    Args:
+        of: its function; the table that the figure stands in says of what. NaN where the figure is undefined.
+        title: as readers know it.
+        unit: "%" for a share in 0..1, which is shown times 100.
+        field: whose it is: "paper", "medical", or "" for neither.
+    """
+
+    of: Callable[..., Any]
+    title: str
+    unit: str = "%"
+    field: str = ""
+
+
+def _iou(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+    return (tp + _IOU_SMOOTH) / (tp + fp + fn + _IOU_SMOOTH)
+
+
+def _sensitivity(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+    return tp / (tp + fn + _RATE_SMOOTH)
+
+
+def _precision(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+    return tp / (tp + fp + _RATE_SMOOTH)
+
+
+def _f1(*counts: Tensor) -> Tensor:
+    se, pc = _sensitivity(*counts), _precision(*counts)
+    return 2 * se * pc / (se + pc + _RATE_SMOOTH)
+
+
+def _specificity(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+    return tn / (tn + fp + _RATE_SMOOTH)
+
+
+def _accuracy(tp: Tensor, fp: Tensor, fn: Tensor, tn: Tensor) -> Tensor:
+    return (tp + tn) / (tp + fp + fn + tn)
+
+
+def _dice(*counts: Tensor) -> Tensor:
+    iou = _iou(*counts)
+    return 2 * iou / (1 + iou)
+
+
+# Figures from counts: of(TP, FP, FN, TN), floating-point tensors of equal shape, an entry an image.
+COUNT_FIGURES = {
+    "iou": Figure(_iou, "IoU", field="paper"),
+    "F1": Figure(_f1, "F1", field="paper"),
+    "SE": Figure(_sensitivity, "SE", field="paper"),
+    "PC": Figure(_precision, "PC", field="paper"),
+    "SP": Figure(_specificity, "SP", field="paper"),
+    "ACC": Figure(_accuracy, "ACC", field="paper"),
+    "dice": Figure(_dice, "Dice", field="medical"),
+}
 
 
 def confusion(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
@@ -46,22 +108,11 @@ def confusion(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
 
 def figures(counts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The figures of `PAPER_FIGURES` of each image, float64 (B,), from its counts."""
+    """The figures of `COUNT_FIGURES` of each image, float64 (B,), from its counts."""
     from utils.common.devices import widest_float  # here: names of figures are known without torch
 
-    tp, fp, fn, tn = (counts[name].to(widest_float(counts[name].device)) for name in COUNTS)
-    se = tp / (tp + fn + _RATE_SMOOTH)
-    pc = tp / (tp + fp + _RATE_SMOOTH)
-    iou = (tp + _IOU_SMOOTH) / (tp + fp + fn + _IOU_SMOOTH)
-    return {
-        "iou": iou,
-        "F1": 2 * se * pc / (se + pc + _RATE_SMOOTH),
-        "SE": se,
-        "PC": pc,
-        "SP": tn / (tn + fp + _RATE_SMOOTH),
-        "ACC": (tp + tn) / (tp + fp + fn + tn),
-        "dice": 2 * iou / (1 + iou),
-    }
+    of_images = [counts[name].to(widest_float(counts[name].device)) for name in COUNTS]
+    return {name: figure.of(*of_images) for name, figure in COUNT_FIGURES.items()}
 
 
 def predicted_share(counts: dict[str, Tensor]) -> Tensor:
@@ -71,7 +122,7 @@ def predicted_share(counts: dict[str, Tensor]) -> Tensor:
 
 
 def paper_metrics(logits: Tensor, mask: Tensor) -> dict[str, float]:
-    """The paper's figures of one image: iou, F1, SE, PC, SP, ACC, dice, each in 0..1.
+    """The figures of `COUNT_FIGURES` of one image: iou, F1, SE, PC, SP, ACC, dice, each in 0..1.
 
     Args:
         logits: of one image, any shape, e.g. (1, H, W).

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
-from utils.evaluation.pixel_metrics import PAPER_FIGURES
+from utils.evaluation.mask_figures import every_figure
 
-TITLES = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU"}
-# In 0..1 as they are, and shown times 100: the paper's, and the other fields' names for such figures.
-PERCENT = {*PAPER_FIGURES, "pooled_iou", "Dice", "mIoU", "nIoU", "Pd"}
+TITLES = {"pooled_iou": "pooled IoU"}  # of figures of the whole list; those of images have their own
+PERCENT = {"pooled_iou", "mIoU", "nIoU", "Pd"}  # of the same: in 0..1, and shown times 100
 PARTS = ("settings", "provenance")  # of a summary; all else in it is figures
 FILES = ("per_image.csv", "summary.json")
 
@@ -71,13 +70,17 @@ def read_evaluation(folder: Path) -> Evaluation:
 def title(column: str) -> str:
     """A figure's name as readers know it, with its unit where that is percent."""
     *within, last = column.split(" / ")
-    name = " / ".join([*within, TITLES.get(last, last)]).replace("_", " ")
+    figure = every_figure().get(last)
+    name = " / ".join([*within, figure.title if figure else TITLES.get(last, last)]).replace("_", " ")
     return f"{name} (%)" if is_percent(column) else name
 
 
 def is_percent(column: str) -> bool:
     """Whether a figure, which may be a nested one of `flat`, is shown in percent."""
-    return column.split(" / ")[-1] in PERCENT
+    last, figures = column.split(" / ")[-1], every_figure()
+    if last in figures:
+        return figures[last].unit == "%"
+    return last in PERCENT or any(figure.title == last and figure.unit == "%" for figure in figures.values())
 
 
 def shown(value: float, column: str) -> str:

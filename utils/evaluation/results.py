@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from utils.common.files import replacing
-from utils.evaluation.pixel_metrics import pooled_iou
+from utils.evaluation.mask_figures import MASK_FIGURES, every_figure
+from utils.evaluation.pixel_metrics import Figure, pooled_iou
 from utils.evaluation.threshold_sweep import Sweep, sweep
-
-_PAPER = ("iou", "F1", "SE", "PC", "SP", "ACC")
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,9 @@ class Results:
 
     Attributes:
         counts: "TP", "FP", "FN", "TN" pixels, (N,) int64.
-        figures: `utils.evaluation.pixel_metrics.PAPER_FIGURES`, (N,) float64.
+        figures: `utils.evaluation.pixel_metrics.COUNT_FIGURES`, (N,) float64.
         targets: "targets", "found", "false_alarm_pixels", (N,) int64, see `utils.evaluation.target_metrics`.
-        hd95: pixels, (N,) float64; NaN where the mask or the prediction is empty.
+        of_masks: `utils.evaluation.mask_figures.MASK_FIGURES`, (N,) float64; NaN where one is undefined.
         scores, above: see `utils.evaluation.threshold_sweep.sweep`.
     """
 
@@ -41,7 +40,7 @@ class Results:
     counts: dict[str, Tensor]
     figures: dict[str, Tensor]
     targets: dict[str, Tensor]
-    hd95: Tensor
+    of_masks: dict[str, Tensor]
     scores: np.ndarray
     above: np.ndarray
 
@@ -56,7 +55,7 @@ class Results:
         return {
             "images": len(self.names),
             "images_without_target": int((target_pixels == 0).sum()),
-            "mean_over_images": {name: values.mean().item() for name, values in self.figures.items()},
+            "mean_over_images": self._means(),
             "pooled_iou": pooled_iou(self.counts),
             "medical": self._medical(target_pixels),
             "infrared": self._infrared(),
@@ -67,11 +66,24 @@ class Results:
         """The images' numbers, from the lowest IoU to the highest."""
         return torch.argsort(self.figures["iou"], stable=True).tolist()
 
-    def _medical(self, target_pixels: Tensor) -> dict[str, Any]:
+    def _means(self) -> dict[str, Any]:
+        """Of every figure from counts, and of those from masks that are not of a field."""
+        of_masks = {name: values for name, values in self.of_masks.items() if not MASK_FIGURES[name].field}
         return {
-            "Dice": self.figures["dice"].mean().item(),
-            "HD95": _number(self.hd95.nanmean().item()),
-            "HD95_undefined": int(self.hd95.isnan().sum()),
+            key: value
+            for name, values in {**self.figures, **of_masks}.items()
+            for key, value in _mean(name, values, can_be_undefined=name in of_masks).items()
+        }
+
+    def _medical(self, target_pixels: Tensor) -> dict[str, Any]:
+        figures = {
+            key: value
+            for name, values in {**self.figures, **self.of_masks}.items()
+            if (figure := every_figure()[name]).field == "medical"
+            for key, value in _mean(figure.title, values, can_be_undefined=name in self.of_masks).items()
+        }
+        return {
+            **figures,
             "nothing_predicted": int((self.counts["TP"] + self.counts["FP"] == 0)[target_pixels > 0].sum()),
         }
 
@@ -103,6 +115,12 @@ class Results:
         }
 
 
+def _mean(name: str, values: Tensor, can_be_undefined: bool) -> dict[str, float | int | None]:
+    """The mean over the images that have the figure; if some may not, how many have not."""
+    mean, undefined = {name: _number(values.nanmean().item())}, int(values.isnan().sum())
+    return {**mean, f"{name}_undefined": undefined} if undefined or can_be_undefined else mean
+
+
 def _number(value: float) -> float | None:
     """JSON knows no NaN."""
     return None if math.isnan(value) else value
@@ -118,7 +136,8 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
     means = summary["mean_over_images"]
     lines = [f"compared at {summary['compared_at']}"]
     lines += [f"the paper's figures, of each image, then averaged over {summary['images']} images (%):"]
-    lines += [f"  {'IoU' if name == 'iou' else name:<5} {100 * means[name]:6.2f}" for name in _PAPER]
+    figures = every_figure()
+    lines += [f"  {one.title:<5} {100 * means[name]:6.2f}" for name, one in figures.items() if one.field == "paper"]
     if field == "medical":  # the infrared figures hold it
         lines += [
             "over the data set, the pixels of all images together (%):",
@@ -128,6 +147,8 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
         lines += _medical_lines(summary)
     if field != "medical":
         lines += _infrared_lines(summary["infrared"])
+    if others := [_figure_line(one, name, means, summary) for name, one in figures.items() if not one.field]:
+        lines += ["other figures, of each image, then averaged:", *others]
     lines += _sweep_lines(summary["sweep"])
     if empty := summary["images_without_target"]:
         lines.append(
@@ -138,16 +159,26 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
 
 
 def _medical_lines(summary: dict[str, Any]) -> list[str]:
-    figures = summary["medical"]
-    undefined, nothing = figures["HD95_undefined"], figures["nothing_predicted"]
-    over = f"over {summary['images'] - undefined} images"
-    if undefined:
-        over += f"; {undefined} left out, with no target ({undefined - nothing}) or nothing predicted ({nothing})"
+    figures = [figure for figure in every_figure().values() if figure.field == "medical"]
     return [
         "as in medical segmentation, of each image, then averaged:",
-        f"  Dice  {100 * figures['Dice']:6.2f} %",
-        f"  HD95  {_shown(figures['HD95'], '6.2f', ' pixels')}, {over}",
+        *(_figure_line(figure, figure.title, summary["medical"], summary) for figure in figures),
     ]
+
+
+def _figure_line(figure: Figure, name: str, means: dict[str, Any], summary: dict[str, Any]) -> str:
+    """The mean of a figure, which is `name` in `means`; over how many images, if it may be undefined."""
+    scale = 100 if figure.unit == "%" else 1
+    value = _shown(means[name] and scale * means[name], "6.2f", f" {figure.unit}".rstrip())
+    line = f"  {figure.title:<5} {value}"
+    undefined = means.get(f"{name}_undefined")
+    if undefined is None:
+        return line
+    line += f", over {summary['images'] - undefined} images"
+    empty, nothing = summary["images_without_target"], summary["medical"]["nothing_predicted"]
+    if undefined and undefined == empty + nothing:
+        return f"{line}; {undefined} left out, with no target ({empty}) or nothing predicted ({nothing})"
+    return f"{line}; {undefined} left out, where it is undefined" if undefined else line
 
 
 def _infrared_lines(figures: dict[str, Any]) -> list[str]:
@@ -181,7 +212,7 @@ def write_results(results: Results, summary: dict[str, Any], folder: Path) -> No
     `summary.json`."""
     columns = {
         **results.figures,
-        "hd95": results.hd95,
+        **results.of_masks,
         **results.counts,
         "target_pixels": results.counts["TP"] + results.counts["FN"],
         **results.targets,

@@ -19,7 +19,7 @@ from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
 from utils.common.signals import SIGNALS, Stopped
 from utils.reproduction.run_scripts import CommandRunner, hold
-from utils.settings.config import FREE_SETTINGS
+from utils.settings.config import FREE_SETTINGS, with_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,7 +135,7 @@ class Evaluation:
 def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
     from utils.settings.provenance import list_hashes, weight_hashes
 
-    before, now = summary.get("settings", {}), vars(settings)
+    before, now = with_defaults(summary.get("settings", {})), vars(settings)
     came_from = summary.get("provenance", {})
     return (
         any(before.get(name) != now[name] for name in now.keys() - FREE_SETTINGS - {"weights", "batch_size"})

@@ -18,6 +18,7 @@ PRECISIONS = ("auto", "off", "bf16", "fp16")
 DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
 FIELDS = ("medical", "infrared", "both")  # of evaluation.py --field
 AUTO = "auto"  # of --white_level
+LOSS = "bce_dice"  # the paper's
 
 
 class Repeated(argparse.Action):
@@ -144,6 +145,17 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     )
     group.add_argument("--init_from", metavar="FILE", help="start a new run from the weights of this checkpoint")
     group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
+
+
+def add_segmentation_arguments(parser: argparse.ArgumentParser, losses: Collection[str]) -> None:
+    """What is trained in phase 2 alone; `losses` are the names of `utils.training.losses`."""
+    group = parser.add_argument_group("segmentation")
+    group.add_argument(
+        "--loss",
+        choices=losses,
+        default=LOSS,
+        help="loss of phase 2, a file of utils/training/losses; bce_dice is the paper's, 0.5 * BCE + Dice",
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

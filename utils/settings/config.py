@@ -22,7 +22,7 @@ import yaml
 
 from utils.common.errors import UserError
 from utils.common.processes import say
-from utils.settings.arguments import HelpFormatter, Repeated, add_shared_arguments
+from utils.settings.arguments import LOSS, HelpFormatter, Repeated, add_segmentation_arguments, add_shared_arguments
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -100,7 +100,7 @@ class ScriptParser(argparse.ArgumentParser):
         values = read_yaml(path)
         values.pop("published", None)
         sections = {name: values.pop(name) or {} for name in SCRIPTS if name in values}
-        known = {action.dest for action in _every_shared_argument()._actions}
+        known = vars(_every_shared_argument().parse_args([]))
         for name in values:
             if name not in known:
                 raise UserError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
@@ -183,7 +183,13 @@ def as_flags(name: str, value: object) -> list[str]:
 def _every_shared_argument() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     add_shared_arguments(parser, epochs=1)
+    add_segmentation_arguments(parser, [LOSS])
     return parser
+
+
+def with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run; what was not a setting yet when they were recorded has today's default."""
+    return {**vars(_every_shared_argument().parse_args([])), **recorded}
 
 
 def find_configuration(dataset: str | None, config: str | None) -> Path | None:

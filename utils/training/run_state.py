@@ -20,7 +20,7 @@ from utils.common.precision import Precision
 from utils.common.processes import is_writer
 from utils.networks.checkpoints import explain, fill, load_checkpoint, save_checkpoint
 from utils.settings.arguments import AUTO
-from utils.settings.config import FREE_SETTINGS
+from utils.settings.config import FREE_SETTINGS, with_defaults
 from utils.settings.provenance import list_hashes, provenance
 from utils.settings.refusals import has_run
 from utils.training.compilation import compiled_for_training
@@ -171,10 +171,10 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
     Raises:
         UserError: names the settings and lists that differ; or if the file is damaged.
     """
-    before, now = previous["settings"], vars(settings)
+    before, now = with_defaults(previous["settings"]), vars(settings)
     differing = [
         f"{name} was {before.get(name)}, now {now.get(name)}"
-        for name in sorted((before.keys() | now.keys()) - FREE_SETTINGS)
+        for name in sorted((previous["settings"].keys() | now.keys()) - FREE_SETTINGS)
         # What "auto" is depends on the training list alone, which is compared below.
         if before.get(name) != now.get(name) and (name, now.get(name)) != ("white_level", AUTO)
     ]

@@ -13,7 +13,11 @@ from datasets.folder import make_loader
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.evaluation.evaluate import evaluate
-from utils.evaluation.results import table
+from utils.evaluation.mask_figures import MASK_FIGURES
+from utils.evaluation.paired_tests import Run, compare_figures
+from utils.evaluation.pixel_metrics import COUNT_FIGURES, Figure
+from utils.evaluation.read_results import read_evaluation, title
+from utils.evaluation.results import table, write_results
 
 CPU = torch.device("cpu")
 
@@ -110,3 +114,27 @@ def test_a_process_without_an_image(monkeypatch):
     monkeypatch.setattr("utils.evaluation.evaluate.world_size", lambda: 2)
     monkeypatch.setattr("utils.evaluation.evaluate.gather", lambda share: [share, ([], 0 * share[1])])
     assert evaluated(pair).summary() == alone.summary()
+
+
+def test_a_figure_of_ones_own_is_in_the_summary_the_terminal_and_the_table(monkeypatch, tmp_path):
+    """One entry each: from counts, and from masks; undefined on the images without a target."""
+    missed = Figure(lambda tp, fp, fn, tn: fn / (tp + fn), "missed")
+    ratio = Figure(lambda predicted, target: predicted.sum() / target.sum() if target.any() else np.nan, "ratio", "x")
+    monkeypatch.setitem(COUNT_FIGURES, "missed", missed)
+    monkeypatch.setitem(MASK_FIGURES, "area_ratio", ratio)
+    results = evaluated((square(1, 1), square(1, 1)), (square(1, 1, 4), square(1, 1)), (square(1, 1), NOTHING))
+    means = results.summary()["mean_over_images"]
+    assert (means["missed"], means["missed_undefined"]) == (0, 1)
+    assert (means["area_ratio"], means["area_ratio_undefined"]) == (2.5, 1)
+    shown = text(results)
+    assert "  missed   0.00 %, over 2 images; 1 left out, with no target (1) or nothing predicted (0)" in shown
+    assert "  ratio   2.50 x, over 2 images; 1 left out" in shown
+    write_results(results, results.summary(), tmp_path)
+    evaluation = read_evaluation(tmp_path)
+    assert {1, 4} < set(evaluation.columns["area_ratio"])
+    assert (title("missed"), title("area_ratio")) == ("missed (%)", "ratio")
+    assert paired_columns(evaluation) >= {"missed", "area_ratio", "iou", "hd95"}
+
+
+def paired_columns(evaluation):
+    return {row.column for row in compare_figures([Run("a", evaluation), Run("b", evaluation)])}

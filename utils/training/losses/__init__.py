@@ -1,0 +1,40 @@
+"""The losses of phase 2, one a file. The file's name is what --loss takes; it is imported when it is asked for.
+
+A file has a function `loss(logits, targets)`: (B, 1, H, W) both, targets in {0, 1}, to the loss of each image, (B,).
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from utils.training.losses.bce_dice import BCEDiceLoss
+
+__all__ = ["BCEDiceLoss", "load", "names"]
+
+
+def names() -> list[str]:
+    """What --loss takes, by the names of the files; nothing is imported."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function `loss` of that file.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in names():
+        raise ValueError(f"unknown loss {name!r}; there are {', '.join(names())}")
+    return import_module(f"{__name__}.{name}").loss
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BCEDiceLoss":
+        return import_module(f"{__name__}.bce_dice").BCEDiceLoss
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
