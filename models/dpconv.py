@@ -98,7 +98,7 @@ class DPConv2d(nn.Module):
 
     def kernels(self, source: Tensor) -> Tensor:
         """The generated kernels: (B, source_channels, h, w) to (B, out, in / groups, kernel_size, kernel_size)."""
-        return self._kernels(self.code(source))
+        return self.kernels_of(self.code(source))
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """x (B, in_channels, h, w) and source (B, source_channels, h', w') to (B, out_channels, h'', w'')."""
@@ -119,7 +119,7 @@ class DPConv2d(nn.Module):
 
     def _convolve_per_sample(self, x: Tensor, code: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        kernels = self._kernels(code).flatten(0, 1)  # (B * out, in / groups, k, k)
+        kernels = self.kernels_of(code).flatten(0, 1)  # (B * out, in / groups, k, k)
         # A batch of samples with kernels of their own is one grouped convolution over their channels side by side.
         stacked = x.reshape(1, batch * channels, height, width)
         result = self._conv(stacked, kernels, batch * self.groups)
@@ -128,7 +128,8 @@ class DPConv2d(nn.Module):
     def _conv(self, x: Tensor, kernels: Tensor, groups: int) -> Tensor:
         return F.conv2d(x, kernels, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=groups)
 
-    def _kernels(self, code: Tensor) -> Tensor:
+    def kernels_of(self, code: Tensor) -> Tensor:
+        """The kernels that the codes g (B, source_channels) stand for."""
         return self._view(self.expand(code[:, :, None, None]), len(code))
 
     def _gain(self, code: Tensor) -> Tensor:

@@ -43,7 +43,10 @@ class DCD(nn.Module):
 
     def kernels(self, deep: Tensor) -> Tensor:
         """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
-        scale, fusion = self._split(self.code(deep))
+        return self.kernels_of(self.code(deep))
+
+    def kernels_of(self, code: Tensor) -> Tensor:
+        scale, fusion = self._split(code)
         fused = self.p.weight.flatten(1) @ fusion @ self.q.weight.flatten(1)  # (B, C, C)
         kernels = scale[:, :, None, None, None] * self.conv.weight
         return kernels + nn.functional.pad(fused[..., None, None], (1, 1, 1, 1))

@@ -40,15 +40,15 @@ class DYConv(nn.Module):
 
     def kernels(self, deep: Tensor) -> Tensor:
         """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
-        return self._mixed(self.code(deep))
+        return self.kernels_of(self.code(deep))
 
     def with_code(self, x: Tensor, code: Tensor) -> Tensor:
-        return convolve_per_sample(x, self._mixed(code)) + (code @ self.biases)[:, :, None, None]
+        return convolve_per_sample(x, self.kernels_of(code)) + (code @ self.biases)[:, :, None, None]
 
     def forward(self, x: Tensor, deep: Tensor) -> Tensor:
         return self.with_code(x, self.code(deep))
 
-    def _mixed(self, code: Tensor) -> Tensor:
+    def kernels_of(self, code: Tensor) -> Tensor:
         return (code @ self.weights.flatten(1)).unflatten(1, self.weights.shape[1:])
 
 

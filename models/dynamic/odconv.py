@@ -45,15 +45,15 @@ class ODConv(nn.Module):
 
     def kernels(self, deep: Tensor) -> Tensor:
         """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
-        return self._attended(self.code(deep))
+        return self.kernels_of(self.code(deep))
 
     def with_code(self, x: Tensor, code: Tensor) -> Tensor:
-        return convolve_per_sample(x, self._attended(code))
+        return convolve_per_sample(x, self.kernels_of(code))
 
     def forward(self, x: Tensor, deep: Tensor) -> Tensor:
         return self.with_code(x, self.code(deep))
 
-    def _attended(self, code: Tensor) -> Tensor:
+    def kernels_of(self, code: Tensor) -> Tensor:
         kernels, channels = self.weights.shape[:2]
         spatial, input, output, mixture = code.split([9, channels, channels, kernels], dim=1)
         mixed = (mixture @ self.weights.flatten(1)).unflatten(1, self.weights.shape[1:])  # (B, C, C, 3, 3)
