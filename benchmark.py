@@ -30,6 +30,7 @@ from utils.benchmarking.side_by_side import changed, compare, grow, line
 from utils.common.script import run_script
 from utils.networks import ENGINES
 from utils.settings.arguments import positive
+from utils.settings.refusals import naming_the_network
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help comes without
     import torch
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0])
     parser.add_argument("verb", nargs="?", choices=["time", "profile", "grow"], default="time")
     parser.add_argument("--only", choices=WORKS, help="one row; the whole table if not set")
-    parser.add_argument("--variant", choices=sorted(models.VARIANTS), default="srs")
+    parser.add_argument("--variant", choices=list(models.networks()), default="srs")
     parser.add_argument("--img_size", type=positive, default=256)
     parser.add_argument("--batch_size", type=positive, default=8)
     parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off")
@@ -130,6 +131,7 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
     """The work, as a function without arguments."""
     import torch
 
+    from models.protocols import set_form
     from utils.common.precision import Precision
     from utils.networks.inference_engines import load_engine
     from utils.networks.speed import training
@@ -144,11 +146,12 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
     }
     batch = {name: value.to(device, memory_format=layout) for name, value in batch.items()}
     if args.only == "recon_step":
-        network = models.build_reconstruction(args.variant)
+        with naming_the_network(args):
+            network = models.build_reconstruction(args.variant)
         phase = Reconstruction(network)
     else:
-        network = models.build_srs(args.variant)
-        network.dpconv.form = "per_sample" if plain else "shared"
+        network = models.build(args.variant)
+        set_form(network, "per_sample" if plain else "shared")
         phase = Segmentation(network)
     network.to(device, memory_format=layout)
     if args.only == "predict":

@@ -31,11 +31,13 @@ from utils.settings import arguments, config
 from utils.settings.refusals import check_comparison, check_evaluation
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+    from torch import nn
+
     from datasets.resizing import Shift
-    from models import SRS
 
 # What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level", "amp")
+MODEL_SETTINGS = ("variant", "dynamic", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level")
+MODEL_SETTINGS += ("amp",)
 
 # What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
@@ -45,6 +47,7 @@ def parser() -> config.ScriptParser:
     parser = config.ScriptParser("evaluation", "Evaluate a trained SRS on a list of images.")
     arguments.add_data_arguments(parser)
     arguments.add_model_arguments(parser)
+    arguments.add_layer_argument(parser)
     arguments.add_run_arguments(parser)
     arguments.add_resize_argument(parser)
     parser.add_argument(
@@ -102,7 +105,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return script.settings(argv, {**recorded, "weights": str(path)})
 
 
-def load_model(args: argparse.Namespace) -> tuple[SRS, Shift | None]:
+def load_model(args: argparse.Namespace) -> tuple[nn.Module, Shift | None]:
     """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
     from utils.networks.load_weights import load_trained
 

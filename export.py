@@ -26,7 +26,7 @@ from utils.settings.arguments import add_weights_arguments, names_authors_files
 from utils.settings.refusals import check_file
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
-    from models import SRS
+    from torch import nn
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def names_weights(args: argparse.Namespace) -> bool:
     return authors
 
 
-def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
+def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     """The network, the file it is from, and what a user of the exported file has to know."""
     import torch
 
@@ -83,7 +83,13 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     known: dict[str, Any] = {}
     if names_weights(args):
         weights = Path(args.seg_weights)
-        settings = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
+        settings = {
+            "variant": "srs",
+            "img_size": 256,
+            "normalization": "imagenet",
+            "encoder_bn": "frozen",
+            "dynamic": "dpconv",
+        }
         files = [Path(args.recon_weights), weights]
     else:
         weights = Path(args.weights)
@@ -100,6 +106,7 @@ def load(args: argparse.Namespace) -> tuple[SRS, Path, dict[str, str]]:
     mean, std = constants(normalization)
     known |= {
         "variant": settings["variant"],
+        "dynamic": settings["dynamic"],
         "img_size": settings["img_size"],
         "normalization": normalization,
         "mean": json.dumps(mean),

@@ -25,6 +25,7 @@ from types import ModuleType
 import evaluation
 import train_recon
 import train_seg
+from models import needs_encoder
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.reproduction import division_table
@@ -102,10 +103,11 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
         phase = script.__name__.removeprefix("train_")
         return Training(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
 
-    plan: list[Step] = [
-        training("phase 1", train_recon, args.recon_epochs),
-        training("phase 2", train_seg, args.seg_epochs, folder / "recon"),
-    ]
+    network = train_seg.parser().settings(_flags(_known_to(train_seg, args)))
+    plan: list[Step] = []
+    if needs_encoder(network.variant, network.dynamic):
+        plan.append(training("phase 1", train_recon, args.recon_epochs))
+    plan.append(training("phase 2", train_seg, args.seg_epochs, folder / "recon" if plan else None))
     for on, pattern in (("val", args.val_file), ("test", args.test_file)):
         for weights in ("best", "last") if pattern else ():
             name, checkpoint = numbered(pattern, division), folder / "seg" / f"{weights}.pth"
@@ -148,7 +150,8 @@ def _check_images(plan: list[Step], args: argparse.Namespace, division: int) -> 
     lists |= {"test": args.test_file} if args.test_file else {}
     from utils.settings.data_loaders import checked_cases
 
-    checked_cases(plan[1].settings, {purpose: numbered(pattern, division) for purpose, pattern in lists.items()})
+    training = next(step for step in plan if isinstance(step, Training) and step.phase == "seg")
+    checked_cases(training.settings, {purpose: numbered(pattern, division) for purpose, pattern in lists.items()})
     print(f"division {division}: all images and masks are readable, no case is in two lists", flush=True)
 
 
@@ -161,7 +164,8 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
         if isinstance(step, Evaluation)
     ]
     phases = {step.phase: step.settings for step in plans[1] if isinstance(step, Training)}
-    notes = [f"Divisions done: {', '.join(map(str, sorted(done)))}; each trained an encoder of its own."]
+    encoders = "; each trained an encoder of its own" if "recon" in phases else ""
+    notes = [f"Divisions done: {', '.join(map(str, sorted(done)))}{encoders}."]
     if other := _other_settings(args, phases):
         notes.append(f"Not as in configs/{args.Dataset}.yaml: {', '.join(other)}.")
     if not args.test_file:
@@ -179,7 +183,7 @@ def _other_settings(args: argparse.Namespace, phases: dict[str, argparse.Namespa
     return [
         f"{phase} {name} {value} ({configured[name]})"
         for phase, script in scripts.items()
-        if (configured := vars(script.parser().settings(["--Dataset", args.Dataset])))
+        if phase in phases and (configured := vars(script.parser().settings(["--Dataset", args.Dataset])))
         for name, value in vars(phases[phase]).items()
         if value != configured[name] and name not in {*FREE_SETTINGS, "train_file_dir", "val_file_dir"}
     ]

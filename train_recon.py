@@ -15,6 +15,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import models
+from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.settings import arguments, config
@@ -24,7 +26,6 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
     import numpy as np
     from torch import Tensor
 
-    import models
     from utils.common.runtime import Batch
 
 
@@ -71,8 +72,11 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "recon"
+    if args.variant not in models.VARIANTS:
+        raise UserError(
+            f"--variant {args.variant} has no phase 1: it holds no reconstruction encoder. Run train_seg.py"
+        )
     check_training(args, folder)
-    import models
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit

@@ -3,6 +3,7 @@
     python train_seg.py --Dataset BUS                        # the paper's protocol; encoder of train_recon.py's run
     python train_seg.py --base_dir path/to/my_data --recon_weights checkpoints/BUS/recon/best.pth
     python train_seg.py --Dataset BUS --encoder_bn batch --normalization authors     # as the released code trains
+    python train_seg.py --Dataset BUS --dynamic static               # a control: one learned kernel for all images
 
 Writes best.pth and last.pth (each holds the whole SRS), log.jsonl, TensorBoard events and validation.png (image,
 target, prediction) into OUTPUT_DIR/seg.
@@ -15,24 +16,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import models
 from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
 from utils.settings import arguments, config
-from utils.settings.refusals import check_training
+from utils.settings.refusals import check_training, naming_the_network, network_flags
 from utils.training import losses
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
     import numpy as np
     from torch import Tensor
 
-    import models
     from utils.common.runtime import Batch
 
 
 class Segmentation:
-    """Phase 2, for the engine: SRS, whose encoder is frozen, and its loss (0.5 * BCE + Dice in the paper)."""
+    """Phase 2, for the engine: SRS, whose encoder is frozen, or another network; and its loss."""
 
     name = "seg"
     watch, higher_is_better = "iou", True
@@ -40,7 +41,7 @@ class Segmentation:
 
     def __init__(
         self,
-        model: models.SRS,
+        model: models.protocols.SegmentationNetwork,
         normalization: str = "imagenet",
         mask_shift: tuple[float, float] = (0.0, 0.0),
         loss: str = arguments.LOSS,
@@ -71,7 +72,10 @@ class Segmentation:
 
     def distributions(self, batch: Batch) -> dict[str, Tensor]:
         """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
-        return {"dpconv/g": self.model.dpconv.code(self.model.deep_features(batch["image"]))}
+        from models.protocols import kernel_writer
+
+        layer = kernel_writer(self.model)
+        return {"dpconv/g": layer.code(self.model.deep_features(batch["image"]))} if layer else {}
 
 
 def parser() -> config.ScriptParser:
@@ -117,9 +121,12 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "seg"
     check_training(args, folder)
-    if not args.init_from:
+    needs_encoder = models.needs_encoder(args.variant, args.dynamic)
+    if args.recon_weights and not needs_encoder:
+        raise UserError(f"--recon_weights: {network_flags(args)} holds no reconstruction encoder; leave it out")
+    needs_encoder = needs_encoder and not args.init_from
+    if needs_encoder:
         find_encoder(args)
-    import models
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit
@@ -128,8 +135,9 @@ def main(args: argparse.Namespace) -> None:
     device = set_up(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    encoder = None if args.init_from else pretrained_encoder(args)
-    model = models.build_srs(args.variant, args.encoder_bn, encoder)
+    encoder = pretrained_encoder(args) if needs_encoder else None
+    with naming_the_network(args):
+        model = models.build(args.variant, encoder_bn=args.encoder_bn, encoder=encoder, layer=args.dynamic)
     phase = Segmentation(model, args.normalization, train.dataset.mask_shift(), args.loss)
     fit(phase, train, val, args, folder, device)
 

@@ -6,6 +6,7 @@ autoencoder = models.build_reconstruction("srs")            # phase 1
 srs = models.build("srs")                                   # phase 2, with a fresh encoder
 srs = models.build_srs("srs", encoder=autoencoder.encode)   # phase 2, with the pretrained one
 logits = srs(images)                                        # (B, 3, H, W) -> (B, 1, H, W)
+models.networks(), models.layers()                          # the names that --variant and --dynamic take
 
 Read blocks.py, nested.py, dpconv.py, srs.py, in this order: they are the method, and they are what runs. `models.fast`
 holds faster twins of these modules for CPUs; nothing here knows of it.
@@ -16,7 +17,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from models.registry import ENCODER_BN, NETWORKS, STRIDE, VARIANTS, build, build_reconstruction, build_srs
+from models.registry import (
+    DPCONV,
+    ENCODER_BN,
+    STRIDE,
+    VARIANTS,
+    build,
+    build_reconstruction,
+    build_srs,
+    check_network,
+    layers,
+    needs_encoder,
+    networks,
+)
 
 if TYPE_CHECKING:
     from models import authors
@@ -25,6 +38,7 @@ if TYPE_CHECKING:
     from models.srs import SRS
 
 __all__ = [
+    "DPCONV",
     "ENCODER_BN",
     "NETWORKS",
     "SRS",
@@ -37,6 +51,10 @@ __all__ = [
     "build",
     "build_reconstruction",
     "build_srs",
+    "check_network",
+    "layers",
+    "needs_encoder",
+    "networks",
 ]
 
 # Where the classes are. They are imported when they are asked for, and torch with them: scripts know the names of
@@ -47,6 +65,8 @@ _HOMES = {"DPConv": "dpconv", "DPConv2d": "dpconv", "NestedUNet": "nested", "SRS
 def __getattr__(name: str) -> Any:
     if name == "authors":
         return import_module("models.authors")
+    if name == "NETWORKS":  # as `networks` has them at this moment
+        return networks()
     if name in _HOMES:
         return getattr(import_module(f"models.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

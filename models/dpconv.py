@@ -158,3 +158,8 @@ class DPConv(DPConv2d):
     def __init__(self, channels: int, deep_channels: int = 64, form: str = "shared") -> None:
         super().__init__(channels, channels, source_channels=deep_channels, form=form)
         self.channels = channels
+
+
+def build(channels: int, deep_channels: int) -> DPConv:
+    """The layer for the slot `dpconv` of SRS, as the files of models/dynamic build theirs."""
+    return DPConv(channels, deep_channels)

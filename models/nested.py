@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from models import STRIDE
 from models.blocks import BLAM, Concatenate, LocalContrast, ResidualBlock, ShuffleUp, residual_node
+from models.registry import ROWS, check_rows
 
-ROWS = 4
 MIN_SIZE = STRIDE
 
 
@@ -45,10 +45,11 @@ class Join(nn.Module):
         return torch.cat([left, up(below), *others], dim=1)
 
 
-def prepare_image(image: Tensor) -> Tensor:
+def prepare_image(image: Tensor, multiple: int = STRIDE) -> Tensor:
     """An image batch as the networks take it: (B, 1 or 3, H, W) to (B, 3, H', W'), H' and W' multiples of 8.
 
-    Grayscale is repeated to three channels; the bottom and right edges are replicated up to the next multiple of 8.
+    Grayscale is repeated to three channels; the bottom and right edges are replicated up to the next multiple of 8, or
+    of another number.
     Crop a result back with `[..., :H, :W]`.
 
     Raises:
@@ -62,8 +63,8 @@ def prepare_image(image: Tensor) -> Tensor:
         raise ValueError(f"expected images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {tuple(image.shape[2:])}")
     image = image.expand(-1, 3, -1, -1)
     height, width = image.shape[2:]
-    if height % STRIDE or width % STRIDE:
-        image = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    if height % multiple or width % multiple:
+        image = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
     return image
 
 
@@ -156,10 +157,7 @@ class NestedUNet(nn.Module):
         self, widths: Sequence[int], depths: Sequence[int], stem: int, out_channels: int, local_contrast: bool
     ) -> None:
         super().__init__()
-        if len(widths) != ROWS or len(depths) != ROWS:
-            raise ValueError(f"a nested U-Net has {ROWS} rows; got {len(widths)} widths and {len(depths)} depths")
-        if any(width % 8 for width in widths):
-            raise ValueError(f"widths must be multiples of 8, got {tuple(widths)}")
+        check_rows(widths, depths)
         self.encode = NestedEncoder(widths, depths, stem)
         self.decode = NestedDecoder(widths, depths, out_channels, local_contrast)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models import ENCODER_BN
-from models.dpconv import DPConv
 from models.nested import NestedEncoder, NestedUNet, prepare_image
+from models.protocols import DynamicLayer
 
 
 class SRS(nn.Module):
@@ -19,28 +19,30 @@ class SRS(nn.Module):
     evaluation mode.
 
     Args:
-        encoder: the `encode` half of a pretrained reconstruction network.
+        encoder: the `encode` half of a pretrained reconstruction network; None for a layer that needs none.
         segmenter: a nested U-Net with one output channel.
-        dpconv: takes the segmenter's deepest map and the encoder's.
+        dpconv: takes the segmenter's deepest map and the encoder's; the paper's `DPConv`, or what stands in its place.
         encoder_bn: "frozen" as in the paper: the encoder's batch norms use their running statistics; "batch" as in the
             released training: they use the statistics of the batch at hand, in evaluation too (so that a prediction
             depends on what else is in the batch: evaluate with batch size 1). The running statistics stay as they were.
 
     Raises:
-        ValueError: for an unknown `encoder_bn`.
+        ValueError: for an unknown `encoder_bn`, or "batch" without an encoder.
     """
 
     def __init__(
-        self, encoder: NestedEncoder, segmenter: NestedUNet, dpconv: DPConv, encoder_bn: str = "frozen"
+        self, encoder: NestedEncoder | None, segmenter: NestedUNet, dpconv: DynamicLayer, encoder_bn: str = "frozen"
     ) -> None:
         super().__init__()
         if encoder_bn not in ENCODER_BN:
             raise ValueError(f"encoder_bn {encoder_bn!r} is not one of {', '.join(ENCODER_BN)}")
         self.encoder_bn = encoder_bn
-        self.encoder = encoder.requires_grad_(False)
+        if encoder is None and encoder_bn != "frozen":
+            raise ValueError(f"encoder_bn {encoder_bn!r}: the network has no encoder")
+        self.encoder = None if encoder is None else encoder.requires_grad_(False)
         self.segmenter = segmenter
         self.dpconv = dpconv
-        for module in encoder.modules():
+        for module in () if encoder is None else encoder.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # In training mode without tracking, a batch norm uses the batch and leaves its running statistics be.
                 module.track_running_stats = encoder_bn == "frozen"
@@ -48,7 +50,8 @@ class SRS(nn.Module):
 
     def train(self, mode: bool = True) -> SRS:
         super().train(mode)
-        self.encoder.train(self.encoder_bn == "batch")
+        if self.encoder is not None:
+            self.encoder.train(self.encoder_bn == "batch")
         return self
 
     def trained_parameters(self) -> list[nn.Parameter]:
@@ -56,14 +59,17 @@ class SRS(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def deep_features(self, image: Tensor) -> Tensor:
-        """The reconstruction encoder's deepest map: (B, 1 or 3, H, W) to (B, 64, ceil(H / 8), ceil(W / 8))."""
+        """The reconstruction encoder's deepest map: (B, 1 or 3, H, W) to (B, 64, ceil(H / 8), ceil(W / 8)).
+
+        Only of a network that has an encoder.
+        """
         return self._deep(prepare_image(image))
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         image = prepare_image(image)
         *shallow, x = self.segmenter.encode(image)
-        x = x + self.dpconv(x, self._deep(image))
+        x = x + self.dpconv(x, None if self.encoder is None else self._deep(image))
         return self.segmenter.decode([*shallow, x])[..., :height, :width]
 
     def _deep(self, image: Tensor) -> Tensor:

@@ -231,6 +231,14 @@ def test_dry_run_says_what_is_done_and_runs_nothing(whole, base, ran, tmp_path, 
     assert ran == [] and not (tmp_path / "new").exists()
 
 
+def test_a_network_that_holds_no_encoder_has_no_phase_1(base, ran, tmp_path):
+    out = tmp_path / "out"
+    call(base, out, "--dynamic", "none", "--divisions", "1", "--seg_epochs", "1")
+    assert [name for name, _ in ran] == ["train_seg", *["evaluation"] * 4]
+    page = (out / "reproduce.md").read_text()
+    assert "Divisions done: 1." in page and "encoder" not in page
+
+
 def test_missing_lists_name_the_command_that_makes_them(base, tmp_path):
     with pytest.raises(UserError, match=r"(?s)no train3\.txt, val3\.txt.*prepare_data\.py split .*set --divisions 3"):
         call(base, tmp_path, "--divisions", "3", "--dry_run")

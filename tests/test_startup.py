@@ -70,6 +70,8 @@ def test_help_imports_nothing_heavy(script, tmp_path):
         ("train_recon.py", ["--Dataset", "NOPE"], "BUSI"),
         ("train_recon.py", ["--base_dir", "set", "--variant", "huge"], "srs_tiny"),
         ("train_recon.py", ["--base_dir", "set", "--amp", "int8"], "bf16"),
+        ("train_seg.py", ["--base_dir", "set", "--dynamic", "odd"], "static"),
+        ("train_seg.py", ["--base_dir", "set", "--loss", "l1"], "focal_tversky"),
         ("train_recon.py", ["--base_dir", "nowhere"], "nowhere"),
         ("train_recon.py", ["--base_dir", "set", "--val_file_dir", "val2.txt"], "val2.txt"),
         ("train_recon.py", ["--base_dir", "set", "--output_dir", "run"], "--resume"),

@@ -62,7 +62,9 @@ class CodeTest:
             return f"Nothing changes: with {words} every one of {images} gets the same counts of pixels."
         change = f"{100 * iou.difference:+.2f} points of IoU on {images}"
         if not isnan(iou.low):
-            change += f" ({100 * CONFIDENCE:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}, p {iou.p:.2g})"
+            change += (
+                f" ({100 * CONFIDENCE:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}, p {iou.p:.2g})"
+            )
         if iou.p >= 1 - CONFIDENCE:
             return f"No effect was found: {words} changes the prediction of {self.changed} images, and {change}."
         if iou.difference > 0:

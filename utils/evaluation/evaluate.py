@@ -116,7 +116,7 @@ def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np
             {
                 **{count: values[i] for count, values in counts.items()},
                 **count_targets(predicted, target),
-                **{name: figure.of(predicted, target) for name, figure in MASK_FIGURES.items()},
+                **{name: float(figure.of(predicted, target)) for name, figure in MASK_FIGURES.items()},
                 "above": above_thresholds(of_image),
             }
         )

@@ -15,7 +15,7 @@ from utils.common.files import replacing
 
 FORMAT = 1
 # Settings that came later, with what runs before them did.
-EARLIER = {"augment_order": "after_resize", "mask_interpolation": "nearest", "white_level": None}
+EARLIER = {"augment_order": "after_resize", "dynamic": "dpconv", "mask_interpolation": "nearest", "white_level": None}
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def explain(load: Callable[[], Any], path: Path) -> Any:
     """Runs `load`; an error of content that does not fit becomes one line about `path`."""
     try:
         return load()
-    except (AttributeError, KeyError, IndexError, TypeError, RuntimeError, ValueError) as error:
+    except (AttributeError, ImportError, LookupError, TypeError, RuntimeError, ValueError) as error:
         raise UserError(f"{path} does not fit: {_first_line(error)[:1000]}") from error
 
 

@@ -1,4 +1,4 @@
-"""SRS as a file for other programs: ONNX, OpenVINO or TorchScript, for any batch and any size, checked against torch.
+"""A network as a file for other programs: ONNX, OpenVINO or TorchScript, any batch and size, checked against torch.
 
 A file takes images (B, 3, H, W) float32, normalised, H and W at least 8, and gives logits (B, 1, H, W) float32. It
 holds the network as `models/` has it, padding and cropping included.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from datasets.prepare.sample import ultrasound_image
 from datasets.transforms import Transform
-from models import SRS
+from models.protocols import set_form
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.common.libraries import library
@@ -50,7 +50,7 @@ class _BatchStatistics(nn.Module):
 
 @torch.no_grad()
 def export_model(
-    model: SRS,
+    model: nn.Module,
     format: str,
     path: Path,
     normalization: str,
@@ -97,10 +97,10 @@ def export_model(
     return largest
 
 
-def _for_tracing(plain: SRS) -> SRS:
+def _for_tracing(plain: nn.Module) -> nn.Module:
     """The network in operations that do not depend on the batch at hand, and that every format has."""
     network = copy.deepcopy(plain)
-    network.dpconv.form = "shared"
+    set_form(network, "shared")
     for module in list(network.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d and (child.training or child.running_mean is None):
@@ -118,7 +118,7 @@ def _pictures(batch: int, size: tuple[int, int], normalization: str) -> Tensor:
     return images[:, :, top : top + size[0], : size[1]].contiguous()
 
 
-def _compare(plain: SRS, run: Run, normalization: str, path: Path, say: Callable[[str], object]) -> float:
+def _compare(plain: nn.Module, run: Run, normalization: str, path: Path, say: Callable[[str], object]) -> float:
     """The largest difference, as a share of the largest logit; a line for each comparison."""
     largest = 0.0
     for size in SIZES:
@@ -149,7 +149,7 @@ def _example() -> Tensor:
     return torch.zeros(2, 3, *SIZES[1])
 
 
-def _write_onnx(network: SRS, path: Path, metadata: Mapping[str, str]) -> None:
+def _write_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     onnx = library("onnx")
     torch.onnx.export(
         network,
@@ -168,7 +168,7 @@ def _write_onnx(network: SRS, path: Path, metadata: Mapping[str, str]) -> None:
     onnx.save(content, path)
 
 
-def _write_openvino(network: SRS, path: Path, metadata: Mapping[str, str]) -> None:
+def _write_openvino(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     openvino = library("openvino")
     shape = openvino.PartialShape([-1, 3, -1, -1])
     content = openvino.convert_model(_traced(network), example_input=_example(), input=[shape])
@@ -179,11 +179,11 @@ def _write_openvino(network: SRS, path: Path, metadata: Mapping[str, str]) -> No
     openvino.save_model(content, path, compress_to_fp16=False)
 
 
-def _write_torchscript(network: SRS, path: Path, metadata: Mapping[str, str]) -> None:
+def _write_torchscript(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     _traced(network).save(path, _extra_files={METADATA: json.dumps(dict(metadata), indent=2)})
 
 
-def _traced(network: SRS) -> torch.jit.ScriptModule:
+def _traced(network: nn.Module) -> torch.jit.ScriptModule:
     return torch.jit.trace(network, (_example(),), check_trace=False)
 
 
@@ -201,7 +201,7 @@ def _move(written: Path, path: Path) -> None:
 @dataclass(frozen=True)
 class _Format:
     suffix: str
-    write: Callable[[SRS, Path, Mapping[str, str]], None]
+    write: Callable[[nn.Module, Path, Mapping[str, str]], None]
     open: Callable[[Path, int], Run]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models import SRS
 from models.nested import prepare_image
 from utils.common.errors import UserError
 from utils.common.libraries import library
@@ -23,7 +22,7 @@ from utils.networks.speed import prediction, say_once
 
 
 def load_engine(
-    name: str, model: SRS, precision: Precision, threads: int | None = None, normalization: str = "imagenet"
+    name: str, model: nn.Module, precision: Precision, threads: int | None = None, normalization: str = "imagenet"
 ) -> nn.Module:
     """The network, ready to predict: a call takes images (B, 1 or 3, H, W) float32 to logits (B, 1, H, W).
 
@@ -63,7 +62,7 @@ def load_engine(
 class _Torch(nn.Module):
     """`speed` says what runs the network."""
 
-    def __init__(self, model: SRS, precision: Precision) -> None:
+    def __init__(self, model: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.precision = precision
         self.__dict__["model"] = model  # not a child of this module
@@ -114,7 +113,7 @@ class _Exported(nn.Module):
         return self.run(prepare_image(images).contiguous())[..., :height, :width]
 
 
-def _open(name: str, model: SRS, precision: Precision, threads: int, normalization: str) -> Run:
+def _open(name: str, model: nn.Module, precision: Precision, threads: int, normalization: str) -> Run:
     format = "onnx" if name == "onnxruntime" else "openvino"
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from datasets.resizing import Shift
-from models import SRS, build_reconstruction, build_srs
+from models import SRS, build, build_reconstruction
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
 from utils.common.errors import UserError
@@ -35,8 +36,8 @@ def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
 
 def load_trained(
     weights: Path, recon_weights: Path | None = None, encoder_bn: str | None = None
-) -> tuple[SRS, dict[str, Any]]:
-    """A trained SRS in evaluation mode, and the settings it was trained with.
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A trained network in evaluation mode, an SRS or another one, and the settings it was trained with.
 
     Args:
         weights: a phase 2 checkpoint of ours, or, with `recon_weights`, the authors' 'SRS_S'.
@@ -77,13 +78,14 @@ def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:
     return shift[0], shift[1]
 
 
-def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -> SRS:
-    """The whole SRS out of a phase 2 checkpoint that `utils.networks.checkpoints.load_checkpoint` has read from `path`.
+def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -> nn.Module:
+    """The whole network of a phase 2 checkpoint that `utils.networks.checkpoints.load_checkpoint` has read from `path`.
 
     Raises:
         UserError: if the weights do not fit the variant the checkpoint names.
     """
-    network = explain(lambda: build_srs(checkpoint["settings"]["variant"], encoder_bn), path)
+    settings = checkpoint["settings"]
+    network = explain(lambda: build(settings["variant"], layer=settings["dynamic"], encoder_bn=encoder_bn), path)
     fill(network, checkpoint["model"], path)
     return network.eval()
 

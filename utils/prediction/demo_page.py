@@ -22,6 +22,7 @@ import torch
 from datasets.inputs import claimed_size
 from datasets.pairing import IMAGE_SUFFIXES
 from datasets.prepare.sample import infrared_image, ultrasound_image
+from models.protocols import kernel_writer
 from utils.common.errors import UserError
 from utils.common.pictures import as_rgb8, bars, kernel_slices, overlay, save_png
 from utils.prediction.predictor import Picture, Predictor
@@ -149,10 +150,13 @@ def _describe(seen: Seen, mask: np.ndarray) -> str:
 
 
 @torch.inference_mode()
-def _draw_kernel(predictor: Predictor, picture: Picture) -> tuple[np.ndarray, np.ndarray]:
-    model = predictor.model
-    deep = model.deep_features(picture.tensor[None])
-    return bars(model.dpconv.code(deep)[0].numpy()), kernel_slices(model.dpconv.kernels(deep)[0].numpy())
+def _draw_kernel(predictor: Predictor, picture: Picture) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The code and the kernel; nothing for a network that writes none."""
+    layer = kernel_writer(predictor.model)
+    if layer is None:
+        return None, None
+    deep = predictor.model.deep_features(picture.tensor[None])
+    return bars(layer.code(deep)[0].numpy()), kernel_slices(layer.kernels(deep)[0].numpy())
 
 
 def _sampler(look: str, folder: Path) -> Callable[[], str]:

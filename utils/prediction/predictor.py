@@ -132,7 +132,9 @@ class Predictor:
         if self.white_level:  # named where there is one: results of before it was known go on
             settings["white_level"] = self.white_level
         settings["mask_shift"] = self.mask_shift and list(self.mask_shift)  # as JSON gives it back
-        return {**settings, "encoder_bn": self.model.encoder_bn, "amp": self.precision.name}
+        if hasattr(self.model, "encoder_bn"):
+            settings["encoder_bn"] = self.model.encoder_bn
+        return {**settings, "amp": self.precision.name}
 
     def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
         """The mask, (H, W) bool, of an image; see `probability`."""
@@ -166,7 +168,7 @@ class Predictor:
 
     def batch_of(self, height: int, width: int) -> int:
         """How many network inputs of that size go through the network together."""
-        if self.model.encoder_bn == "batch":
+        if getattr(self.model, "encoder_bn", None) == "batch":
             return 1
         return min(self.batch_size, max(1, self.batch_size * self.img_size**2 // (height * width)))
 

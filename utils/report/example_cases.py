@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.resizing import Shift
-from models import SRS
+from models.protocols import kernel_writer
 from utils.common.pictures import errors, signed, tile
 from utils.common.precision import Precision
 from utils.common.runtime import to_device
@@ -39,7 +39,7 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class CaseView:
-    """One image: `group` is "worst", "median" or "best"; `inside` and `code` are there if the network is an SRS."""
+    """One image: `group` is "worst", "median" or "best"; `inside` and `code` are empty if nothing writes kernels."""
 
     name: str
     group: str
@@ -69,7 +69,7 @@ def look_at_cases(
     normalization: str,
     shift: Shift | None = (0.0, 0.0),
 ) -> list[CaseView]:
-    """Predicts the chosen images once more and draws them; an SRS is looked into as well."""
+    """Predicts the chosen images once more and draws them; a network that writes kernels is looked into."""
     ranked = results.ranked()
     chosen = [(group, ranked[rank]) for group, rank in choose(len(ranked))]
     tiles: list[list[Tile]] = []
@@ -77,7 +77,7 @@ def look_at_cases(
     for _, i in tqdm(chosen, desc="drawing cases", unit="img", leave=False):
         with precision.autocast():
             tiles.append(_case_tiles(*predict_case(model, loader, i, device, normalization, shift), results.names[i]))
-        if isinstance(model, SRS):
+        if kernel_writer(model):
             image = to_device(loader.collate_fn([loader.dataset[i]]), device)["image"]
             views.append(look_inside(model, image))
     insides = _draw_insides(views) if views else [([], None, "")] * len(chosen)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from models import VARIANTS
 from utils.common.run_log import read_log
 from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
 from utils.report.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
@@ -20,7 +21,7 @@ from utils.report.example_cases import CaseView
 from utils.report.html_page import write_page
 
 # The settings that stand at the top of the page; all others at its end.
-ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "img_size")
+ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "dynamic", "img_size")
 CURVES = ("loss", "iou")  # of the log; its other figures move with these
 
 
@@ -65,6 +66,7 @@ def write_report(
     return write_page(
         folder / "report.html",
         "report.html",
+        network="SRS" if settings.get("variant", "srs") in VARIANTS else settings["variant"],
         data_set=settings.get("Dataset") or evaluation.name,
         about={name: settings[name] for name in ABOUT if settings.get(name) is not None},
         figures=_figures(table.summary),

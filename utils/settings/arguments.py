@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
-from models import ENCODER_BN, VARIANTS
+from models import DPCONV, ENCODER_BN, layers, networks
 from utils.common.errors import UserError
 from utils.networks import ENGINES
 
@@ -81,7 +81,12 @@ def add_resize_argument(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which network."""
     group = parser.add_argument_group("model")
-    group.add_argument("--variant", choices=list(VARIANTS), default="srs", help="the paper's, or a laptop's")
+    group.add_argument(
+        "--variant",
+        choices=list(networks()),
+        default="srs",
+        help="the network: the paper's, srs_tiny for laptops, or a file of models/baselines",
+    )
     group.add_argument(
         "--encoder_bn",
         choices=ENCODER_BN,
@@ -147,10 +152,20 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     group.add_argument("--save_every", type=natural, default=0, help="keep a checkpoint of every N-th epoch; 0: none")
 
 
+def add_layer_argument(parser: argparse.ArgumentParser) -> None:
+    """What stands in DPConv's place."""
+    parser.add_argument(
+        "--dynamic",
+        choices=layers(),
+        default=DPCONV,
+        help="layer at the segmenter's deepest map: the paper's DPConv, or a file of models/dynamic in its place",
+    )
+
+
 def add_segmentation_arguments(parser: argparse.ArgumentParser, losses: Collection[str]) -> None:
     """What is trained in phase 2 alone; `losses` are the names of `utils.training.losses`."""
-    group = parser.add_argument_group("segmentation")
-    group.add_argument(
+    add_layer_argument(parser)
+    parser.add_argument(
         "--loss",
         choices=losses,
         default=LOSS,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
-from models import STRIDE
+from models import DPCONV, STRIDE, check_network
 from utils.common.errors import UserError
 from utils.common.processes import refuse_one_gpu_for_all, world_size
 
@@ -17,11 +18,13 @@ SMALLEST = 2 * STRIDE  # pixels: two pixels of the deepest map, so that a batch 
 
 
 def check_training(settings: argparse.Namespace, folder: Path) -> None:
-    """The data folder and its lists, the run in `folder`, and what a job of several processes cannot do.
+    """The network, the data folder and its lists, the run in `folder`, and what a job of several processes cannot do.
 
     Raises:
         UserError: names what is wrong, and the flag.
     """
+    with naming_the_network(settings):
+        check_network(settings.variant, getattr(settings, "dynamic", DPCONV), settings.encoder_bn)
     refuse_one_gpu_for_all(settings.device)
     if settings.batch_size < world_size():
         raise UserError(
@@ -36,6 +39,27 @@ def check_training(settings: argparse.Namespace, folder: Path) -> None:
     has_run(folder / "last.pth", settings.resume)
     if settings.init_from and not Path(settings.init_from).is_file():
         raise UserError(f"--init_from {settings.init_from} was not found; it must be a checkpoint")
+
+
+@contextmanager
+def naming_the_network(settings: argparse.Namespace) -> Iterator[None]:
+    """Within this context a network that cannot be built is an error of the flags that name it.
+
+    Raises:
+        UserError: for the ValueError of a rule that is broken, and a library that is not installed.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{network_flags(settings)}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"{network_flags(settings)} needs {error.name}, which is not installed") from error
+
+
+def network_flags(settings: argparse.Namespace) -> str:
+    """The flags that name the network of these settings."""
+    layer = getattr(settings, "dynamic", DPCONV)
+    return f"--variant {settings.variant}" + (f" --dynamic {layer}" if layer != DPCONV else "")
 
 
 def check_evaluation(settings: argparse.Namespace) -> None:

@@ -20,7 +20,8 @@ __all__ = ["BCEDiceLoss", "load", "names"]
 
 def names() -> list[str]:
     """What --loss takes, by the names of the files; nothing is imported."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def load(name: str) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,0 +1,53 @@
+"""What the scripts ask of a segmentation network: what it must have, and what only some have."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+
+class SegmentationNetwork(Protocol):
+    """Required: the call, and what every nn.Module has. An attribute that is not here is looked for, never expected:
+
+    encoder_bn: str                       SRS: how its encoder's batch norms compute, see `models.SRS`
+    deep_features(image) -> Tensor        SRS with an encoder: the encoder's deepest map
+    dpconv: DynamicLayer                  SRS: the slot, which keeps its name whatever fills it
+    """
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(B, 1 or 3, H, W) to (B, 1, H, W) logits."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+
+class DynamicLayer(Protocol):
+    """What the slot `dpconv` holds. Optional: `form`, "shared" or "per_sample", see `models.DPConv`."""
+
+    def __call__(self, x: Tensor, deep: Tensor | None) -> Tensor:
+        """x (B, C, h, w) and the encoder's map, None without an encoder, to what is added to x."""
+
+
+@runtime_checkable
+class WritesKernels(Protocol):
+    """A layer that makes a code of each image, and a kernel of the code: report, TensorBoard and demo show both."""
+
+    def code(self, deep: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, D)."""
+
+    def kernels(self, deep: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, C, C, k, k)."""
+
+
+def kernel_writer(network: nn.Module) -> WritesKernels | None:
+    """The layer of `network` that writes kernels from its encoder's map; None if it has none."""
+    layer = getattr(network, "dpconv", None)
+    reads = hasattr(network, "deep_features") and getattr(network, "encoder", None) is not None
+    return layer if reads and isinstance(layer, WritesKernels) else None
+
+
+def set_form(network: nn.Module, form: str) -> None:
+    """Chooses the form in which the network's layer computes, if it has several."""
+    layer = getattr(network, "dpconv", None)
+    if hasattr(layer, "form"):
+        layer.form = form

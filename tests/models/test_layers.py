@@ -1,0 +1,116 @@
+"""What stands in DPConv's place, by name, and networks that are not SRS."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from models.any_size import AnySize
+from models.protocols import kernel_writer, set_form
+from models.registry import check_rows
+
+OTHERS = [name for name in models.layers() if name != models.DPCONV]
+
+
+def build(layer, channels=16, deep_channels=8):
+    torch.manual_seed(0)
+    return import_module(f"models.dynamic.{layer}").build(channels=channels, deep_channels=deep_channels)
+
+
+def inputs(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(2, channels, 4, 5, generator=generator, dtype=dtype) for channels in (16, 8))
+
+
+def test_names():
+    assert models.layers()[0] == "dpconv" and {"none", "static"} <= set(models.layers())
+    assert models.NETWORKS.keys() == models.networks().keys() >= models.VARIANTS.keys()
+    with pytest.raises(ValueError, match=r"unknown layer 'odd'; there are dpconv, none"):
+        models.build("srs_tiny", layer="odd")
+    with pytest.raises(ValueError, match=r"unknown variant 'odd'; there are srs, srs_tiny"):
+        models.build("odd")
+
+
+@pytest.mark.parametrize("layer", OTHERS)
+def test_a_layer_has_the_shape_of_x_and_the_right_gradients(layer):
+    module, (x, deep) = build(layer).double(), inputs()
+    given = deep if models.needs_encoder("srs", layer) else None
+    assert module(x, given).shape == x.shape
+    parameters = list(module.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: module(x, given), (x.requires_grad_(), *parameters))
+
+
+@pytest.mark.parametrize("layer", OTHERS)
+def test_a_network_with_a_layer_trains_all_that_it_holds(layer):
+    network = models.build("srs_tiny", layer=layer).train()
+    assert (network.encoder is not None) == models.needs_encoder("srs_tiny", layer)
+    network(torch.randn(2, 3, 16, 16)).square().mean().backward()
+    assert all(p.grad is not None for p in network.trained_parameters())
+
+
+def test_none_is_the_segmenter_alone():
+    network = models.build("srs_tiny", layer="none").eval()
+    image = torch.randn(1, 3, 16, 24)
+    assert torch.equal(network(image), network.segmenter(image))
+    assert not list(network.dpconv.parameters())
+
+
+def test_static_is_dpconv_of_one_code():
+    """With DPConv's W and V, in its initialisation, and g in place of the code of any image."""
+    static, (x, deep) = build("static").double(), inputs()
+    torch.manual_seed(0)
+    dpconv = models.DPConv(16, 8).double()
+    for name, value in static.expand.state_dict().items():
+        assert torch.equal(value, dpconv.expand.state_dict()[name])
+    dpconv.code = lambda deep: static.g.expand(len(deep), -1)
+    torch.testing.assert_close(static(x), dpconv(x, deep))
+
+
+def test_static_takes_the_channels_of_dpconv_alone():
+    with pytest.raises(ValueError, match="multiple of deep_channels"):
+        build("static", channels=12)
+
+
+def test_who_writes_kernels():
+    image = torch.zeros(1, 3, 16, 16)
+    network = models.build("srs_tiny")
+    assert kernel_writer(network).kernels(network.deep_features(image)).shape == (1, 64, 64, 3, 3)
+    set_form(network, "per_sample")
+    assert network.dpconv.form == "per_sample"
+    for other in (models.build("srs_tiny", layer="static"), models.build("srs_tiny", layer="none"), nn.Conv2d(3, 1, 1)):
+        assert kernel_writer(other) is None
+        set_form(other, "shared")
+        assert not hasattr(getattr(other, "dpconv", None), "form")
+
+
+def test_an_encoder_that_is_not_there_has_no_batch_norms():
+    with pytest.raises(ValueError, match="no encoder"):
+        models.build("srs_tiny", layer="none", encoder_bn="batch")
+
+
+def test_any_size_pads_and_crops():
+    class Strict(nn.Module):
+        def forward(self, image):
+            assert image.shape[1] == 3 and image.shape[2] % 32 == image.shape[3] % 32 == 0
+            return image.mean(1, keepdim=True)
+
+    gray = torch.randn(2, 1, 9, 70)
+    torch.testing.assert_close(AnySize(Strict(), 32)(gray), gray)
+    with pytest.raises(ValueError, match="at least 8x8"):
+        AnySize(Strict(), 32)(torch.zeros(1, 3, 7, 40))
+
+
+def test_rows_that_do_not_fit():
+    for widths, depths, rule in (
+        ((8, 8, 8), (1, 1, 1, 1), "4 rows"),
+        ((8, 8, 8, 0), (1, 1, 1, 1), "multiples of 8"),
+        ((8, 8, 8, 8), (1, 1, 1, 0), "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            check_rows(widths, depths)
+        with pytest.raises(ValueError, match=rule):
+            models.NestedUNet(widths, depths, stem=8, out_channels=1, local_contrast=False)
