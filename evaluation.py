@@ -8,11 +8,13 @@
         --encoder_bn batch --normalization authors                       # the authors' released weights
     python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
+    python evaluation.py --Dataset BUSI --code swap                  # does each image's own code matter? docs/method.md
     python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
-OUTPUT_DIR/evaluation/WEIGHTS-LIST (WEIGHTS-LIST-keep or -back with that --resize). docs/metrics.md defines all figures.
+OUTPUT_DIR/evaluation/WEIGHTS-LIST; the folder's name says which --resize (-keep, -back) and --code (-swap, -mean, -zero)
+it is of. docs/metrics.md defines all figures.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
     from datasets.resizing import Shift
 
 # What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "dynamic", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level")
-MODEL_SETTINGS += ("amp",)
+MODEL_SETTINGS = ("variant", "dynamic", "kernel_source", "encoder_bn", "img_size", "mask_interpolation")
+MODEL_SETTINGS += ("normalization", "white_level", "amp")
 
 # What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "mask_suffix", "mask_threshold", "fit_masks", "output_dir")
@@ -60,6 +62,7 @@ def parser() -> config.ScriptParser:
         "--field", choices=arguments.FIELDS, default="both", help="whose figures to print beside the paper's"
     )
     arguments.add_engine_argument(parser)
+    arguments.add_code_argument(parser)
     arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     # These two are no settings of an experiment: what is not given stands nowhere, not even in summary.json.
     parser.add_argument(
@@ -141,7 +144,8 @@ def results_folder(args: argparse.Namespace) -> Path:
     """Where the results of these settings are written."""
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
-    return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}"
+    code = "" if args.code == "own" else f"-{args.code}"
+    return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}{code}"
 
 
 def main(args: argparse.Namespace) -> dict | list:
@@ -156,9 +160,11 @@ def main(args: argparse.Namespace) -> dict | list:
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
+    from utils.evaluation.code_swap import check_codes, run_code_test
     from utils.evaluation.evaluate import draw_examples, evaluate
     from utils.evaluation.results import table, write_results
     from utils.networks.inference_engines import load_engine
+    from utils.report import code_section
     from utils.report.example_cases import look_at_cases
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
@@ -168,16 +174,24 @@ def main(args: argparse.Namespace) -> dict | list:
     device = set_up(args)
     precision = Precision(args.amp, device)
     network, shift = load_model(args)
+    if args.code != "own":
+        check_codes(network, args.code)
     model = load_engine(args.engine, network, precision, args.threads, args.normalization)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
     results = evaluate(model, loader, device, precision, shift)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
+    test = None
+    if args.code != "own":
+        test = run_code_test(network, loader, device, precision, args.code, args.seed, shift)
+        summary["code"] = test.summary()
     modules = {"modules": model.speed.words} if hasattr(model, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
     if not is_writer():
         return summary
     print(table(summary, args.field))
+    if test:
+        print(code_section.as_text(test))
     folder = results_folder(args)
     write_results(results, summary, folder)
     save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
@@ -188,7 +202,7 @@ def main(args: argparse.Namespace) -> dict | list:
         network = network.to(device, memory_format=torch.channels_last)
         cases = look_at_cases(network, loader, results, device, precision, args.normalization, shift)
         weights = Path(args.weights) if args.weights else None
-        page = write_report(Path(args.report), folder, cases, weights, results.sweep)
+        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test)
         print(f"wrote {page}")
     return summary
 

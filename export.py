@@ -89,6 +89,7 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
             "normalization": "imagenet",
             "encoder_bn": "frozen",
             "dynamic": "dpconv",
+            "kernel_source": "recon",
         }
         files = [Path(args.recon_weights), weights]
     else:
@@ -107,6 +108,7 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     known |= {
         "variant": settings["variant"],
         "dynamic": settings["dynamic"],
+        "kernel_source": settings["kernel_source"],
         "img_size": settings["img_size"],
         "normalization": normalization,
         "mean": json.dumps(mean),

@@ -38,7 +38,7 @@ def test_names():
 @pytest.mark.parametrize("layer", OTHERS)
 def test_a_layer_has_the_shape_of_x_and_the_right_gradients(layer):
     module, (x, deep) = build(layer).double(), inputs()
-    given = deep if models.needs_encoder("srs", layer) else None
+    given = deep.requires_grad_() if models.needs_encoder("srs", layer) else None
     assert module(x, given).shape == x.shape
     parameters = list(module.parameters())
     assert torch.autograd.gradcheck(lambda x, *_: module(x, given), (x.requires_grad_(), *parameters))
@@ -71,7 +71,7 @@ def test_static_is_dpconv_of_one_code():
 
 
 def test_static_takes_the_channels_of_dpconv_alone():
-    with pytest.raises(ValueError, match="multiple of deep_channels"):
+    with pytest.raises(ValueError, match="multiple of those of its source"):
         build("static", channels=12)
 
 

@@ -72,11 +72,16 @@ class CodeTest:
         warning = " No training image had such a code." if self.given == "zero" else ""
         return f"The image's own code matters: {words} costs {change}.{warning}"
 
+    @property
+    def words(self) -> str:
+        return IN_WORDS[self.given]
+
     def spread(self) -> str:
         """How much codes and kernels differ between images, in words."""
         parts = {"code": self.code_distance, "kernel": self.kernel_distance}
         words = [
-            f"an image's {what} is {100 * np.mean(values):.3g} % from the mean {what} (at most {100 * max(values):.3g} %)"
+            f"an image's {what} is {100 * np.mean(values):.3g} % from the mean {what} "
+            f"(at most {100 * max(values):.3g} %)"
             for what, values in parts.items()
             if values
         ]
@@ -107,10 +112,15 @@ class CodeTest:
         }
 
 
-def reads_codes(network: nn.Module) -> bool:
-    """Whether the network has a layer that turns a source feature of each image into a code."""
+def check_codes(network: nn.Module, given: str) -> None:
+    """Whether the network has a layer that turns a source feature of each image into a code.
+
+    Raises:
+        UserError: if it has none.
+    """
     layer = getattr(network, "dpconv", None)
-    return hasattr(network, "deep_features") and all(hasattr(layer, part) for part in ("code", "with_code"))
+    if not (hasattr(network, "deep_features") and all(hasattr(layer, part) for part in ("code", "with_code"))):
+        raise UserError(f"--code {given} requires a layer that reads a source, such as dpconv; this network has none")
 
 
 def run_code_test(
@@ -132,8 +142,7 @@ def run_code_test(
     Raises:
         UserError: if the network reads no codes, or the list is a single image.
     """
-    if not reads_codes(network):
-        raise UserError(f"--code {given} requires a layer that reads a source, such as dpconv; this network has none")
+    check_codes(network, given)
     if len(loader.dataset) < 2 and given != "zero":
         raise UserError(f"--code {given} requires a list of at least two images")
     plain = copy.deepcopy(network).to(device, memory_format=torch.channels_last).eval()

@@ -85,7 +85,8 @@ def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -
         UserError: if the weights do not fit the variant the checkpoint names.
     """
     settings = checkpoint["settings"]
-    network = explain(lambda: build(settings["variant"], layer=settings["dynamic"], encoder_bn=encoder_bn), path)
+    options = {"layer": settings["dynamic"], "kernel_source": settings["kernel_source"], "encoder_bn": encoder_bn}
+    network = explain(lambda: build(settings["variant"], **options), path)
     fill(network, checkpoint["model"], path)
     return network.eval()
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from models import SRS
-from models.nested import prepare_image
 from utils.common.pictures import signed
 
 SLICES = 8  # output channels and input channels of the kernel that are drawn
@@ -46,10 +45,14 @@ class Inside:
 
 @torch.inference_mode()
 def look_inside(model: SRS, image: Tensor) -> Inside:
-    """Runs the image (1, 3, H, W) through the network up to DPConv, in float32."""
-    deep = model.deep_features(image)
-    before = model.segmenter.encode(prepare_image(image))[-1]
-    change = model.dpconv(before, deep)
+    """Runs the image (1, 3, H, W) through the network, in float32, and keeps what DPConv gets and gives."""
+    seen: list[Tensor] = []
+    hook = model.dpconv.register_forward_hook(lambda layer, inputs, change: seen.extend((*inputs, change)))
+    try:
+        model(image)
+    finally:
+        hook.remove()
+    before, deep, change = seen
     maps = (_mean_map(x) for x in (deep, before, change, before + change))
     code, kernel = model.dpconv.code(deep)[0], model.dpconv.kernels(deep)[0]
     return Inside(*maps, (change.norm() / before.norm()).item(), code.cpu().numpy(), kernel.cpu().numpy())
