@@ -13,8 +13,8 @@
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
-OUTPUT_DIR/evaluation/WEIGHTS-LIST; the folder's name says which --resize (-keep, -back) and --code (-swap, -mean, -zero)
-it is of. docs/metrics.md defines all figures.
+OUTPUT_DIR/evaluation/WEIGHTS-LIST, whose name ends in the --resize (-keep, -back) and the --code (-swap, -mean, -zero)
+that is not the default. docs/metrics.md defines all figures.
 """
 
 from __future__ import annotations

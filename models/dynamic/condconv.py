@@ -21,8 +21,9 @@ class CondConv(nn.Module):
     def __init__(self, channels: int, deep_channels: int, experts: int = 8) -> None:
         super().__init__()
         self.routing = nn.Linear(deep_channels, experts)
-        kernels = [nn.Conv2d(channels, channels, 3, bias=False).weight.detach() for _ in range(experts)]
-        self.experts = nn.Parameter(torch.stack(kernels))  # (E, C, C, 3, 3)
+        kernels = [nn.Conv2d(channels, channels, 3, bias=False).weight.detach().flatten() for _ in range(experts)]
+        self.experts = nn.Parameter(torch.stack(kernels))  # (E, C * C * 3 * 3): no memory format reorders it
+        self.shape = (channels, channels, 3, 3)
 
     def code(self, deep: Tensor) -> Tensor:
         """The weight of each expert: (B, D, h', w') to (B, E), in (0, 1)."""
@@ -39,7 +40,7 @@ class CondConv(nn.Module):
         return self.with_code(x, self.code(deep))
 
     def kernels_of(self, code: Tensor) -> Tensor:
-        return (code @ self.experts.flatten(1)).unflatten(1, self.experts.shape[1:])
+        return (code @ self.experts).unflatten(1, self.shape)
 
 
 def build(channels: int, deep_channels: int) -> CondConv:

@@ -30,7 +30,9 @@ class DYConv(nn.Module):
         self.reduce = nn.Linear(deep_channels, hidden, bias=False)
         self.expand = nn.Linear(hidden, kernels)
         convs = [nn.Conv2d(channels, channels, 3) for _ in range(kernels)]
-        self.weights = nn.Parameter(torch.stack([conv.weight.detach() for conv in convs]))  # (K, C, C, 3, 3)
+        weights = [conv.weight.detach().flatten() for conv in convs]
+        self.weights = nn.Parameter(torch.stack(weights))  # (K, C * C * 3 * 3): no memory format reorders it
+        self.shape = (channels, channels, 3, 3)
         self.biases = nn.Parameter(torch.stack([conv.bias.detach() for conv in convs]))  # (K, C)
 
     def code(self, deep: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ class DYConv(nn.Module):
         return self.with_code(x, self.code(deep))
 
     def kernels_of(self, code: Tensor) -> Tensor:
-        return (code @ self.weights.flatten(1)).unflatten(1, self.weights.shape[1:])
+        return (code @ self.weights).unflatten(1, self.shape)
 
 
 def build(channels: int, deep_channels: int) -> DYConv:

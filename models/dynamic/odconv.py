@@ -34,8 +34,9 @@ class ODConv(nn.Module):
         self.input = nn.Linear(hidden, channels)
         self.output = nn.Linear(hidden, channels)
         self.mixture = nn.Linear(hidden, kernels)
-        weights = [nn.Conv2d(channels, channels, 3, bias=False).weight.detach() for _ in range(kernels)]
-        self.weights = nn.Parameter(torch.stack(weights))  # (n, C, C, 3, 3)
+        weights = [nn.Conv2d(channels, channels, 3, bias=False).weight.detach().flatten() for _ in range(kernels)]
+        self.weights = nn.Parameter(torch.stack(weights))  # (n, C * C * 3 * 3): no memory format reorders it
+        self.shape = (channels, channels, 3, 3)
 
     def code(self, deep: Tensor) -> Tensor:
         """The attentions [a_s, a_c, a_f, w]: (B, D, h', w') to (B, 9 + C + C + n), in (0, 1)."""
@@ -54,9 +55,9 @@ class ODConv(nn.Module):
         return self.with_code(x, self.code(deep))
 
     def kernels_of(self, code: Tensor) -> Tensor:
-        kernels, channels = self.weights.shape[:2]
+        kernels, channels = len(self.weights), self.shape[0]
         spatial, input, output, mixture = code.split([9, channels, channels, kernels], dim=1)
-        mixed = (mixture @ self.weights.flatten(1)).unflatten(1, self.weights.shape[1:])  # (B, C, C, 3, 3)
+        mixed = (mixture @ self.weights).unflatten(1, self.shape)  # (B, C, C, 3, 3)
         filters = output[:, :, None, None, None] * input[:, None, :, None, None]
         return filters * spatial.unflatten(1, (3, 3))[:, None, None] * mixed
 

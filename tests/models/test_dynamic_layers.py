@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from small import need
 from torch.utils.flop_counter import FlopCounterMode
 
+import models
 from models import DPConv2d
 from models.per_sample import convolve_per_sample
 
@@ -34,9 +37,10 @@ def build(name, channels=16, deep_channels=8):
     return import_module(f"models.dynamic.{name}").build(channels, deep_channels)
 
 
-def inputs(batch=3, channels=16, deep_channels=8, size=(6, 7), dtype=torch.float32):
+def inputs(batch=3, channels=16, deep_channels=8, size=(6, 7), dtype=torch.float32, like=False):
+    """x and deep; deep has another size than x, or the same if `like`."""
     torch.manual_seed(1)
-    x, deep = torch.randn(batch, channels, *size), torch.randn(batch, deep_channels, 3, 5)
+    x, deep = torch.randn(batch, channels, *size), torch.randn(batch, deep_channels, *(size if like else (3, 5)))
     return x.to(dtype), deep.to(dtype)
 
 
@@ -45,7 +49,7 @@ def parameters(layer):
 
 
 def macs(layer, x, deep):
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:
         layer(x, deep)
     return counter.get_total_flops() // 2
 
@@ -54,6 +58,22 @@ def macs(layer, x, deep):
 def test_counts(name):
     layer = build(name, 256, 64)
     assert (parameters(layer), macs(layer, *inputs(1, 256, 64, (32, 32)))) == COUNTS[name]
+
+
+def test_the_table_of_the_docs():
+    """docs/method.md: parameters and MACs of every layer, in srs and in srs_tiny."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| ([\d,]+) \| ([\d.]+) \| ([\d,]+) \| ([\d.]+) \|$", page, re.M)
+    assert {name for name, *_ in rows} == set(models.layers())
+    for name, *cells in rows:
+        found = []
+        for channels in (256, 64):
+            layer = models.build_layer(name, channels, 64)
+            found += [
+                f"{parameters(layer):,}",
+                f"{macs(layer, *inputs(1, channels, 64, (32, 32), like=True)) / 1e6:.2f}",
+            ]
+        assert cells == found, name
 
 
 @pytest.mark.parametrize("channels", [64, 256])
@@ -84,6 +104,7 @@ def test_shapes_and_one_image_at_a_time(name, batch):
     x, deep = inputs(batch)
     term = layer(x, deep)
     assert term.shape == x.shape and term.abs().max() > 0
+    layer.to(memory_format=torch.channels_last)  # as training does
     alone = torch.cat([layer(x[i : i + 1], deep[i : i + 1]) for i in range(batch)])
     torch.testing.assert_close(term, alone, rtol=1e-4, atol=1e-5)
     assert torch.equal(layer.eval()(x, deep), layer.train()(x, deep)), "the same in training and in evaluation"
@@ -150,7 +171,7 @@ def pooled(deep):
 def condconv(layer, x, deep):
     """A sum of the experts' results, which is the same as the result of the summed experts."""
     a = 1 / (1 + torch.exp(-linear(layer.routing, pooled(deep))))
-    return sum(a[i] * F.conv2d(x, expert, padding=1) for i, expert in enumerate(layer.experts))
+    return sum(a[i] * F.conv2d(x, expert, padding=1) for i, expert in enumerate(layer.experts.view(8, 16, 16, 3, 3)))
 
 
 def odconv(layer, x, deep):
@@ -160,14 +181,17 @@ def odconv(layer, x, deep):
     w = torch.exp(linear(layer.mixture, h))
     w = w / w.sum()
     x = x * a_c[:, None, None]
-    y = sum(w[i] * F.conv2d(x, kernel * a_s.view(3, 3), padding=1) for i, kernel in enumerate(layer.weights))
+    y = sum(
+        w[i] * F.conv2d(x, kernel * a_s.view(3, 3), padding=1)
+        for i, kernel in enumerate(layer.weights.view(4, 16, 16, 3, 3))
+    )
     return y * a_f[:, None, None]
 
 
 def dyconv(layer, x, deep):
     p = torch.exp(linear(layer.expand, linear(layer.reduce, pooled(deep)).clamp(min=0)) / 30)
     p = p / p.sum()
-    pairs = zip(p, layer.weights, layer.biases, strict=True)
+    pairs = zip(p, layer.weights.view(4, 16, 16, 3, 3), layer.biases, strict=True)
     return sum(share * F.conv2d(x, weight, bias, padding=1) for share, weight, bias in pairs)
 
 
@@ -223,7 +247,7 @@ def test_initialisation():
     """As large as each file says it starts."""
     assert build("conv", 64).conv.weight.abs().max().item() == pytest.approx(1 / 24, rel=0.01)
     scaled = build("conv_scaled", 64).conv.weight
-    dpconv = import_module("models").DPConv(64)
+    dpconv = models.DPConv(64)
     for weight in (scaled, dpconv.expand.weight, dpconv.expand.bias):
         assert weight.abs().max().item() == pytest.approx(1, rel=0.01)
         assert weight.std().item() == pytest.approx(1 / math.sqrt(3), rel=0.02)
