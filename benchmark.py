@@ -169,7 +169,7 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
 
     def step() -> None:
         with precision.autocast():
-            loss, _ = phase.step(batch)
+            loss, _ = phase.step(network, batch)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
         precision.scaler.step(optimizer)

@@ -94,9 +94,9 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         path = config.output_dir(configured) / "seg" / "best.pth"
     if not Path(path).is_file():
         raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
-    from utils.networks.checkpoints import load_checkpoint
+    from utils.networks.checkpoints import load_settings
 
-    trained_with = load_checkpoint(Path(path), "seg")["settings"]
+    trained_with = load_settings(Path(path), "seg")
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
     recorded = {name: trained_with[name] for name in brought if name in trained_with}
@@ -155,13 +155,11 @@ def main(args: argparse.Namespace) -> dict | list:
 
         return compare.main(args)
     check_evaluation(args)
-    import torch
-
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
     from utils.evaluation.code_swap import check_codes, run_code_test
-    from utils.evaluation.evaluate import draw_examples, evaluate
+    from utils.evaluation.evaluate import MaskLogits, draw_examples, evaluate
     from utils.evaluation.results import table, write_results
     from utils.networks.inference_engines import load_engine
     from utils.report import code_section
@@ -176,16 +174,17 @@ def main(args: argparse.Namespace) -> dict | list:
     network, shift = load_model(args)
     if args.code != "own":
         check_codes(network, args.code)
-    model = load_engine(args.engine, network, precision, args.threads, args.normalization)
+    engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
+    predict = MaskLogits(engine, precision, shift)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
-    results = evaluate(model, loader, device, precision, shift)
+    results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
     test = None
     if args.code != "own":
-        test = run_code_test(network, loader, device, precision, args.code, args.seed, shift)
+        test = run_code_test(network, loader, precision, args.code, args.seed, shift)
         summary["code"] = test.summary()
-    modules = {"modules": model.speed.words} if hasattr(model, "speed") else {}
+    modules = {"modules": engine.speed.words} if hasattr(engine, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
     if not is_writer():
         return summary
@@ -194,13 +193,13 @@ def main(args: argparse.Namespace) -> dict | list:
         print(code_section.as_text(test))
     folder = results_folder(args)
     write_results(results, summary, folder)
-    save_png(folder / "examples.png", draw_examples(model, loader, results, device, args.normalization, shift))
+    save_png(folder / "examples.png", draw_examples(predict, loader, results))
     print(
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
-        network = network.to(device, memory_format=torch.channels_last)
-        cases = look_at_cases(network, loader, results, device, precision, args.normalization, shift)
+        # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.
+        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep, test)
         print(f"wrote {page}")

@@ -31,9 +31,9 @@ from utils.common.script import run_script
 from utils.reproduction import division_table
 from utils.reproduction.division_table import Result
 from utils.reproduction.protocol import (
-    Evaluation,
+    EvaluationStep,
     Step,
-    Training,
+    TrainingStep,
     check_lists,
     find_test_lists,
     numbered,
@@ -97,11 +97,11 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
     folder = Path(args.output_dir) / f"division{division}"
     lists = {"train_file_dir": numbered(args.train_file, division), "val_file_dir": numbered(args.val_file, division)}
 
-    def training(title: str, script: ModuleType, epochs: int | None, encoder_from: Path | None = None) -> Training:
+    def training(title: str, script: ModuleType, epochs: int | None, encoder_from: Path | None = None) -> TrainingStep:
         argv = _flags({**_known_to(script, args), **lists, "epochs": epochs, "output_dir": folder})
         resolved = script.parser().settings(argv)
         phase = script.__name__.removeprefix("train_")
-        return Training(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
+        return TrainingStep(title, f"{script.__name__}.py", argv, resolved, phase, folder / phase, encoder_from)
 
     network = train_seg.parser().settings(_flags(_known_to(train_seg, args)))
     plan: list[Step] = []
@@ -115,7 +115,7 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
             argv = _flags(given)
             resolved, results = functools.partial(evaluation.settings, argv), evaluation.results_folder
             title = f"{weights} epoch on {name}"
-            plan.append(Evaluation(title, "evaluation.py", argv, resolved, weights, on, checkpoint, results))
+            plan.append(EvaluationStep(title, "evaluation.py", argv, resolved, weights, on, checkpoint, results))
     return plan
 
 
@@ -150,7 +150,7 @@ def _check_images(plan: list[Step], args: argparse.Namespace, division: int) -> 
     lists |= {"test": args.test_file} if args.test_file else {}
     from utils.settings.data_loaders import checked_cases
 
-    training = next(step for step in plan if isinstance(step, Training) and step.phase == "seg")
+    training = next(step for step in plan if isinstance(step, TrainingStep) and step.phase == "seg")
     checked_cases(training.settings, {purpose: numbered(pattern, division) for purpose, pattern in lists.items()})
     print(f"division {division}: all images and masks are readable, no case is in two lists", flush=True)
 
@@ -161,9 +161,9 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
         Result.read(division, step.on, step.weights, step.epoch(), step.summary())
         for division in sorted(done)
         for step in plans[division]
-        if isinstance(step, Evaluation)
+        if isinstance(step, EvaluationStep)
     ]
-    phases = {step.phase: step.settings for step in plans[1] if isinstance(step, Training)}
+    phases = {step.phase: step.settings for step in plans[1] if isinstance(step, TrainingStep)}
     encoders = "; each trained an encoder of its own" if "recon" in phases else ""
     notes = [f"Divisions done: {', '.join(map(str, sorted(done)))}{encoders}."]
     if other := _other_settings(args, phases):

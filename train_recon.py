@@ -23,8 +23,7 @@ from utils.settings import arguments, config
 from utils.settings.refusals import check_training
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
-    import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from utils.common.runtime import Batch
 
@@ -36,22 +35,17 @@ class Reconstruction:
     watch, higher_is_better = "loss", False
     watch_from = 2  # the paper's: the first two epochs are never the best
 
-    def __init__(self, model: models.NestedUNet, normalization: str = "imagenet") -> None:
+    def __init__(self, model: models.NestedUNet) -> None:
         self.model = model
-        self.normalization = normalization
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error to the (normalised) input image."""
-        losses = (self.model(batch["image"]).float() - batch["image"]).square().mean((1, 2, 3))
+        losses = (model(batch["image"]).float() - batch["image"]).square().mean((1, 2, 3))
         return losses.mean(), {"loss": losses}
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+    def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """input | reconstruction"""
-        from datasets.transforms import denormalize
-
-        rebuilt = self.model(batch["image"])
-        pairs = zip(batch["image"], rebuilt, strict=True)
-        return [[denormalize(image, self.normalization) for image in pair] for pair in pairs]
+        return list(zip(batch["image"], model(batch["image"]), strict=True))
 
 
 def parser() -> config.ScriptParser:
@@ -84,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
     say(f"phase 1, reconstruction, with\n{config.describe(args)}")
     device = set_up(args)
     train, val = training_loaders(args, False, args.batch_size, args.unlabeled_dir or ())
-    phase = Reconstruction(models.build_reconstruction(args.variant), args.normalization)
+    phase = Reconstruction(models.build_reconstruction(args.variant))
     fit(phase, train, val, args, folder, device)
 
 

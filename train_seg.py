@@ -27,8 +27,7 @@ from utils.settings.refusals import check_training, naming_the_network, network_
 from utils.training import losses
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
-    import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from utils.common.runtime import Batch
 
@@ -43,40 +42,31 @@ class Segmentation:
     def __init__(
         self,
         model: models.protocols.SegmentationNetwork,
-        normalization: str = "imagenet",
         mask_shift: tuple[float, float] = (0.0, 0.0),
         loss: str = arguments.LOSS,
     ) -> None:
         self.model = model
-        self.normalization = normalization
         # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
         self.recorded = {"mask_shift": mask_shift}
         self.loss = losses.load(loss)
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the paper's figures of each image."""
-        logits = self.model(batch["image"]).float()
+        logits = model(batch["image"]).float()
         of_images = self.loss(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
         return of_images.mean(), {"loss": of_images, **figures(counts), "predicted": predicted_share(counts)}
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
+    def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """input | target | predicted probability"""
-        from datasets.transforms import denormalize
+        return list(zip(batch["image"], batch["mask"], model(batch["image"]).sigmoid(), strict=True))
 
-        probabilities = self.model(batch["image"]).sigmoid()
-        columns = zip(batch["image"], batch["mask"], probabilities, strict=True)
-        return [
-            [denormalize(image, self.normalization), mask[0].cpu().numpy(), probability[0].float().cpu().numpy()]
-            for image, mask, probability in columns
-        ]
-
-    def distributions(self, batch: Batch) -> dict[str, Tensor]:
+    def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
         """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
         from models.protocols import kernel_writer
 
-        layer = kernel_writer(self.model)
-        return {"dpconv/g": layer.code(self.model.deep_features(batch["image"]))} if layer else {}
+        layer = kernel_writer(model)
+        return {"dpconv/g": layer.code(model.deep_features(batch["image"]))} if layer else {}
 
 
 def parser() -> config.ScriptParser:
@@ -140,7 +130,7 @@ def main(args: argparse.Namespace) -> None:
     with naming_the_network(args):
         options = {"layer": args.dynamic, "kernel_source": args.kernel_source, "encoder_bn": args.encoder_bn}
         model = models.build(args.variant, encoder=encoder, **options)
-    phase = Segmentation(model, args.normalization, train.dataset.mask_shift(), args.loss)
+    phase = Segmentation(model, train.dataset.mask_shift(), args.loss)
     fit(phase, train, val, args, folder, device)
 
 

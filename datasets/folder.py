@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.checks import THREADS
@@ -65,6 +66,10 @@ class SegmentationFolder(Dataset):
                     self._decoded.append(decoded)
                     used += size
         return used
+
+    def picture(self, image: Tensor) -> np.ndarray:
+        """An image of a sample, (3, H, W), as a picture (H, W, 3) RGB uint8."""
+        return self.transform.picture(image)
 
     def mask_shift(self) -> Shift:
         """How far the resized masks lie beside their images, mean over the cases; a network trained on them learns it.

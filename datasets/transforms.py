@@ -119,6 +119,12 @@ class Transform:
             return image_tensor, None
         return image_tensor, torch.from_numpy(mask.astype(np.float32))[None]
 
+    def picture(self, image: Tensor) -> np.ndarray:
+        """A network tensor (3, H, W) back as a picture (H, W, 3) RGB uint8."""
+        array = image.detach().float().cpu().numpy().transpose(1, 2, 0) * self.divisor
+        array = (array * np.float32(IMAGENET_STD) + np.float32(IMAGENET_MEAN)) * 255
+        return np.clip(np.rint(array), 0, 255).astype(np.uint8)
+
     def _augment(
         self, image: np.ndarray, mask: np.ndarray | None, seed: int | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -159,10 +165,3 @@ class Transform:
 def constants(normalization: str) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of R, G and B, with which input = (pixel / 255 - mean) / std; pixels in 0..255."""
     return list(IMAGENET_MEAN), [_DIVISOR[normalization] * std for std in IMAGENET_STD]
-
-
-def denormalize(image: Tensor, normalization: str) -> np.ndarray:
-    """A network tensor (3, H, W) back to a picture (H, W, 3) RGB uint8."""
-    array = image.detach().float().cpu().numpy().transpose(1, 2, 0) * _DIVISOR[normalization]
-    array = (array * np.float32(IMAGENET_STD) + np.float32(IMAGENET_MEAN)) * 255
-    return np.clip(np.rint(array), 0, 255).astype(np.uint8)

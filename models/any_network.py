@@ -10,7 +10,7 @@ logits = network(images)                           # (B, 1 or 3, H, W) to (B, 1,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,28 +85,34 @@ class WithDynamic(nn.Module):
         """What the layer reads: (B, 1 or 3, H, W) to (B, D, h, w)."""
         return self._deep(prepare_image(image, self.multiple))
 
+    def layer_inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What the layer gets: x (B, C, h, w) and deep (B, D, h', w') of the image (B, 1 or 3, H, W)."""
+        seen: list[Tensor] = []
+        self._run(prepare_image(image, self.multiple), lambda x: seen.append(self.widen(x)))
+        return seen[0], self.deep_features(image)
+
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         image = prepare_image(image, self.multiple)
         deep = self._deep(image)
+        return self._run(image, lambda x: x + self.back(self.dpconv(self.widen(x), deep)))[..., :height, :width]
 
-        def add_term(part: nn.Module, inputs: tuple, result: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
-            if isinstance(result, Tensor):
-                return self._added(result, deep)
-            return [*result[:-1], self._added(result[-1], deep)]
+    def _run(self, image: Tensor, change: Callable[[Tensor], Tensor | None]) -> Tensor:
+        """The network on the image, its deepest map changed; as it was where `change` returns None."""
+
+        def hook(part: nn.Module, inputs: tuple, result: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor] | None:
+            x = change(_last(result))
+            return x if x is None or isinstance(result, Tensor) else [*result[:-1], x]
 
         # For this call alone: the network is as it was before and after, for whoever else holds it.
-        hook = self.network.get_submodule(self.deepest).register_forward_hook(add_term)
+        handle = self.network.get_submodule(self.deepest).register_forward_hook(hook)
         try:
-            return self.network(image)[..., :height, :width]
+            return self.network(image)
         finally:
-            hook.remove()
+            handle.remove()
 
     def _deep(self, image: Tensor) -> Tensor:
         return self.narrow(_last(self.encoder(image)))
-
-    def _added(self, x: Tensor, deep: Tensor) -> Tensor:
-        return x + self.back(self.dpconv(self.widen(x), deep))
 
     @torch.no_grad()
     def _channels(self) -> tuple[int, int]:
@@ -114,17 +120,13 @@ class WithDynamic(nn.Module):
         like = next(self.parameters())
         image = torch.zeros(1, 3, PROBE, PROBE, device=like.device, dtype=like.dtype)
         seen: list[Tensor] = []
-        hook = self.network.get_submodule(self.deepest).register_forward_hook(
-            lambda part, inputs, result: seen.append(_last(result))
-        )
         training = {module: module.training for module in self.modules()}
         self.network.eval()  # batch norms learn nothing of it
         self.encoder.eval()
         try:
-            self.network(image)
+            self._run(image, seen.append)
             deep = _last(self.encoder(image))
         finally:
-            hook.remove()
             for module, mode in training.items():
                 module.training = mode
         if len(seen) != 1:

@@ -12,6 +12,7 @@ class SegmentationNetwork(Protocol):
 
     encoder_bn: str                       SRS: how its encoder's batch norms compute, see `models.SRS`
     deep_features(image) -> Tensor        SRS: what its layer reads, the encoder's deepest map or its own
+    layer_inputs(image) -> (x, deep)      SRS: all that its layer gets
     dpconv: DynamicLayer                  SRS: the slot, which keeps its name whatever fills it
     """
 

@@ -68,6 +68,11 @@ class SRS(nn.Module):
         image = prepare_image(image)
         return self.segmenter.encode(image)[-1] if self.encoder is None else self._deep(image)
 
+    def layer_inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What the layer gets: x (B, C, h, w) and deep (B, D, h, w) of the image (B, 1 or 3, H, W)."""
+        x = self.segmenter.encode(prepare_image(image))[-1]
+        return x, x if self.encoder is None else self.deep_features(image)
+
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         image = prepare_image(image)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import waiting
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--variant", "srs_tiny", "--img_size", "16", "--batch_size", "2", "--repeat", "1", "--rounds", "1"]
@@ -15,7 +15,7 @@ SMALL = ["--variant", "srs_tiny", "--img_size", "16", "--batch_size", "2", "--re
 
 def benchmark(*flags):
     command = [sys.executable, str(ROOT / "benchmark.py"), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = waiting.run(command)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -68,7 +68,7 @@ def driver(weights, strangers, tmp_path_factory):
         page.close()
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, "nothing happened"

@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+import waiting
 from jobs import (
     evaluate,
     free_port,
@@ -59,22 +59,14 @@ def start(processes, script, *flags, restarts=0):
     )
 
 
-def finish(job, seconds=120):
+def finish(job):
     """Its exit code and what it printed."""
-    try:
-        output, _ = job.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        for process in (*workers_of(job).values(), job.pid):
-            os.kill(process, signal.SIGKILL)
-        raise AssertionError(f"still running after {seconds} s: {job.communicate()[0]}") from None
+    output, _ = waiting.finish(job, launcher=True)
     return job.returncode, output
 
 
-def wait_for(condition, job, seconds=600):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert job.poll() is None and time.monotonic() < deadline, finish(job, 5)
-        time.sleep(0.05)
+def wait_for(condition, job):
+    waiting.wait_for(condition, job, launcher=True)
 
 
 def workers_of(job):
@@ -191,7 +183,7 @@ def test_a_process_that_dies_ends_the_job_with_the_reason(data, tmp_path):
     last = tmp_path / "recon" / "last.pth"
     wait_for(last.exists, job)
     os.kill(workers_of(job)[1], signal.SIGKILL)
-    code, output = finish(job, 60)
+    code, output = finish(job)
     assert code != 0 and "Signal 9 (SIGKILL)" in output
     assert "train_recon.py FAILED" in output and output.count("Traceback") == 1, "only torchrun's own"
     load_checkpoint(last, "recon")
@@ -215,7 +207,7 @@ def test_ctrl_c_stops_all_at_one_step(data, tmp_path):
     job = start(2, "train_recon.py", *flags)
     wait_for((tmp_path / "recon" / "last.pth").exists, job)
     os.killpg(job.pid, signal.SIGINT)
-    code, output = finish(job, 60)
+    code, output = finish(job)
     assert code != 0 and output.count("--resume goes on from there") == 1
     done = load_checkpoint(tmp_path / "recon" / "last.pth", "recon")
     printed = re.search(r"stopped in epoch (\d+) of 10000, after step (\d+)", output)
@@ -229,7 +221,7 @@ def test_a_stopped_job_ends_in_the_same_weights_as_a_whole_one(data, tmp_path):
     job = start(2, "train_recon.py", *flags, f"{tmp_path}/cut")
     wait_for((tmp_path / "cut" / "recon" / "last.pth").exists, job)
     os.kill(job.pid, signal.SIGTERM)
-    assert "stopped in epoch" in finish(job, 60)[1]
+    assert "stopped in epoch" in finish(job)[1]
     run_job(2, train, "recon", [*flags, f"{tmp_path}/cut", "--resume"])
     ends = [load_checkpoint(tmp_path / name / "recon" / "last.pth", "recon") for name in ("whole", "cut")]
     assert all(torch.equal(value, ends[1]["model"][name]) for name, value in ends[0]["model"].items())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import waiting
 
 import evaluation
 import export
@@ -122,7 +122,7 @@ def test_errors_say_what_to_do(weights, flags, message, tmp_path, monkeypatch):
 
 def test_an_error_is_one_message_and_exit_code_2(tmp_path):
     command = [sys.executable, str(ROOT / "export.py"), "--format", "onnx", "--weights", "nowhere.pth"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = waiting.run(command, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "nowhere.pth" in done.stderr and "Traceback" not in done.stderr
 

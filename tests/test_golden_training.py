@@ -26,7 +26,7 @@ def losses_of(phase, batches):
     optimizer, schedule = sgd_with_poly_decay(parameters, base_lr=0.01, total_steps=STEPS)
     losses = []
     for batch in batches:
-        loss, _ = phase.step(batch)
+        loss, _ = phase.step(phase.model, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

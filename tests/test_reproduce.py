@@ -10,11 +10,11 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+import waiting
 
 import evaluation
 import models
@@ -300,15 +300,8 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, save)
 print("ready", flush=True)
 open(sys.argv[2], "w").close()
-time.sleep(30)
+time.sleep(600)  # it is told before
 """
-
-
-def wait_for(path):
-    deadline = time.monotonic() + 300
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -336,12 +329,12 @@ def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_un
         f"    runner.run([sys.executable, '-c', {SAVES!r}, *{argv!r}], held)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
-        wait_for(tmp_path / "ready")
+        waiting.wait_for((tmp_path / "ready").exists, parent)
         monkeypatch.setattr("utils.reproduction.run_scripts.PATIENCE", 0)
         with pytest.raises(UserError, match="another process works in"), hold(tmp_path):
             pass
         parent.kill()
-    monkeypatch.setattr("utils.reproduction.run_scripts.PATIENCE", 30)
+    monkeypatch.setattr("utils.reproduction.run_scripts.PATIENCE", 600)
     with hold(tmp_path):
         assert (tmp_path / "told").read_text().split() == ["15"]
 
@@ -359,12 +352,9 @@ def test_a_real_run_is_stopped_and_ends_its_script(base, tmp_path):
     command = [sys.executable, str(ROOT / "reproduce.py"), *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, text=True) as process:
-        deadline = time.monotonic() + 600
-        while not (tmp_path / "division1" / "recon" / "last.pth").exists():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
+        waiting.wait_for((tmp_path / "division1" / "recon" / "last.pth").exists, process, launcher=True)
         process.terminate()
-        _, errors = process.communicate(timeout=60)
+        _, errors = waiting.finish(process, launcher=True)
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped in division 1, phase 1; the same command goes on there" in errors and "Traceback" not in errors
     plan = reproduce.steps(prepared(reproduce.settings(flags)), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +31,14 @@ def data(tmp_path_factory):
     return base
 
 
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the files that torch reads."""
+    names, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **options: names.append(Path(file).name) or load(file, **options))
+    return names
+
+
 def recon(args):
     return train_recon.Reconstruction(models.build_reconstruction(args.variant))
 
@@ -47,12 +56,12 @@ def run(script, build, data, folder, workers, stop_at=None, resume=()):
     phase = build(args)
     steps, step = 0, phase.step
 
-    def counted(batch):
+    def counted(model, batch):
         nonlocal steps
         steps += torch.is_grad_enabled()
         if steps == stop_at and torch.is_grad_enabled():
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(batch)
+        return step(model, batch)
 
     phase.step = counted
     fit(phase, *loaders, args, folder, torch.device("cpu"))
@@ -85,7 +94,7 @@ def as_earlier(path):
     torch.save(content, path)
 
 
-def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_path, capsys):
+def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_path, capsys, reads):
     earlier = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
     whole, _ = run(train_seg, seg, data, tmp_path / "whole" / "seg", 0, resume=earlier)
     folder = tmp_path / "cut" / "seg"
@@ -93,7 +102,9 @@ def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_pa
         run(train_seg, seg, data, folder, 0, stop_at=5, resume=earlier)
     as_earlier(folder / "last.pth")
     capsys.readouterr()
+    reads.clear()
     resumed, _ = run(train_seg, seg, data, folder, 0, resume=["--resume", "--img_size", "24"])
+    assert reads == ["last.pth"] * 2, "one to resume, and the one of this test"
     said = capsys.readouterr().out
     assert "begun with --augment_order after_resize" in said and "begun with --mask_interpolation nearest" in said
     assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
@@ -106,14 +117,16 @@ def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_pa
         )
 
 
-def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path):
+def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path, reads):
     """With the figures of its own validation; and at the images' size without a shift that it has not learned."""
     flags = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
     run(train_seg, seg, data, tmp_path / "seg", 0, resume=flags)
     best = tmp_path / "seg" / "best.pth"
     as_earlier(best)
+    reads.clear()
     args = evaluation.settings(["--weights", str(best), "--workers", "0"])
     summary = evaluation.main(args)
+    assert reads == ["best.pth"]
     assert args.mask_interpolation == "nearest"
     figures = load_checkpoint(best, "seg")["figures"]
     assert summary["mean_over_images"]["iou"] == pytest.approx(figures["iou"], rel=1e-4)

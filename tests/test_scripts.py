@@ -8,12 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import waiting
 
 import evaluation
 import prepare_data
@@ -32,7 +32,7 @@ SMALL = ["--img_size", "32", "--batch_size", "4", "--epochs", "2", "--workers", 
 def run_script(script, *argv):
     """The script in a process of its own."""
     command = [sys.executable, str(ROOT / script), *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return waiting.run(command)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_phase_2_starts_from_the_authors_encoder(golden, data, tmp_path):
 )
 def test_errors_are_one_message_and_exit_code_2(script, argv, message, tmp_path):
     command = [sys.executable, str(ROOT / script), *argv]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = waiting.run(command, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
@@ -155,12 +155,9 @@ def test_a_signal_to_the_whole_job_stops_it_and_resume_goes_on(data, tmp_path, n
     command = [sys.executable, str(ROOT / "train_recon.py"), *map(str, flags)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, text=True, start_new_session=True) as process:
-        deadline = time.monotonic() + 600  # a busy machine is slow; a process that has ended is noticed at once
-        while not (tmp_path / "recon" / "last.pth").exists():
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
+        waiting.wait_for((tmp_path / "recon" / "last.pth").exists, process)
         os.killpg(process.pid, number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = waiting.finish(process)
     assert process.returncode == 128 + number, errors
     assert "Traceback" not in errors and "--resume goes on from there" in errors
     done = run_script("train_recon.py", *flags, "--resume")

@@ -15,12 +15,14 @@ import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
 from utils.common.errors import UserError
-from utils.evaluation.evaluate import predict
+from utils.common.precision import Precision
+from utils.evaluation.evaluate import MaskLogits
 from utils.networks.checkpoints import load_checkpoint
 from utils.networks.load_weights import load_trained
 from utils.settings.data_loaders import checked_cases, evaluation_loader, training_loaders
 
 SIZES = [(40, 56), (33, 47), (56, 56), (24, 51)]  # height, width
+OFF = Precision("off", torch.device("cpu"))
 FLAGS = ["--batch_size", "4", "--epochs", "1", "--workers", "0", "--variant", "srs_tiny"]
 
 
@@ -87,7 +89,7 @@ def test_a_prediction_resized_back_is_compared_with_the_mask_as_it_is(trained, d
         mask = cv2.imread(str(data / "masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE) > 0
         with torch.no_grad():
             expected = cv2.resize(model(batch["image"])[0, 0].numpy(), mask.shape[::-1])
-            np.testing.assert_allclose(predict(model, batch)[0, 0].numpy(), expected, atol=1e-5)
+            np.testing.assert_allclose(MaskLogits(model, OFF)(batch)[0, 0].numpy(), expected, atol=1e-5)
         assert sum(int(found[name][count]) for count in ("TP", "FP", "FN", "TN")) == mask.size
 
 
@@ -105,7 +107,7 @@ def test_a_learned_shift_is_undone_where_masks_lie_on_their_images(trained, tmp_
         assert ("moved 0.50 pixels up and 0.25 left" in text) == any(shift)
     batch = next(iter(evaluation_loader(args, checked_cases(args, {"validation": "val.txt"})["validation"], 1, "back")))
     with torch.no_grad():
-        moved, unmoved = predict(model, batch, (0.5, 0.25)), predict(model, batch)
+        moved, unmoved = MaskLogits(model, OFF, (0.5, 0.25))(batch), MaskLogits(model, OFF)(batch)
     size = tuple(batch["mask"].shape[-2:])
     down, right = (round(8 * side / 24 * part) for side, part in zip(size, (0.5, 0.25), strict=True))
     fine = cv2.resize(unmoved[0, 0].numpy(), None, fx=8, fy=8)  # moved up and left there, then back

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import waiting
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
@@ -31,7 +31,7 @@ def run(script, argv, folder):
     """The exit code, what was printed as an error, the modules that were imported, and the seconds of CPU."""
     command = [sys.executable, "-c", RUN, str(ROOT), script, *map(str, argv)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
+    done = waiting.run(command, cwd=folder)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return done.returncode, done.stderr, set(json.loads(done.stdout.splitlines()[-1])), seconds

@@ -331,9 +331,9 @@ def test_pages_are_not_counted(tmp_path, capfd, bigtiff):
     path.write_bytes(many)
     with tifffile.TiffFile(path) as tif:
         assert len(tif.pages) == 20_001
-    began = time.perf_counter()
+    began = time.process_time()
     refused(path, many, "more than one page", capfd)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_other_ways_to_hold_several_pictures(tmp_path, capfd):

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from waiting import join
 
 import evaluation
 import models
 import predict
 import train_recon
 import train_seg
-from utils.common.distributed import add_gradients, join, same_weights
+from utils.common import distributed
+from utils.common.distributed import add_gradients, same_weights
 from utils.common.processes import is_writer, rank, world_size
 from utils.prediction.predictor import Predictor
 from utils.training.sync_batch_norm import synchronise_batch_norms
@@ -38,10 +40,7 @@ def run_job(processes: int, work: Callable[..., None], *args: Any) -> None:
     ranks = [context.Process(target=_as_rank, args=(i, processes, port, work, args)) for i in range(processes)]
     for process in ranks:
         process.start()
-    for process in ranks:
-        process.join(60)
-        process.kill()
-    assert [process.exitcode for process in ranks] == [0] * processes
+    assert join(*ranks) == [0] * processes
 
 
 def _as_rank(number: int, processes: int, port: int, work: Callable[..., None], args: tuple[Any, ...]) -> None:
@@ -79,7 +78,7 @@ def take_steps_in_float64(name: str, result: Path) -> None:
     In float32 two correct runs part within a few steps, since a rounding error decides ties of ReLUs and maxima; in
     float64 what is left of a difference is an error.
     """
-    join(torch.device("cpu"))
+    distributed.join(torch.device("cpu"))
     torch.manual_seed(rank())  # the processes begin with other weights: they must take the first one's
     if name == "recon":
         phase = train_recon.Reconstruction(models.build_reconstruction("srs_tiny"))
@@ -96,7 +95,7 @@ def take_steps_in_float64(name: str, result: Path) -> None:
         images = torch.randn(BATCH, 3, 24, 24, generator=generator, dtype=torch.float64)
         batch = {"image": images, "mask": (images[:, :1] > 0.5).double()}
         share = {key: value[rank() :: world_size()] for key, value in batch.items()}
-        loss, _ = phase.step(share)
+        loss, _ = phase.step(phase.model, share)
         optimizer.zero_grad()
         (loss * len(share["image"]) / BATCH).backward()
         add_gradients(trained)
@@ -111,7 +110,7 @@ def normalize_together(result: Path) -> None:
     The writer saves, by type: its share's result and gradient, and the gradients of the weight and the bias (summed),
     and the running statistics.
     """
-    join(torch.device("cpu"))
+    distributed.join(torch.device("cpu"))
     found = {}
     for dtype in (torch.float16, torch.bfloat16):
         norm = synchronised_norm()

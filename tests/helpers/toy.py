@@ -36,21 +36,18 @@ class Toy:
         self.validation_losses = None
         self.predicted = None
 
-    def step(self, batch):
+    def step(self, model, batch):
         if torch.is_grad_enabled():
             self.steps += 1
             self.at_step.get(self.steps, lambda batch: None)(batch)
-        losses = (self.model(batch["image"]) - batch["mask"]).square().mean((1, 2, 3))
+        losses = (model(batch["image"]) - batch["mask"]).square().mean((1, 2, 3))
         if self.validation_losses is not None and not torch.is_grad_enabled():
             losses = torch.full_like(losses, self.validation_losses[self.steps // 4 - 1])
         figures = {} if self.predicted is None else {"predicted": torch.full_like(losses, self.predicted)}
         return losses.mean(), {"loss": losses, **figures}
 
-    def draw(self, batch):
-        return [
-            [self.model(image[None])[0, 0].numpy(), mask[0].numpy()]
-            for image, mask in zip(batch["image"], batch["mask"], strict=True)
-        ]
+    def draw(self, model, batch):
+        return list(zip(model(batch["image"]), batch["mask"], strict=True))
 
 
 def make_data(base):
@@ -88,6 +85,8 @@ def settings(**changes):
         "batch_size": 2,
         "amp": "off",
         "accumulate": 1,
+        "variant": "srs_tiny",
+        "encoder_bn": "frozen",
         "mask_interpolation": "exact",
         "augment_order": "before_resize",
     }

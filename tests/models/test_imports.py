@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import waiting
 
 from datasets.prepare.sample import make_sample
 
@@ -64,7 +64,7 @@ def test_scripts_run_without_the_fast_modules(tmp_path):
         ["export.py", "--weights", str(best), "--format", "torchscript"],
         ["benchmark.py", "profile", "--only", "seg_step", "--variant", "srs_tiny", "--img_size", "16", "--repeat", "1"],
     ):
-        done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True, timeout=120)
+        done = waiting.run([sys.executable, *command], cwd=root)
         assert done.returncode == 0, (command, done.stderr)
         slower = "models/fast not found: the plain network runs, slower" in done.stdout
         assert slower == (command[0] not in ("export.py", "benchmark.py")), (command, done.stdout)

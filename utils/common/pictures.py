@@ -11,6 +11,7 @@ import numpy as np
 from utils.common.files import replacing
 
 GAP = 4  # pixels between tiles
+LINE = 2  # pixels between slices of a kernel
 POSITIVE, NEGATIVE = (178, 24, 43), (33, 102, 172)  # colours of numbers above and below 0, RGB
 TARGET = (255, 60, 60)  # colour of overlay(), RGB
 RIGHT, MISSED, FALSE = (60, 180, 75), (240, 200, 40), (220, 50, 47)  # colours of errors(), RGB
@@ -78,15 +79,26 @@ def signed(values: np.ndarray, limit: float) -> np.ndarray:
     return np.rint(255 + np.abs(level) * (colour - 255)).astype(np.uint8)
 
 
-def kernel_slices(kernels: np.ndarray, count: int = 16, zoom: int = 9) -> np.ndarray:
-    """Slices of a convolution's kernel (out, in, k, k): a row for each of `count` output channels, evenly chosen, a
-    column for each of as many input channels; red above 0, blue below, white 0, on one scale. (H, W, 3) uint8.
+def kernel_slices(kernel: np.ndarray, count: int) -> np.ndarray:
+    """Of a convolution's kernel (out, in, k, k), `count` output and input channels, evenly chosen:
+    (count, count, k, k)."""
+    rows, columns = (np.linspace(0, channels - 1, count).astype(int) for channels in kernel.shape[:2])
+    return kernel[np.ix_(rows, columns)]
+
+
+def draw_kernel(kernel: np.ndarray, count: int, zoom: int, limit: float | None = None) -> np.ndarray:
+    """The `kernel_slices` side by side, (H, W, 3) uint8: a row for an output channel, a column for an input channel;
+    red above 0, blue below, white 0, between grey lines.
+
+    Args:
+        zoom: pixels of a weight's side.
+        limit: the number of the full colour; the largest slice's if not given.
     """
-    rows, columns = (np.linspace(0, channels - 1, count).astype(int) for channels in kernels.shape[:2])
-    chosen = kernels[np.ix_(rows, columns)]
-    colours = signed(chosen, np.abs(chosen).max())  # (count, count, k, k, 3)
+    slices = kernel_slices(kernel, count)
+    colours = signed(slices, np.abs(slices).max() if limit is None else limit)  # (count, count, k, k, 3)
     tiles = colours.repeat(zoom, axis=2).repeat(zoom, axis=3)
-    return grid([list(row) for row in tiles])
+    framed = np.pad(tiles, ((0, 0), (0, 0), (0, LINE), (0, LINE), (0, 0)), constant_values=160)
+    return np.vstack([np.hstack(list(row)) for row in framed])[:-LINE, :-LINE]
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()) -> np.ndarray:

@@ -26,8 +26,8 @@ from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.common.processes import rank, world_size
 from utils.common.runtime import to_device
-from utils.evaluation.evaluate import evaluate
-from utils.evaluation.paired_tests import CONFIDENCE, Paired, Run, compare_figures
+from utils.evaluation.evaluate import MaskLogits, evaluate
+from utils.evaluation.paired_tests import CONFIDENCE, Paired, compare_figures
 from utils.evaluation.read_results import Evaluation
 from utils.evaluation.results import Results
 
@@ -48,7 +48,7 @@ class CodeTest:
     """
 
     given: str
-    runs: list[Run]
+    runs: list[Evaluation]
     found: list[Paired]
     changed: int
     code_distance: list[float]
@@ -126,7 +126,6 @@ def check_codes(network: nn.Module, given: str) -> None:
 def run_code_test(
     network: nn.Module,
     loader: DataLoader,
-    device: torch.device,
     precision: Precision,
     given: str,
     seed: int,
@@ -137,7 +136,7 @@ def run_code_test(
     Args:
         given: a key of `IN_WORDS`.
         seed: of the swap.
-        shift: see `utils.evaluation.evaluate.predict`.
+        shift: see `utils.evaluation.evaluate.MaskLogits`.
 
     Raises:
         UserError: if the network reads no codes, or the list is a single image.
@@ -145,9 +144,9 @@ def run_code_test(
     check_codes(network, given)
     if len(loader.dataset) < 2 and given != "zero":
         raise UserError(f"--code {given} requires a list of at least two images")
-    plain = copy.deepcopy(network).to(device, memory_format=torch.channels_last).eval()
+    plain = copy.deepcopy(network).to(precision.device, memory_format=torch.channels_last).eval()
     layer = plain.dpconv
-    own = _own_codes(plain, loader, device, precision)
+    own = _own_codes(plain, loader, precision)
     others = {
         "swap": lambda: own[torch.from_numpy(partners(len(own), seed))],
         "mean": lambda: own.mean(0, keepdim=True).expand_as(own),
@@ -156,8 +155,8 @@ def run_code_test(
     results = []
     for codes in (own, others):
         plain.dpconv = _GivenCodes(layer, codes[rank() :: world_size()])
-        results.append(evaluate(plain, loader, device, precision, shift))
-    runs = [Run(name, _columns(each)) for name, each in zip(("own", given), results, strict=True)]
+        results.append(evaluate(MaskLogits(plain, precision, shift), loader))
+    runs = [_as_run(name, each) for name, each in zip(("own", given), results, strict=True)]
     differing = torch.stack([results[0].counts[name] != results[1].counts[name] for name in results[0].counts])
     return CodeTest(
         given,
@@ -165,7 +164,7 @@ def run_code_test(
         compare_figures(runs),
         int(differing.any(0).sum()),
         _distances(own, lambda codes: codes),
-        _distances(own.to(device), layer.kernels_of) if hasattr(layer, "kernels_of") else [],
+        _distances(own.to(precision.device), layer.kernels_of) if hasattr(layer, "kernels_of") else [],
     )
 
 
@@ -190,12 +189,12 @@ class _GivenCodes(nn.Module):
 
 
 @torch.inference_mode()
-def _own_codes(network: nn.Module, loader: DataLoader, device: torch.device, precision: Precision) -> Tensor:
+def _own_codes(network: nn.Module, loader: DataLoader, precision: Precision) -> Tensor:
     """(N, numbers) float32, on the CPU, of the whole list."""
     found = []
     for batch in loader:
         with precision.autocast():
-            images = to_device(batch, device)["image"]
+            images = to_device(batch, precision.device)["image"]
             found += network.dpconv.code(network.deep_features(images)).float().cpu()
     codes = [torch.empty(0)] * len(loader.dataset)
     for process, share in enumerate(gather(found)):
@@ -211,7 +210,7 @@ def _distances(codes: Tensor, of: Any) -> list[float]:
     return [((of(code[None]) - mean).norm() / size).item() for code in codes]
 
 
-def _columns(results: Results) -> Evaluation:
+def _as_run(label: str, results: Results) -> Evaluation:
     tables: list[Mapping[str, Tensor]] = [results.figures, results.of_masks, results.counts]
     columns = {name: values.tolist() for table in tables for name, values in table.items()}
-    return Evaluation(Path(), results.names, columns, {}, {})
+    return Evaluation(Path(), label, results.names, columns, {}, {})

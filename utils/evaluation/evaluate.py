@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.resizing import Shift, resize_image, restore
-from datasets.transforms import denormalize
 from utils.common.distributed import gather
 from utils.common.errors import UserError
 from utils.common.pictures import errors, grid
@@ -29,17 +29,37 @@ from utils.evaluation.threshold_sweep import SCORES, above_thresholds, count_sco
 EXAMPLES = 6  # images that are drawn, from the worst to the best
 
 
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loader: DataLoader,
-    device: torch.device,
-    precision: Precision,
-    shift: Shift | None = (0.0, 0.0),
-) -> Results:
-    """Runs the network over the loader (collective).
+@dataclass(frozen=True)
+class MaskLogits:
+    """A network that is ready to predict, and the way back from its logits to the masks.
 
-    `shift` is the one that the network has learned, see `predict`.
+    Attributes:
+        network: images (B, 3, h, w) to logits (B, 1, h, w), such as `utils.networks.inference_engines.load_engine`'s.
+        precision: where and in which number format it computes.
+        shift: see `datasets.resizing.restore`; zero to compare with masks that were resized as in training.
+    """
+
+    network: nn.Module
+    precision: Precision
+    shift: Shift | None = (0.0, 0.0)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The logits of a batch on the device, (B, 1, H, W) float32, at the size of its masks.
+
+        Raises:
+            UserError: for an image that the network does not take.
+        """
+        try:
+            with self.precision.autocast():
+                logits = self.network(batch["image"])
+        except ValueError as error:
+            raise UserError(f"{', '.join(batch['name'])}: {error}") from error
+        return restore(logits.float(), tuple(batch["mask"].shape[-2:]), self.shift)
+
+
+@torch.inference_mode()
+def evaluate(predict: MaskLogits, loader: DataLoader) -> Results:
+    """Runs the network over the loader (collective).
 
     Each batch is measured on the CPU, in a thread, while the network runs on the next one. Several processes have a
     loader of their share each; all get the results of the whole list.
@@ -47,7 +67,6 @@ def evaluate(
     Raises:
         UserError: for an image that the network does not take, or logits that are not numbers; it names the images.
     """
-    model.eval()
     total = len(loader.dataset)
     scores = np.zeros(SCORES, np.int64)
     pending: list[Future] = []
@@ -56,9 +75,8 @@ def evaluate(
         tqdm(total=total, desc="evaluating", unit="img", leave=False, disable=not is_writer()) as bar,
     ):
         for batch in loader:
-            batch = to_device(batch, device)
-            with precision.autocast():
-                logits = predict(model, batch, shift)
+            batch = to_device(batch, predict.precision.device)
+            logits = predict(batch)
             counts = confusion(logits, batch["mask"])
             if pending:
                 pending[-1].result()  # no more than one batch waits in memory
@@ -80,22 +98,6 @@ def evaluate(
         scores=sum(of_process for _, of_process in shares),
         above=columns["above"],
     )
-
-
-def predict(model: nn.Module, batch: Batch, shift: Shift | None = (0.0, 0.0)) -> Tensor:
-    """The logits of a batch, (B, 1, H, W) float32, at the size of its masks.
-
-    Args:
-        shift: see `datasets.resizing.restore`; zero to compare with masks that were resized as in training.
-
-    Raises:
-        UserError: for an image that the network does not take.
-    """
-    try:
-        logits = model(batch["image"])
-    except ValueError as error:
-        raise UserError(f"{', '.join(batch['name'])}: {error}") from error
-    return restore(logits.float(), tuple(batch["mask"].shape[-2:]), shift)
 
 
 def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np.ndarray) -> list[dict[str, Any]]:
@@ -124,38 +126,24 @@ def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np
 
 
 @torch.inference_mode()
-def predict_case(
-    model: nn.Module,
-    loader: DataLoader,
-    index: int,
-    device: torch.device,
-    normalization: str,
-    shift: Shift | None = (0.0, 0.0),
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def predict_case(predict: MaskLogits, loader: DataLoader, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One image of the loader's data set: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
-    batch = to_device(loader.collate_fn([loader.dataset[index]]), device)
+    batch = to_device(loader.collate_fn([loader.dataset[index]]), predict.precision.device)
     target = batch["mask"][0, 0].cpu().numpy() > 0.5
-    prediction = (predict(model, batch, shift)[0, 0] > 0).cpu().numpy()
-    image = denormalize(batch["image"][0], normalization)
+    prediction = (predict(batch)[0, 0] > 0).cpu().numpy()
+    image = loader.dataset.picture(batch["image"][0])
     if image.shape[:2] != target.shape:
         image = resize_image(image, target.shape)
     return image, target, prediction
 
 
-def draw_examples(
-    model: nn.Module,
-    loader: DataLoader,
-    results: Results,
-    device: torch.device,
-    normalization: str,
-    shift: Shift | None = (0.0, 0.0),
-) -> np.ndarray:
+def draw_examples(predict: MaskLogits, loader: DataLoader, results: Results) -> np.ndarray:
     """Image | target | prediction | errors, of images from the worst to the best; a picture (H, W, 3) uint8."""
     ranked = results.ranked()
     chosen: Sequence[int] = [ranked[i] for i in np.unique(np.linspace(0, len(ranked) - 1, EXAMPLES).astype(int))]
     rows, captions = [], []
     for i in chosen:
-        image, target, prediction = predict_case(model, loader, i, device, normalization, shift)
+        image, target, prediction = predict_case(predict, loader, i)
         rows.append([image, target.astype(float), prediction.astype(float), errors(image, target, prediction)])
         captions.append(f"{results.names[i]}: IoU {100 * results.figures['iou'][i].item():.1f}")
     return grid(rows, captions)

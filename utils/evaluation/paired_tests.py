@@ -22,14 +22,6 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Run:
-    """One evaluation, by a name that tells it from the others, its images in the order of the first one's."""
-
-    name: str
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True)
 class Paired:
     """One figure of one run against the first run.
 
@@ -56,41 +48,40 @@ class Paired:
     lower: int
 
 
-def align(runs: Sequence[tuple[str, Evaluation]]) -> list[Run]:
+def align(runs: Sequence[Evaluation]) -> list[Evaluation]:
     """The runs with their images in one order.
 
     Raises:
         UserError: if their lists of images differ; the message says in what.
     """
-    (first_name, first), *others = runs
-    aligned = [Run(first_name, first)]
-    for name, evaluation in others:
-        missing = sorted(set(first.names) - set(evaluation.names))
-        extra = sorted(set(evaluation.names) - set(first.names))
+    first, *others = runs
+    aligned = [first]
+    for run in others:
+        missing = sorted(set(first.names) - set(run.names))
+        extra = sorted(set(run.names) - set(first.names))
         if missing or extra:
-            parts = [f"{_some(missing)} only in {first_name}"] * bool(missing)
-            parts += [f"{_some(extra)} only in {name}"] * bool(extra)
+            parts = [f"{_some(missing)} only in {first.label}"] * bool(missing)
+            parts += [f"{_some(extra)} only in {run.label}"] * bool(extra)
             raise UserError(
                 f"the lists of images differ: {'; '.join(parts)}. A paired comparison needs the same images in every "
                 "run: evaluate all of them with the same --val_file_dir"
             )
-        place = {image: i for i, image in enumerate(evaluation.names)}
+        place = {image: i for i, image in enumerate(run.names)}
         order = [place[image] for image in first.names]
         columns, texts = (
-            {key: [values[i] for i in order] for key, values in part.items()}
-            for part in (evaluation.columns, evaluation.texts)
+            {key: [values[i] for i in order] for key, values in part.items()} for part in (run.columns, run.texts)
         )
-        aligned.append(Run(name, replace(evaluation, names=first.names, columns=columns, texts=texts)))
+        aligned.append(replace(run, names=first.names, columns=columns, texts=texts))
     return aligned
 
 
-def compare_figures(runs: Sequence[Run]) -> list[Paired]:
+def compare_figures(runs: Sequence[Evaluation]) -> list[Paired]:
     """A row for each figure that all aligned runs have (counts of pixels apart) and each run but the first."""
-    first = runs[0].evaluation.columns
-    shared = [c for c in first if c not in COUNTS and all(c in run.evaluation.columns for run in runs)]
+    first = runs[0].columns
+    shared = [c for c in first if c not in COUNTS and all(c in run.columns for run in runs)]
     rows = []
     for column in shared:
-        tests = [_paired(column, run.name, first[column], run.evaluation.columns[column]) for run in runs[1:]]
+        tests = [_paired(column, run.label, first[column], run.columns[column]) for run in runs[1:]]
         found = [test for test in tests if test is not None]
         corrected = holm([test.p for test in found])
         rows += [replace(test, p=p) for test, p in zip(found, corrected, strict=True)]
@@ -110,22 +101,22 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def remarks(runs: Sequence[Run]) -> list[str]:
+def remarks(runs: Sequence[Evaluation]) -> list[str]:
     """What a reader must know of the runs before believing a difference: another image size, other targets."""
     said = []
-    sizes = {run.name: run.evaluation.summary.get("settings", {}).get("img_size") for run in runs}
+    sizes = {run.label: run.summary.get("settings", {}).get("img_size") for run in runs}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{name} at {size}" for name, size in sizes.items())
         said.append(f"the figures are of other image sizes ({told}): they are not of the same pixels")
         return said
-    first = runs[0].evaluation.columns
+    first = runs[0].columns
     for run in runs[1:]:
-        now = run.evaluation.columns
+        now = run.columns
         if not {"TP", "FN"} <= first.keys() & now.keys():
             continue
         targets = (np.add(columns["TP"], columns["FN"]) for columns in (first, now))
         if differing := int(np.not_equal(*targets).sum()):
-            said.append(f"{differing} images have targets of another size in {run.name}: the masks are not the same")
+            said.append(f"{differing} images have targets of another size in {run.label}: the masks are not the same")
     return said
 
 

@@ -23,19 +23,21 @@ FILES = ("per_image.csv", "summary.json")
 class Evaluation:
     """One evaluation, the images in the order of its file.
 
+    label: what tells it from others that it is compared with.
     columns: of numbers, one for each image; NaN where a figure has no value.
     texts: the columns that hold other things than numbers.
     """
 
     folder: Path
+    label: str
     names: list[str]
     columns: dict[str, list[float]]
     texts: dict[str, list[str]]
     summary: dict[str, Any]
 
 
-def read_evaluation(folder: Path) -> Evaluation:
-    """Reads the two files.
+def read_evaluation(folder: Path, label: str = "") -> Evaluation:
+    """Reads the two files; the label is the folder's name if not given.
 
     Raises:
         UserError: if one is missing, cannot be read, or holds something else.
@@ -64,7 +66,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             texts[title] = list(values)
     if not all(map(math.isfinite, columns.get("iou", [math.nan]))):
         raise UserError(f"{table} holds an iou that is not a number")
-    return Evaluation(folder, names, columns, texts, content)
+    return Evaluation(folder, label or folder.name, names, columns, texts, content)
 
 
 def title(column: str) -> str:

@@ -54,6 +54,29 @@ def load_state(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
+def load_settings(path: Path, phase: str) -> dict[str, Any]:
+    """The settings of a checkpoint, for a script whose own settings depend on them. Raises as `load_checkpoint` does.
+
+    The content is kept for the next `load_checkpoint` of that file, so that it is read once.
+    """
+    version = _version(path)
+    content = load_checkpoint(path, phase)
+    _kept.clear()
+    _kept[version] = content
+    return dict(content["settings"])
+
+
+_kept: dict[tuple[Any, ...], dict[str, Any]] = {}  # at most one content, by the version of its file
+
+
+def _version(path: Path) -> tuple[Any, ...]:
+    """What changes when a file is written anew."""
+    if not path.is_file():
+        return (path,)
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
     """A checkpoint of ours, as `utils.training.engine` writes it, of the given phase ("recon" or "seg").
 
@@ -62,7 +85,12 @@ def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
     Raises:
         UserError: if it is missing, damaged, something else, or of another phase.
     """
-    content = load_state(path, f"a checkpoint of {phase}")
+    content = _kept.pop(_version(path), None) or load_state(path, f"a checkpoint of {phase}")
+    return checked(content, path, phase)
+
+
+def checked(content: dict[str, Any], path: Path, phase: str) -> dict[str, Any]:
+    """What `load_checkpoint` returns, of the content of a file. Raises as it does."""
     kinds = {"phase": str, "model": dict, "settings": dict}
     if content.get("format") != FORMAT or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(

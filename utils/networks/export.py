@@ -24,7 +24,7 @@ from models.protocols import set_form
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.common.libraries import library
-from utils.networks.exported_sessions import Run, open_onnx, open_openvino, open_torchscript
+from utils.networks.exported_sessions import Session, open_onnx, open_openvino, open_torchscript
 
 OPSET = 17  # of ONNX; readers since 2022 have it
 TOLERANCE = 1e-4  # of the largest logit; rounding is some 1e-6
@@ -118,7 +118,7 @@ def _pictures(batch: int, size: tuple[int, int], normalization: str) -> Tensor:
     return images[:, :, top : top + size[0], : size[1]].contiguous()
 
 
-def _compare(plain: nn.Module, run: Run, normalization: str, path: Path, say: Callable[[str], object]) -> float:
+def _compare(plain: nn.Module, run: Session, normalization: str, path: Path, say: Callable[[str], object]) -> float:
     """The largest difference, as a share of the largest logit; a line for each comparison."""
     largest = 0.0
     for size in SIZES:
@@ -202,7 +202,7 @@ def _move(written: Path, path: Path) -> None:
 class _Format:
     suffix: str
     write: Callable[[nn.Module, Path, Mapping[str, str]], None]
-    open: Callable[[Path, int], Run]
+    open: Callable[[Path, int], Session]
 
 
 FORMATS = {

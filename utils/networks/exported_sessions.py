@@ -13,16 +13,16 @@ from torch import Tensor
 
 from utils.common.libraries import library
 
-Run = Callable[[Tensor], Tensor]
+Session = Callable[[Tensor], Tensor]
 
 
-def open_torchscript(path: Path, threads: int) -> Run:
+def open_torchscript(path: Path, threads: int) -> Session:
     """A TorchScript file; it runs on torch's own threads, whatever `threads` says."""
     network = torch.jit.load(path, map_location="cpu")
     return torch.inference_mode()(lambda images: network(images))
 
 
-def open_onnx(path: Path, threads: int) -> Run:
+def open_onnx(path: Path, threads: int) -> Session:
     """An ONNX file in ONNX Runtime, float32, on that many threads.
 
     Raises:
@@ -41,7 +41,7 @@ def has_bfloat16() -> bool:
     return "BF16" in library("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def open_openvino(path: Path, threads: int, bf16: bool = False) -> Run:
+def open_openvino(path: Path, threads: int, bf16: bool = False) -> Session:
     """An OpenVINO file (the .xml, with its .bin beside it) on the CPU, on that many threads.
 
     Args:

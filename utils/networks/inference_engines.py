@@ -17,7 +17,7 @@ from utils.common.precision import Precision
 from utils.common.processes import say
 from utils.networks import ENGINES
 from utils.networks.export import FORMATS, export_model
-from utils.networks.exported_sessions import Run, has_bfloat16, open_onnx, open_openvino
+from utils.networks.exported_sessions import Session, has_bfloat16, open_onnx, open_openvino
 from utils.networks.speed import prediction, say_once
 
 
@@ -60,7 +60,7 @@ def load_engine(
 
 
 class _Torch(nn.Module):
-    """`speed` says what runs the network."""
+    """`network` is what runs, `speed` says so in words."""
 
     def __init__(self, model: nn.Module, precision: Precision) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 class _Exported(nn.Module):
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Session) -> None:
         super().__init__()
         self.run = run
 
@@ -113,7 +113,7 @@ class _Exported(nn.Module):
         return self.run(prepare_image(images).contiguous())[..., :height, :width]
 
 
-def _open(name: str, model: nn.Module, precision: Precision, threads: int, normalization: str) -> Run:
+def _open(name: str, model: nn.Module, precision: Precision, threads: int, normalization: str) -> Session:
     format = "onnx" if name == "onnxruntime" else "openvino"
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -14,7 +14,7 @@ from models import SRS, build, build_reconstruction
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
 from utils.common.errors import UserError
-from utils.networks.checkpoints import explain, fill, load_checkpoint, load_state
+from utils.networks.checkpoints import checked, explain, fill, load_checkpoint, load_state
 
 
 def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
@@ -28,7 +28,7 @@ def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
     content = load_state(path, "a reconstruction checkpoint")
     if "conv1.0.weight" in content:  # the stem, in the authors' names
         return explain(lambda: load_reconstruction(content), path).encode, {}
-    checkpoint = load_checkpoint(path, "recon")
+    checkpoint = checked(content, path, "recon")
     network = build_reconstruction()
     fill(network, checkpoint["model"], path)
     return network.encode, checkpoint["settings"]

@@ -24,7 +24,7 @@ from datasets.pairing import IMAGE_SUFFIXES
 from datasets.prepare.sample import infrared_image, ultrasound_image
 from models.protocols import kernel_writer
 from utils.common.errors import UserError
-from utils.common.pictures import as_rgb8, bars, kernel_slices, overlay, save_png
+from utils.common.pictures import as_rgb8, bars, draw_kernel, overlay, save_png
 from utils.prediction.predictor import Picture, Predictor
 
 MOST_PIXELS = 25_000_000  # of an image that the page takes
@@ -156,7 +156,8 @@ def _draw_kernel(predictor: Predictor, picture: Picture) -> tuple[np.ndarray | N
     if layer is None:
         return None, None
     deep = predictor.model.deep_features(picture.tensor[None])
-    return bars(layer.code(deep)[0].numpy()), kernel_slices(layer.kernels(deep)[0].numpy())
+    code, kernel = layer.code(deep)[0].numpy(), layer.kernels(deep)[0].numpy()
+    return bars(code), draw_kernel(kernel, count=16, zoom=9)
 
 
 def _sampler(look: str, folder: Path) -> Callable[[], str]:

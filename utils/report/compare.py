@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
-from utils.evaluation.paired_tests import Paired, Run, align, compare_figures, remarks
-from utils.evaluation.read_results import flat, is_percent, read_evaluation, shown, title
+from utils.evaluation.paired_tests import Paired, align, compare_figures, remarks
+from utils.evaluation.read_results import Evaluation, flat, is_percent, read_evaluation, shown, title
 from utils.report.charts import Axis, Chart, histogram, scatter
 from utils.report.html_page import write_page
 
@@ -22,7 +22,7 @@ PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "we
 def main(args: argparse.Namespace) -> list[Paired]:
     """Compares, prints the table, writes the page if one is wanted."""
     folders = [find_evaluation(Path(run)) for run in args.compare]
-    runs = align(list(zip(labels(folders), map(read_evaluation, folders), strict=True)))
+    runs = align(list(map(read_evaluation, folders, labels(folders))))
     found = compare_figures(runs)
     print(as_text(runs, found))
     if "report" in args:
@@ -71,14 +71,14 @@ def _shared(paths: Sequence[Sequence[str]]) -> int:
     return next((i for i, level in enumerate(levels) if len(set(level)) > 1), min(map(len, paths)))
 
 
-def as_text(runs: Sequence[Run], found: Sequence[Paired]) -> str:
+def as_text(runs: Sequence[Evaluation], found: Sequence[Paired]) -> str:
     """The comparison as the terminal shows it."""
     first, *others = runs
     width = max(len(title(row.column)) for row in found)
     lines = []
     for run in others:
-        rows = [test for test in found if test.run == run.name]
-        lines.append(f"first: {first.name}; second: {run.name}; difference: second minus first, image by image")
+        rows = [test for test in found if test.run == run.label]
+        lines.append(f"first: {first.label}; second: {run.label}; difference: second minus first, image by image")
         head = ("n", "first", "second", "difference", "95 % interval", "p")
         lines.append("  {:<{}} {:>5} {:>9} {:>9} {:>11}   {:<20} {:>7}".format("", width, *head))
         for row in rows:
@@ -91,7 +91,7 @@ def as_text(runs: Sequence[Run], found: Sequence[Paired]) -> str:
     return "\n".join(lines)
 
 
-def holm_note(runs: Sequence[Run]) -> str:
+def holm_note(runs: Sequence[Evaluation]) -> str:
     count = len(runs) - 1
     return f", corrected (Holm) for {count} comparisons" if count > 1 else ""
 
@@ -107,7 +107,7 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def write_comparison(folder: Path, runs: Sequence[Run], found: Sequence[Paired]) -> Path:
+def write_comparison(folder: Path, runs: Sequence[Evaluation], found: Sequence[Paired]) -> Path:
     """Writes `comparison.html` and returns its path.
 
     Raises:
@@ -128,25 +128,25 @@ def write_comparison(folder: Path, runs: Sequence[Run], found: Sequence[Paired])
     )
 
 
-def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+def differing_settings(runs: Sequence[Evaluation]) -> dict[str, list[str]]:
     """The settings in which the runs differ, one value a run; places on the disk apart."""
-    recorded = [flat(run.evaluation.summary.get("settings", {})) for run in runs]
+    recorded = [flat(run.summary.get("settings", {})) for run in runs]
     names = dict.fromkeys(name for one in recorded for name in one if name not in PLACES)
     values = {name: [str(one.get(name, "–")) for one in recorded] for name in names}
     return {name: row for name, row in values.items() if len(set(row)) > 1}
 
 
-def _rows(runs: Sequence[Run]) -> list[tuple[str, list[float], list[float]]]:
+def _rows(runs: Sequence[Evaluation]) -> list[tuple[str, list[float], list[float]]]:
     """For each image its name, the IoU of each run, and the differences from the first; the largest loss first."""
-    ious = [run.evaluation.columns["iou"] for run in runs]
+    ious = [run.columns["iou"] for run in runs]
     rows = [
         (name, list(values), [value - values[0] for value in values[1:]])
-        for name, *values in zip(runs[0].evaluation.names, *ious, strict=True)
+        for name, *values in zip(runs[0].names, *ious, strict=True)
     ]
     return sorted(rows, key=lambda row: row[2][0])
 
 
-def _pair(first: Run, other: Run) -> dict[str, Any]:
+def _pair(first: Evaluation, other: Evaluation) -> dict[str, Any]:
     """The charts and the extremes of one comparison; IoU in percent."""
     ranked = _ranked(first, other)
     return {
@@ -157,21 +157,21 @@ def _pair(first: Run, other: Run) -> dict[str, Any]:
     }
 
 
-def _ranked(first: Run, other: Run) -> list[tuple[str, float, float]]:
+def _ranked(first: Evaluation, other: Evaluation) -> list[tuple[str, float, float]]:
     """Each image with the IoU of both runs in percent, the largest loss first."""
-    a, b = ([100 * value for value in run.evaluation.columns["iou"]] for run in (first, other))
-    return sorted(zip(first.evaluation.names, a, b, strict=True), key=lambda row: row[2] - row[1])
+    a, b = ([100 * value for value in run.columns["iou"]] for run in (first, other))
+    return sorted(zip(first.names, a, b, strict=True), key=lambda row: row[2] - row[1])
 
 
-def paired_charts(first: Run, other: Run) -> list[Chart]:
+def paired_charts(first: Evaluation, other: Evaluation) -> list[Chart]:
     """The IoU of each image in both runs, and the differences."""
     ranked = _ranked(first, other)
     differences = [two - one for _, one, two in ranked]
     widest = max(1.0, *map(abs, differences))
     points = [(one, two, f"{name}: {one:.1f} and {two:.1f} ({two - one:+.1f})") for name, one, two in ranked]
-    axes = (Axis(f"IoU (%) of {run.name}", 0, 100) for run in (first, other))
+    axes = (Axis(f"IoU (%) of {run.label}", 0, 100) for run in (first, other))
     above = sum(difference > 0 for difference in differences)
-    text = f"above the line {other.name} is better: {above} of {len(points)} images"
+    text = f"above the line {other.label} is better: {above} of {len(points)} images"
     return [
         scatter("IoU of each image", text, *axes, points, diagonal=True),
         histogram("Differences of the images", "difference of IoU (points)", differences, -widest, widest),

@@ -14,10 +14,6 @@ import torch
 from torch import Tensor
 
 from models import SRS
-from utils.common.pictures import signed
-
-SLICES = 8  # output channels and input channels of the kernel that are drawn
-CELL, GAP = 3, 2  # pixels of a weight, and between slices
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,12 @@ class Inside:
 
 @torch.inference_mode()
 def look_inside(model: SRS, image: Tensor) -> Inside:
-    """Runs the image (1, 3, H, W) through the network, in float32, and keeps what DPConv gets and gives."""
-    seen: list[Tensor] = []
-    hook = model.dpconv.register_forward_hook(lambda layer, inputs, change: seen.extend((*inputs, change)))
-    try:
-        model(image)
-    finally:
-        hook.remove()
-    before, deep, change = seen
+    """Runs the image (1, 3, H, W), normalised, through the network up to DPConv."""
+    before, deep = model.layer_inputs(image)
+    change = model.dpconv(before, deep)
     maps = (_mean_map(x) for x in (deep, before, change, before + change))
     code, kernel = model.dpconv.code(deep)[0], model.dpconv.kernels(deep)[0]
-    return Inside(*maps, (change.norm() / before.norm()).item(), code.cpu().numpy(), kernel.cpu().numpy())
+    return Inside(*maps, (change.norm() / before.norm()).item(), _array(code), _array(kernel))
 
 
 def deviations(views: Sequence[Inside]) -> list[float]:
@@ -73,18 +64,9 @@ def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return cv2.applyColorMap(np.rint(255 * level).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
 
 
-def kernel_slices(kernel: np.ndarray) -> np.ndarray:
-    """`SLICES` x `SLICES` of the 3x3 slices, (SLICES, SLICES, 3, 3): evenly chosen outputs and inputs."""
-    chosen = np.linspace(0, len(kernel) - 1, SLICES).astype(int)
-    return kernel[np.ix_(chosen, chosen)]
-
-
-def draw_kernel(kernel: np.ndarray, limit: float) -> np.ndarray:
-    """The `kernel_slices` as a grid (H, W, 3) RGB uint8: a row an output channel, a column an input channel."""
-    slices = np.kron(kernel_slices(kernel), np.ones((CELL, CELL)))
-    tiles = np.pad(signed(slices, limit), ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=160)
-    return np.vstack([np.hstack(list(row)) for row in tiles])[:-GAP, :-GAP]
-
-
 def _mean_map(x: Tensor) -> np.ndarray:
-    return x[0].mean(0).float().cpu().numpy()
+    return _array(x[0].float().mean(0))
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.float().cpu().numpy()

@@ -12,20 +12,19 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets.resizing import Shift
 from models.protocols import kernel_writer
-from utils.common.pictures import errors, signed, tile
-from utils.common.precision import Precision
+from utils.common.pictures import draw_kernel, errors, kernel_slices, signed, tile
 from utils.common.runtime import to_device
-from utils.evaluation.evaluate import predict_case
+from utils.evaluation.evaluate import MaskLogits, predict_case
 from utils.evaluation.results import Results
 from utils.report.charts import Axis, Chart
-from utils.report.dpconv_views import Inside, deviations, draw_kernel, heat, kernel_slices, look_inside
+from utils.report.dpconv_views import Inside, deviations, heat, look_inside
 from utils.report.html_page import exact_uri, photo_uri
 
 OF_EACH = 3  # cases that are worst, median, best
 ZOOM_BELOW = 0.25  # a target under this share of the picture's side is shown enlarged, too
 MIN_ZOOM = 32  # side of what is enlarged, pixels
+SLICES = 8  # output channels and input channels of the kernel that are drawn
 
 
 class Tile(NamedTuple):
@@ -60,26 +59,18 @@ def choose(count: int) -> list[tuple[str, int]]:
 
 
 @torch.inference_mode()
-def look_at_cases(
-    model: nn.Module,
-    loader: DataLoader,
-    results: Results,
-    device: torch.device,
-    precision: Precision,
-    normalization: str,
-    shift: Shift | None = (0.0, 0.0),
-) -> list[CaseView]:
-    """Predicts the chosen images once more and draws them; a network that writes kernels is looked into."""
+def look_at_cases(predict: MaskLogits, model: nn.Module, loader: DataLoader, results: Results) -> list[CaseView]:
+    """Predicts the chosen images once more and draws them; `model`, of the same weights, is looked into."""
     ranked = results.ranked()
     chosen = [(group, ranked[rank]) for group, rank in choose(len(ranked))]
     tiles: list[list[Tile]] = []
     views: list[Inside] = []
     for _, i in tqdm(chosen, desc="drawing cases", unit="img", leave=False):
-        with precision.autocast():
-            tiles.append(_case_tiles(*predict_case(model, loader, i, device, normalization, shift), results.names[i]))
+        tiles.append(_case_tiles(*predict_case(predict, loader, i), results.names[i]))
         if kernel_writer(model):
-            image = to_device(loader.collate_fn([loader.dataset[i]]), device)["image"]
-            views.append(look_inside(model, image))
+            image = to_device(loader.collate_fn([loader.dataset[i]]), predict.precision.device)["image"]
+            with predict.precision.autocast():
+                views.append(look_inside(model, image))
     insides = _draw_insides(views) if views else [([], None, "")] * len(chosen)
     return [
         CaseView(results.names[i], group, _figures(results, i), pictures, *inside)
@@ -130,16 +121,16 @@ def _zoom(where: np.ndarray) -> tuple[slice, slice] | None:
 def _draw_insides(views: Sequence[Inside]) -> list[tuple[list[Tile], Chart, str]]:
     """For each image the maps, the kernel, the code; codes and kernels on one scale, so that they can be compared."""
     low, high = (float(f([f(view.code) for view in views])) for f in (np.min, np.max))
-    limit = max(float(np.abs(kernel_slices(view.kernel)).max()) for view in views)
+    limit = max(float(np.abs(kernel_slices(view.kernel, SLICES)).max()) for view in views)
     drawn = []
     for view, deviation in zip(views, deviations(views), strict=True):
         change = float(np.abs(view.change).max())
         tiles = [
             _heat_tile("deep feature of the encoder", view.deep),
             Tile(
-                f"8 x 8 slices of the kernel (±{limit:.2g})",
+                f"{SLICES} x {SLICES} slices of the kernel (±{limit:.2g})",
                 "3x3 slices of the generated kernel: a row an output channel, a column an input channel",
-                exact_uri(draw_kernel(view.kernel, limit)),
+                exact_uri(draw_kernel(view.kernel, SLICES, zoom=3, limit=limit)),
                 sharp=True,
             ),
             _heat_tile("x30 before", view.before),

@@ -33,7 +33,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingStep:
     """One phase of one division.
 
     Args:
@@ -87,7 +87,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationStep:
     """The figures of one checkpoint on one list.
 
     Args:
@@ -144,7 +144,7 @@ def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
     )
 
 
-Step = Training | Evaluation
+Step = TrainingStep | EvaluationStep
 
 
 def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], folder: Path, processes: int) -> None:
@@ -186,7 +186,7 @@ def _command(step: Step, processes: int) -> list[str]:
 
 
 def _arguments(step: Step) -> list[str]:
-    return [*step.argv, *(["--resume=auto"] if isinstance(step, Training) else [])]
+    return [*step.argv, *(["--resume=auto"] if isinstance(step, TrainingStep) else [])]
 
 
 def numbered(pattern: str, division: int) -> str:

@@ -143,9 +143,9 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     last = output_dir(settings) / phase / "last.pth"
     if not settings.resume or not last.is_file():
         return settings
-    from utils.networks.checkpoints import EARLIER, load_checkpoint  # here: it imports torch
+    from utils.networks.checkpoints import EARLIER, load_settings  # here: it imports torch
 
-    begun_with = load_checkpoint(last, phase)["settings"]
+    begun_with = load_settings(last, phase)
     later = [name for name in EARLIER if name in settings]
     kept = script.settings(argv, {name: begun_with[name] for name in later})
     for name in later:

@@ -10,11 +10,11 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -24,7 +24,6 @@ from datasets.folder import end_workers
 from utils.common.devices import repeating_sizes
 from utils.common.distributed import add_gradients, highest, same_weights, wait_for_all
 from utils.common.pictures import save_png
-from utils.common.precision import Precision
 from utils.common.processes import is_writer, say, world_size
 from utils.common.run_log import RunLog
 from utils.common.runtime import Batch, in_force, layout, to_device
@@ -32,22 +31,20 @@ from utils.common.signals import Stopped, StopRequest
 from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
+from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
 from utils.training.previews import distributions, preview
 from utils.training.run_state import Means, Run
 from utils.training.sync_batch_norm import synchronise_batch_norms
 
-COLLAPSED = 10  # epochs of nothing, or everything, predicted after which the run says so
-COLLAPSE_ADVICE = (
-    f"warning: for {COLLAPSED} epochs the network has predicted nothing, or everything, on every validation image. "
-    "What usually helps: a lower --base_lr; a look at the targets in validation.png (are they empty, or gone at "
-    "--img_size?); more images for phase 1, or --init_from a run that worked"
-)
-
 
 class Phase(Protocol):
-    """What differs between the phases."""
+    """What differs between the phases.
+
+    `model` holds the weights. The engine calls each method with the network that runs: the model, its compiled form, or
+    its fast copy.
+    """
 
     name: str  # "recon" or "seg"
     model: nn.Module
@@ -55,15 +52,15 @@ class Phase(Protocol):
     higher_is_better: bool  # ... and its direction
     watch_from: int  # epochs, counted from 0, before this one are never the best
 
-    def step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and figures of each image, each (B,); "loss" among them."""
 
-    def draw(self, batch: Batch) -> list[list[np.ndarray]]:
-        """A row of tiles for each image of the batch."""
+    def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
+        """A row of tiles for each image: (3, H, W) as the images of the batch are, or (1, H, W) in 0..1."""
 
     # Optional: recorded: dict[str, Any], what the checkpoints hold beside weights and settings.
-    # Optional: def distributions(self, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the distribution of,
-    # (B, K) by name.
+    # Optional: def distributions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the
+    # distribution of, (B, K) by name.
 
 
 def fit(
@@ -121,7 +118,7 @@ def fit(
         for loader in (train, val):
             end_workers(loader)
     value, epoch = run.best[phase.watch], run.best["epoch"]
-    say(f"{phase.name} done: best {phase.watch} {_show(value)} in epoch {epoch}; {folder / 'best.pth'}")
+    say(f"{phase.name} done: best {phase.watch} {short(value)} in epoch {epoch}; {folder / 'best.pth'}")
 
 
 def _one_epoch(
@@ -160,13 +157,14 @@ def _one_epoch(
     run.finish_epoch(figures, best, improved)
     if not log:
         return
-    phase.model.eval()
-    picture = preview(phase.draw, val, device)
-    histograms = distributions(phase.distributions, val, device) if hasattr(phase, "distributions") else {}
+    model = phase.model.eval()
+    picture = preview(partial(phase.draw, model), val, device)
+    shown = getattr(phase, "distributions", None)
+    histograms = distributions(partial(shown, model), val, device) if shown else {}
     log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
-    tqdm.write(_line(phase, entry, epochs, best))
-    if _has_collapsed(log.entries):
+    tqdm.write(epoch_line(phase.watch, entry, epochs, best))
+    if has_collapsed(log.entries):
         tqdm.write(COLLAPSE_ADVICE)
 
 
@@ -194,8 +192,8 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             # The last batch of an epoch may be smaller: it is not worth a compilation.
             network = run.compiled if batches.size(run.step) == run.settings.batch_size else phase.model
             for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
-                with run.precision.autocast(), calling(phase, network):
-                    loss, figures = phase.step(to_device(part, device, layout(run.settings)))
+                with run.precision.autocast():
+                    loss, figures = phase.step(network, to_device(part, device, layout(run.settings)))
                 losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
                 scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
                 run.means.add(figures)
@@ -206,7 +204,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             bar.update(batches.size(run.step))
             run.step += 1
             if run.step % losses.every == 0:
-                shown = {name: _show(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
+                shown = {name: short(value) for name, value in run.means.read().items() if name in ("loss", "iou")}
                 bar.set_postfix({**shown, "lr": f"{run.optimizer.param_groups[0]['lr']:.4f}"}, refresh=False)
     losses.look()
     _stop_if_asked(run, stop)
@@ -233,21 +231,25 @@ def _parts(batch: Batch, count: int) -> Iterator[Batch]:
 def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, stop: StopRequest) -> dict[str, float]:
     """Means over the validation images of the figures of the phase.
 
+    The network is the one that `evaluation.py` computes with, so that the best epoch is chosen by its figures: in
+    bfloat16, batch norms that are folded round differently.
+
     Raises:
         UserError: if the loss is not finite.
         Stopped: at a signal, after the state was saved; the validation starts again when the run goes on.
     """
-    phase.model.eval()
+    network, speed = prediction(phase.model.eval(), run.precision)
+    if speed.warning:
+        say_once(f"warning: in validation {speed.warning}")
     means = Means()
     bar = tqdm(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
     # A process whose share is a batch shorter goes round once more, so that all agree on a stop as often.
     rounds = highest(len(loader))
-    with _predicting(phase, run.precision):
-        for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
-            _stop_if_asked(run, stop)
-            if batch is not None:
-                with run.precision.autocast():
-                    means.add(phase.step(to_device(batch, device, layout(run.settings)))[1])
+    for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
+        _stop_if_asked(run, stop)
+        if batch is not None:
+            with run.precision.autocast():
+                means.add(phase.step(network, to_device(batch, device, layout(run.settings)))[1])
     _stop_if_asked(run, stop)
     figures = means.total().read()
     if not math.isfinite(figures["loss"]):
@@ -261,28 +263,6 @@ def _training(phase: Phase, settings: argparse.Namespace, device: torch.device) 
     return training(phase.model, device, compiled=settings.compile, alone=alone)
 
 
-@contextmanager
-def calling(phase: Phase, network: nn.Module) -> Iterator[None]:
-    """Within this context the phase calls `network` for its model."""
-    model, phase.model = phase.model, network
-    try:
-        yield
-    finally:
-        phase.model = model
-
-
-@contextmanager
-def _predicting(phase: Phase, precision: Precision) -> Iterator[None]:
-    """Gives the phase the network that `evaluation.py` computes with, so that the best epoch is chosen by its figures:
-    in bfloat16, batch norms that are folded round differently.
-    """
-    network, speed = prediction(phase.model, precision)
-    if speed.warning:
-        say_once(f"warning: in validation {speed.warning}")
-    with calling(phase, network):
-        yield
-
-
 def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None) -> None:
     """Before each step, and after the last one: where a process whose loader the signal has ended stands, too."""
     if number := highest(stop.number):
@@ -294,30 +274,8 @@ def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None)
         raise Stopped(number, f"stopped in {done}; saved as {run.last}, --resume goes on from there")
 
 
-def _has_collapsed(entries: list[dict[str, Any]]) -> bool:
-    """Whether the collapse has just lasted for COLLAPSED epochs: true once in its time."""
-    trivial = [entry["val"].get("predicted") in (0, 1) for entry in entries[-COLLAPSED - 1 :]]
-    return len(trivial) >= COLLAPSED and all(trivial[-COLLAPSED:]) and trivial != [True] * (COLLAPSED + 1)
-
-
 def _better(phase: Phase, figures: dict[str, float], best: dict[str, float] | None) -> bool:
     if best is None:
         return True
     value, reference = figures[phase.watch], best[phase.watch]
     return value > reference if phase.higher_is_better else value < reference
-
-
-def _line(phase: Phase, entry: dict[str, Any], epochs: int, best: dict[str, float] | None) -> str:
-    parts = [
-        f"{part} " + " ".join(f"{name} {_show(value)}" for name, value in entry[part].items() if name in SHOWN)
-        for part in ("train", "val")
-    ]
-    chosen = f"best {phase.watch} {_show(best[phase.watch])} (epoch {best['epoch']})" if best else "no best yet"
-    return f"epoch {entry['epoch']:3}/{epochs} | {' | '.join(parts)} | {chosen} | {entry['seconds']:.0f} s"
-
-
-SHOWN = ("loss", "iou", "F1")
-
-
-def _show(value: float) -> str:
-    return f"{value:.4g}"

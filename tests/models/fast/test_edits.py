@@ -23,13 +23,12 @@ from models.dpconv import DPConv
 from models.fast import comparison, fingerprints
 from models.fast.twins import KNOWN
 from models.nested import NestedDecoder, NestedEncoder, NestedUNet
-from train_seg import Segmentation
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.networks import speed
 from utils.networks.export import FORMATS, export_model
 from utils.networks.inference_engines import load_engine
-from utils.training import engine
+from utils.networks.speed import prediction
 
 CPU = torch.device("cpu")
 OFF = Precision("off", CPU)
@@ -415,9 +414,8 @@ def test_in_prediction(name, edited):
         expected = plain(images)
         assert (largest(expected, before) > 2e-5) == (name not in SAME), "the edit has no effect"
         assert largest(load_engine("torch", network, OFF)(images), expected) < 1e-5
-    phase = Segmentation(network)
-    with torch.inference_mode(), engine._predicting(phase, OFF):
-        assert largest(phase.model(images), expected) < 1e-5
+    with torch.inference_mode():
+        assert largest(prediction(network, OFF)[0](images), expected) < 1e-5
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+import waiting
 
 from utils.common.run_log import read_log
 from utils.networks.checkpoints import load_checkpoint
@@ -46,8 +47,7 @@ def whole(start, base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     started = time.monotonic()
     process = start(base, folder)
-    process.join(60)
-    assert process.exitcode == 0
+    assert waiting.join(process) == [0]
     return folder, time.monotonic() - started
 
 
@@ -71,8 +71,7 @@ def test_killed_at_20_moments_it_loses_the_epoch_in_flight_at_most(start, base, 
             assert len(logged) <= 1
     assert interrupted_running >= 3, "the moments were chosen too late to interrupt anything"
     process = start(base, folder)
-    process.join(60)
-    assert process.exitcode == 0
+    assert waiting.join(process) == [0]
     ends = [load_checkpoint(path / "last.pth", "toy") for path in (reference, folder)]
     assert all(torch.equal(value, ends[1]["model"][name]) for name, value in ends[0]["model"].items())
     assert ends[0]["best"] == ends[1]["best"]
@@ -93,7 +92,7 @@ def run_script_of_toy(base, folder, *more):
     root = Path(__file__).resolve().parents[3]
     path = os.pathsep.join([str(root), str(root / "tests" / "helpers")])
     environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    return waiting.run([sys.executable, "-c", code], env=environment)
 
 
 def test_a_file_that_cannot_be_written_ends_the_run_and_costs_nothing(base, tmp_path):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import waiting
 
 from datasets.prepare.sample import make_sample
 from utils.common.errors import UserError
@@ -50,5 +50,5 @@ def test_training_and_evaluation_run_beside_a_broken_torchvision(broken_torchvis
     common = ["--base_dir", "set", "--output_dir", "out"]
     for command in (["train_recon.py", *common, *SMALL], ["train_seg.py", *common, *SMALL], ["evaluation.py", *common]):
         command = [sys.executable, str(ROOT / command[0]), *command[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment)
+        done = waiting.run(command, cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr

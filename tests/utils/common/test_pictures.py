@@ -42,15 +42,17 @@ def test_bars_stand_above_and_below_the_line():
     assert blue[51:, 14:20].sum() == pytest.approx(red.sum() / 2, rel=0.15) and not blue[:50].any()
 
 
-def test_kernel_slices_show_signs_on_one_scale():
+def test_a_drawn_kernel_shows_signs_on_one_scale():
     kernels = np.zeros((8, 4, 3, 3), np.float32)
     kernels[0, 0, 0, 0], kernels[7, 3, 2, 2] = 2, -1
-    out = pictures.kernel_slices(kernels, count=2, zoom=2)
-    assert out.shape == (2 * (6 + pictures.GAP), 2 * (6 + pictures.GAP), 3)
+    out = pictures.draw_kernel(kernels, count=2, zoom=2)
+    assert out.shape == (2 * 6 + pictures.LINE, 2 * 6 + pictures.LINE, 3)
     assert out[0, 0].tolist() == list(pictures.POSITIVE), "the largest in full"
     half = 255 + 0.5 * (np.array(pictures.NEGATIVE) - 255)
-    assert np.abs(out[6 + pictures.GAP + 5, 6 + pictures.GAP + 5] - half).max() <= 1
-    assert (out == 255).all(axis=2).sum() == out.shape[0] * out.shape[1] - 8
+    assert np.abs(out[-1, -1] - half).max() <= 1
+    assert (out == 255).all(axis=2).sum() == 12 * 12 - 8
+    of_report = pictures.draw_kernel(kernels, count=2, zoom=2, limit=4)
+    assert np.abs(of_report[0, 0] - (255 + 0.5 * (np.array(pictures.POSITIVE) - 255))).max() <= 1
 
 
 def test_grid_places_rows_and_captions():

@@ -78,7 +78,7 @@ class Images:
 
 
 def run(network, given, loader=None, seed=41):
-    return run_code_test(network, loader or Images(), CPU, Precision("off", CPU), given, seed)
+    return run_code_test(network, loader or Images(), Precision("off", CPU), given, seed)
 
 
 @pytest.mark.parametrize("given", ["swap", "mean", "zero"])

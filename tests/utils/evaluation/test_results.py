@@ -12,14 +12,12 @@ from torch import nn
 from datasets.folder import make_loader
 from utils.common.errors import UserError
 from utils.common.precision import Precision
-from utils.evaluation.evaluate import evaluate
+from utils.evaluation.evaluate import MaskLogits, evaluate
 from utils.evaluation.mask_figures import MASK_FIGURES
-from utils.evaluation.paired_tests import Run, compare_figures
+from utils.evaluation.paired_tests import compare_figures
 from utils.evaluation.pixel_metrics import COUNT_FIGURES, Figure
 from utils.evaluation.read_results import read_evaluation, title
 from utils.evaluation.results import table, write_results
-
-CPU = torch.device("cpu")
 
 
 class Cases(torch.utils.data.Dataset):
@@ -38,7 +36,8 @@ class Cases(torch.utils.data.Dataset):
 
 
 def evaluated(*pairs, batch_size=2):
-    return evaluate(nn.Identity(), make_loader(Cases(pairs), batch_size, workers=0), CPU, Precision("off", CPU))
+    predict = MaskLogits(nn.Identity(), Precision("off", torch.device("cpu")))
+    return evaluate(predict, make_loader(Cases(pairs), batch_size, workers=0))
 
 
 def square(top, left, side=2, size=12):
@@ -133,8 +132,5 @@ def test_a_figure_of_ones_own_is_in_the_summary_the_terminal_and_the_table(monke
     evaluation = read_evaluation(tmp_path)
     assert {1, 4} < set(evaluation.columns["area_ratio"])
     assert (title("missed"), title("area_ratio")) == ("missed (%)", "ratio")
-    assert paired_columns(evaluation) >= {"missed", "area_ratio", "iou", "hd95"}
-
-
-def paired_columns(evaluation):
-    return {row.column for row in compare_figures([Run("a", evaluation), Run("b", evaluation)])}
+    compared = {row.column for row in compare_figures([evaluation, evaluation])}
+    assert compared >= {"missed", "area_ratio", "iou", "hd95"}

@@ -24,6 +24,22 @@ def test_round_trip(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["best.pth"]
 
 
+def test_a_file_is_read_once_for_its_settings_and_its_weights(tmp_path, monkeypatch):
+    path, reads = tmp_path / "best.pth", []
+    checkpoint.save_checkpoint(path, CONTENT)
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: reads.append(1) or load(*args, **options))
+    assert checkpoint.load_settings(path, "seg")["img_size"] == 64
+    with pytest.raises(UserError, match="expected one of recon"):
+        checkpoint.load_checkpoint(path, "recon")
+    checkpoint.load_settings(path, "seg")
+    assert torch.equal(checkpoint.load_checkpoint(path, "seg")["model"]["w"], CONTENT["model"]["w"])
+    assert len(reads) == 2
+    checkpoint.load_settings(path, "seg")
+    checkpoint.save_checkpoint(path, {**CONTENT, "settings": {"img_size": 32}})
+    assert checkpoint.load_checkpoint(path, "seg")["settings"]["img_size"] == 32, "the file of now"
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "best.pth"
     checkpoint.save_checkpoint(path, CONTENT)

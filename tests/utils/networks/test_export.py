@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+import waiting
 from small import need, small_srs
 
 from datasets.transforms import Transform, constants
@@ -186,7 +186,7 @@ def test_a_missing_library_names_the_command(monkeypatch, tmp_path, format):
 def test_openvino_does_not_report_home():
     need("openvino")
     code = "import sys; from utils.common.libraries import library; library('openvino'); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = waiting.run([sys.executable, "-c", code], cwd=ROOT)
     assert "'openvino'" in done.stdout and "openvino_telemetry.main" not in done.stdout
 
 

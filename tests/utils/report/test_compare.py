@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,12 +113,12 @@ def test_what_makes_a_comparison_doubtful_is_said(ious, tmp_path):
     sizes = {"TP": [1] * 12, "FN": [3] * 12}
     a = read_evaluation(write_run(tmp_path / "a", ious[0].tolist(), **sizes))
     other = read_evaluation(write_run(tmp_path / "b", ious[1].tolist(), **{**sizes, "FN": [3] * 10 + [4] * 2}))
-    assert remarks(align([("a", a), ("a too", a)])) == []
-    assert "2 images have targets of another size in b" in remarks(align([("a", a), ("b", other)]))[0]
+    assert remarks(align([a, replace(a, label="a too")])) == []
+    assert "2 images have targets of another size in b" in remarks(align([a, other]))[0]
     scaled = read_evaluation(
         write_run(tmp_path / "c", ious[1].tolist(), summary={"settings": {"img_size": 32}}, **sizes)
     )
-    assert "a at 64, c at 32" in remarks(align([("a", a), ("c", scaled)]))[0]
+    assert "a at 64, c at 32" in remarks(align([a, scaled]))[0]
 
 
 def test_an_experiment_stands_for_its_only_evaluation(ious, tmp_path):
@@ -174,4 +175,4 @@ def test_figures_that_no_image_has_in_both_runs_are_left_out(ious, tmp_path):
         read_evaluation(write_run(tmp_path / name, values.tolist(), HD95=[""] * 12))
         for name, values in zip("ab", ious, strict=True)
     )
-    assert [row.column for row in compare_figures(align([("a", a), ("b", b)]))] == ["iou"]
+    assert [row.column for row in compare_figures(align([a, b]))] == ["iou"]

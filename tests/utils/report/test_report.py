@@ -7,7 +7,7 @@ import csv
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 import cv2
@@ -19,7 +19,9 @@ from browser import browser, console_errors
 import evaluation
 import models
 from datasets.prepare.sample import make_sample
+from utils.common.precision import Precision
 from utils.networks.checkpoints import load_checkpoint, save_checkpoint
+from utils.networks.inference_engines import load_engine
 from utils.report.charts import Axis, histogram, line_chart
 from utils.report.dpconv_views import deviations, look_inside
 from utils.report.example_cases import _zoom, choose
@@ -277,8 +279,25 @@ def test_inside_is_what_the_network_does(encoder_bn):
     assert view.strength == pytest.approx((seen["change"].norm() / seen["x"].norm()).item(), rel=1e-3)
     assert view.code.shape == (64,) and view.kernel.shape == (64, 64, 3, 3)
     other = look_inside(model, torch.randn(1, 3, 24, 30))
+    # Kernels of 2 and of 4 are 1 away from their mean of 3.
+    assert deviations([replace(view, kernel=0 * view.kernel + n) for n in (2, 4)]) == pytest.approx([1 / 3, 1 / 3])
     near, far = deviations([view, other])
     assert near == pytest.approx(far, rel=1e-3) and near > 0 and deviations([view, view]) == [0, 0]
+
+
+@pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-3), ("bf16", 0.05)])
+def test_the_network_that_evaluated_is_looked_into(amp, tolerance):
+    """The copy that an engine runs, in its number format, shows what the network itself shows in float32."""
+    torch.manual_seed(1)
+    model, precision = models.build_srs("srs_tiny").eval(), Precision(amp, torch.device("cpu"))
+    image = torch.randn(1, 3, 24, 32)
+    expected = look_inside(model, image)
+    with precision.autocast():
+        found = look_inside(load_engine("torch", model, precision).network, image)
+    for name in ("deep", "before", "change", "after", "code", "kernel"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert ours.dtype == np.float32 and np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max(), name
+    assert found.strength == pytest.approx(expected.strength, rel=tolerance)
 
 
 def test_logs_of_strangers_cost_no_report(tmp_path):

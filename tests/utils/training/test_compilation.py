@@ -31,10 +31,9 @@ def step(phase, network, amp):
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, 32, 32, generator=generator)
     batch = {"image": images, "mask": (images[:, :1] > 0.5).float()}
-    phase.model = network
     network.zero_grad(set_to_none=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-        loss, _ = phase.step(batch)
+        loss, _ = phase.step(network, batch)
     loss.backward()
     return loss.item(), [parameter.grad.clone() for parameter in network.parameters() if parameter.requires_grad]
 

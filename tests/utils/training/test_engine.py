@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import random
@@ -20,12 +21,12 @@ from train_seg import Segmentation
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.common.run_log import read_log
-from utils.common.signals import Stopped
+from utils.common.signals import Stopped, StopRequest
 from utils.networks.checkpoints import load_checkpoint, save_checkpoint
 from utils.networks.inference_engines import load_engine
-from utils.training import engine
 from utils.training import finite_loss as loss_watch
-from utils.training.engine import fit
+from utils.training.engine import fit, validate
+from utils.training.epoch_line import has_collapsed
 from utils.training.optimizer import sgd_with_poly_decay
 
 
@@ -54,7 +55,7 @@ def test_figures_are_means_over_images_not_batches(base, tmp_path):
     train, val = make_loaders(base)
     fit(phase, train, val, settings(base_dir=base, epochs=1, base_lr=0.0), tmp_path, torch.device("cpu"))
     with torch.no_grad():
-        single = [phase.step({**val.collate_fn([val.dataset[i]])})[0].item() for i in range(2)]
+        single = [phase.step(phase.model, {**val.collate_fn([val.dataset[i]])})[0].item() for i in range(2)]
     assert read_log(tmp_path / "log.jsonl")[0]["val"]["loss"] == pytest.approx(np.mean(single), rel=1e-6)
 
 
@@ -130,10 +131,10 @@ def test_a_run_stopped_in_its_validation_goes_on_there(base, tmp_path):
     whole = run(Toy(), base, tmp_path / "whole")
 
     class StopsInValidation(Toy):
-        def step(self, batch):
+        def step(self, model, batch):
             if self.steps == 8 and not torch.is_grad_enabled():
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().step(batch)
+            return super().step(model, batch)
 
     with pytest.raises(Stopped):
         run(StopsInValidation(), base, tmp_path / "cut")
@@ -170,11 +171,11 @@ def test_random_states_go_on_as_well(base, tmp_path):
     class Random(Toy):
         """A phase that draws from all global generators, as one of a user's might."""
 
-        def step(self, batch):
+        def step(self, model, batch):
             if torch.is_grad_enabled():
                 noise = torch.rand(1).item() + random.random() + np.random.rand()  # noqa: NPY002
                 batch["image"] = batch["image"] + noise
-            return super().step(batch)
+            return super().step(model, batch)
 
     def seeded(phase, name, **changes):
         for seed in (random.seed, np.random.seed, torch.manual_seed):
@@ -222,6 +223,9 @@ def test_a_collapsed_run_says_so_once(base, tmp_path, capsys):
     phase.predicted = 0.0
     run(phase, base, tmp_path / "a", epochs=14)
     assert capsys.readouterr().out.count("predicted nothing, or everything") == 1
+    # Once, in the tenth epoch of nothing or everything.
+    entries = [{"val": {"predicted": share}} for share in (0.5, *[0] * 5, *[1] * 20)]
+    assert [i for i in range(len(entries) + 1) if has_collapsed(entries[:i])] == [11]
     phase = Toy()
     phase.predicted = 0.01
     run(phase, base, tmp_path / "b", epochs=14)
@@ -263,12 +267,12 @@ def test_a_checkpoint_says_where_it_comes_from(base, tmp_path):
     assert content["git_commit"] is None or re.fullmatch(r"[0-9a-f]{40}(\+changes)?", content["git_commit"])
 
 
-@pytest.mark.parametrize("look_every", [1, 3])  # as on a CPU, and as on a GPU
-def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path, monkeypatch, look_every):
+@pytest.mark.parametrize(("look_every", "value"), [(1, "nan"), (1, "inf"), (3, "inf")])  # as on a CPU and on a GPU
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(base, tmp_path, monkeypatch, look_every, value):
     monkeypatch.setattr(loss_watch, "LOOK_EVERY", {"cpu": look_every})
     phase = Toy()
-    phase.at_step[6] = lambda batch: batch["image"].fill_(float("nan"))
-    with pytest.raises(UserError, match=r"loss is nan at step 1 of epoch 2, on \d, \d") as caught:
+    phase.at_step[6] = lambda batch: batch["mask"].fill_(float(value))
+    with pytest.raises(UserError, match=rf"loss is {value} at step 1 of epoch 2, on \d, \d") as caught:
         run(phase, base, tmp_path)
     assert "--base_lr" in str(caught.value)
     last = load_checkpoint(tmp_path / "last.pth", "toy")
@@ -297,10 +301,11 @@ def test_other_ways_to_compute_end_in_the_same_weights(base, tmp_path, changes):
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-6) for name in ends[0])
 
 
-def test_weights_that_break_in_the_last_step_are_not_saved(base, tmp_path):
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_weights_that_break_in_the_last_step_are_not_saved(base, tmp_path, value):
     phase = Toy()
-    phase.validation_losses = [1, float("nan")]
-    with pytest.raises(UserError, match="nan in the validation of epoch 2"):
+    phase.validation_losses = [1, float(value)]
+    with pytest.raises(UserError, match=f"{value} in the validation of epoch 2"):
         run(phase, base, tmp_path)
     assert load_checkpoint(tmp_path / "last.pth", "toy")["epoch"] == 1
 
@@ -332,15 +337,20 @@ def test_learning_rate_of_the_paper():
     assert (group["momentum"], group["weight_decay"]) == (0.9, 1e-4)
 
 
-def test_validation_predicts_as_evaluation_does():
+def test_validation_predicts_as_evaluation_does(base):
+    class Kept(Segmentation):
+        def step(self, model, batch):
+            self.images, self.logits = batch["image"], model(batch["image"]).float()
+            return super().step(model, batch)
+
     torch.manual_seed(0)
-    model = models.build_srs("srs_tiny").eval()
-    phase, precision, images = Segmentation(model), Precision("bf16", torch.device("cpu")), torch.randn(2, 3, 32, 32)
+    model = models.build_srs("srs_tiny")
+    phase, precision = Kept(model), Precision("bf16", torch.device("cpu"))
+    state = argparse.Namespace(precision=precision, settings=settings(), epoch=0)
+    with StopRequest() as stop:
+        validate(phase, make_loaders(base)[1], torch.device("cpu"), state, stop)
     with torch.inference_mode(), precision.autocast():
-        unfolded = model(images)
-        with pytest.raises(Stopped), engine._predicting(phase, precision):
-            logits = phase.model(images).float()
-            raise Stopped(2, "in the validation")
-    assert torch.equal(logits, load_engine("torch", model, precision)(images))
-    assert not torch.equal(logits, unfolded)
-    assert phase.model is model
+        unfolded = model(phase.images)
+    assert torch.equal(phase.logits, load_engine("torch", model, precision)(phase.images))
+    assert not torch.equal(phase.logits, unfolded)
+    assert phase.model is model and not model.training
