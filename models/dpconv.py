@@ -79,7 +79,7 @@ class DPConv2d(nn.Module):
             )
         if form not in FORMS:
             raise ValueError(f"DPConv form {form!r} is not one of {', '.join(FORMS)}")
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels, self.out_channels, self.source_channels = in_channels, out_channels, source_channels
         self.kernel_size, self.stride, self.dilation, self.groups = kernel_size, stride, dilation, groups
         self.padding = dilation * (kernel_size - 1) // 2 if padding is None else padding
         self.form = form

@@ -172,6 +172,7 @@ def test_what_is_refused():
     assert run(Brightness(1), "zero", Images(count=1)).found
 
 
+@pytest.mark.slow
 def test_from_the_command_line_to_the_page(tmp_path, capsys):
     make_sample(tmp_path / "set", count=10, size=32)
     torch.manual_seed(0)
