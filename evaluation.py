@@ -144,7 +144,8 @@ def results_folder(args: argparse.Namespace) -> Path:
     """Where the results of these settings are written."""
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
-    code = "" if args.code == "own" else f"-{args.code}"
+    other = arguments.other_code(args)
+    code = f"-{other}" if other else ""
     return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}{code}"
 
 
@@ -172,18 +173,16 @@ def main(args: argparse.Namespace) -> dict | list:
     device = set_up(args)
     precision = Precision(args.amp, device)
     network, shift = load_model(args)
-    if args.code != "own":
-        check_codes(network, args.code)
+    if other := arguments.other_code(args):
+        check_codes(network, other)
     engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
     predict = MaskLogits(engine, precision, shift)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
     results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
-    test = None
-    if args.code != "own":
-        test = run_code_test(network, loader, precision, args.code, args.seed, shift)
-        summary["code"] = test.summary()
+    test = run_code_test(network, loader, precision, other, args.seed, shift) if other else None
+    summary |= {"code": test.summary()} if test else {}
     modules = {"modules": engine.speed.words} if hasattr(engine, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
     if not is_writer():

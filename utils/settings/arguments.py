@@ -219,14 +219,20 @@ def add_engine_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_code_argument(parser: argparse.ArgumentParser) -> None:
-    """Whose code DPConv gets, see utils/evaluation/code_swap.py."""
+    """Whose code DPConv gets, see utils/evaluation/code_swap.py; what is not given stands nowhere."""
     parser.add_argument(
         "--code",
         choices=CODES,
-        default="own",
+        default=argparse.SUPPRESS,
         help="also predict each image with another code in DPConv than its own, and test the differences: another "
-        "image's (swap), the mean of the list (mean), zeros (zero)",
+        "image's (swap), the mean of the list (mean), zeros (zero); own: no such test",
     )
+
+
+def other_code(settings: argparse.Namespace) -> str | None:
+    """The code that is tested against the images' own; None if none is."""
+    code = getattr(settings, "code", "own")
+    return None if code == "own" else code
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:

@@ -13,6 +13,7 @@ from datasets.load import data_folder, list_path
 from models import DPCONV, STRIDE, check_network
 from utils.common.errors import UserError
 from utils.common.processes import refuse_one_gpu_for_all, world_size
+from utils.settings.arguments import other_code
 
 SMALLEST = 2 * STRIDE  # pixels: two pixels of the deepest map, so that a batch norm has something to average
 
@@ -71,8 +72,8 @@ def check_evaluation(settings: argparse.Namespace) -> None:
     Raises:
         UserError: names what is wrong, and the flag.
     """
-    if settings.code != "own" and settings.engine != "torch":
-        raise UserError(f"--code {settings.code} requires --engine torch: other engines take images alone")
+    if (code := other_code(settings)) and settings.engine != "torch":
+        raise UserError(f"--code {code} requires --engine torch: other engines take images alone")
     refuse_one_gpu_for_all(settings.device)
     read_list(list_path(data_folder(settings.base_dir), settings.val_file_dir))
     for name in ("weights", "recon_weights", "seg_weights"):
