@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 import evaluation
-from datasets.transforms import denormalize
 from utils.common.pictures import bars, draw_kernel, errors, grid, save_png, signed
 from utils.evaluation.code_swap import partners
 from utils.settings.data_loaders import checked_cases, evaluation_loader
 
-IMAGES, SIDE = 10, 96
+IMAGES, SIDE = 10, 64
 
 
 @torch.inference_mode()
@@ -29,7 +28,8 @@ def draw(weights: str) -> np.ndarray:
     args = evaluation.settings(["--weights", weights, "--workers", "0"])
     network, _ = evaluation.load_model(args)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"][:IMAGES]
-    (batch,) = evaluation_loader(args, cases, IMAGES)
+    loader = evaluation_loader(args, cases, IMAGES)
+    (batch,) = loader
     x, deep = network.layer_inputs(batch["image"])
     code = network.dpconv.code(deep)
     kernels, term = network.dpconv.kernels_of(code).numpy(), network.dpconv.with_code(x, code).mean(1).numpy()
@@ -40,7 +40,7 @@ def draw(weights: str) -> np.ndarray:
     spread = code - code.mean(0)
     rows, captions = [], []
     for i, case in enumerate(cases):
-        image, target = denormalize(batch["image"][i], args.normalization), batch["mask"][i, 0].numpy() > 0.5
+        image, target = loader.dataset.picture(batch["image"][i]), batch["mask"][i, 0].numpy() > 0.5
         row = [image, draw_kernel(kernels[i] - kernels.mean(0), 8, 3), signed(term[i], np.abs(term).max())]
         row += [errors(image, target, predicted[i]) for predicted in (own, swapped)]
         square = [cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) for picture in row]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.nested import prepare_image
 from models.registry import DPCONV, build_layer
 
-PROBE = 256  # side of the blank image that shows how many channels the deepest maps have
+PROBE = 64  # side of the blank image that shows how many channels the deepest maps have
 
 
 def with_dynamic(

@@ -57,20 +57,21 @@ class CodeTest:
     def verdict(self) -> str:
         """What follows, in plain words; it rests on the IoU of the images."""
         (iou,) = (row for row in self.found if row.column == "iou")
-        words, images = IN_WORDS[self.given], f"{iou.n} images"
         if not self.changed:
-            return f"Nothing changes: with {words} every one of {images} gets the same counts of pixels."
-        change = f"{100 * iou.difference:+.2f} points of IoU on {images}"
+            return f"Nothing changes: with {self.words}, all {iou.n} predictions have the same counts of pixels."
+        found = f"with {self.words}, {self.changed} of {iou.n} predictions change, and IoU "
+        found += f"by {100 * iou.difference:+.2f} points on average (p {iou.p:.2g}"
         if not isnan(iou.low):
-            change += (
-                f" ({100 * CONFIDENCE:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}, p {iou.p:.2g})"
-            )
-        if iou.p >= 1 - CONFIDENCE:
-            return f"No effect was found: {words} changes the prediction of {self.changed} images, and {change}."
+            found += f", {100 * CONFIDENCE:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}"
+        by_test, by_interval = iou.p < 1 - CONFIDENCE, iou.low > 0 or iou.high < 0
+        if not by_test and not by_interval:
+            return f"No effect was found: {found}), which may be chance."
+        if by_test != by_interval:
+            return f"Undecided: {found}); the test and the interval disagree."
         if iou.difference > 0:
-            return f"The image's own code is not the better one: {words} gives {change}."
+            return f"The image's own code is not the better one: {found})."
         warning = " No training image had such a code." if self.given == "zero" else ""
-        return f"The image's own code matters: {words} costs {change}.{warning}"
+        return f"The image's own code matters: {found}).{warning}"
 
     @property
     def words(self) -> str:

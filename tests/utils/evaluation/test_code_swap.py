@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,14 +99,19 @@ def test_a_network_whose_code_matters(given):
 def test_a_network_whose_code_does_not_matter(given):
     test = run(Brightness(0), given)
     assert test.changed == 0 and all(row.difference == 0 and row.p == 1 for row in test.found)
-    assert test.verdict().startswith("Nothing changes: with ") and "16 images" in test.verdict()
+    assert test.verdict().startswith("Nothing changes: with ") and "all 16 predictions" in test.verdict()
 
 
 def test_a_difference_that_may_be_chance_is_no_effect():
     row = Paired("iou", "swap", 12, (0.50, 0.49), -0.01, -0.03, 0.01, 0.4, 5, 6)
     words = CodeTest("swap", [], [row], 11, [0.1], []).verdict()
-    assert words.startswith("No effect was found: another image's code changes the prediction of 11 images, and -1.00")
-    assert "interval -3.00 to +1.00, p 0.4" in words
+    assert words == (
+        "No effect was found: with another image's code, 11 of 12 predictions change, and IoU by -1.00 points on "
+        "average (p 0.4, 95 % interval -3.00 to +1.00), which may be chance."
+    )
+    for p, high in ((0.4, -0.001), (0.01, 0.01)):
+        words = CodeTest("swap", [], [replace(row, p=p, high=high)], 11, [0.1], []).verdict()
+        assert words.startswith("Undecided: ") and words.endswith("; the test and the interval disagree.")
 
 
 def test_a_code_of_another_image_may_be_the_better_one():
