@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -144,8 +145,11 @@ def test_networks_of_segmentation_models_pytorch(name, tmp_path):
     torch.manual_seed(0)
     model = make()
     assert model.dpconv.in_channels == 512
-    losses = train(model, tmp_path / "best.pth")
-    assert losses[-1] < losses[0]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert all(map(math.isfinite, train(model, tmp_path / "best.pth")))
+    moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
+    assert {"dpconv.expand.weight", "network.segmentation_head.0.weight"} <= moved
+    assert not any(name.startswith("encoder.") for name in moved)
     again = make()
     again.load_state_dict(load_checkpoint(tmp_path / "best.pth", "seg")["model"])
     image = torch.randn(1, 3, 70, 45)
