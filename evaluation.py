@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.load import data_folder
+from models import DPCONV
 from utils.common.errors import UserError
 from utils.common.processes import is_writer, say
 from utils.common.script import run_script
@@ -99,7 +100,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     trained_with = load_settings(Path(path), "seg")
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
-    recorded = {name: trained_with[name] for name in brought if name in trained_with}
+    recorded = {"dynamic": DPCONV} | {name: trained_with[name] for name in brought if name in trained_with}
     if config.trained_resize(trained_with) != "img_size":
         recorded["resize"] = config.trained_resize(trained_with)
     if recorded.get("Dataset") in config.known_datasets():

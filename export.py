@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import NORMALIZATIONS
-from models import ENCODER_BN
+from models import DPCONV, ENCODER_BN
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.networks import EXPORT_FORMATS
@@ -83,14 +83,7 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     known: dict[str, Any] = {}
     if names_weights(args):
         weights = Path(args.seg_weights)
-        settings = {
-            "variant": "srs",
-            "img_size": 256,
-            "normalization": "imagenet",
-            "encoder_bn": "frozen",
-            "dynamic": "dpconv",
-            "kernel_source": "recon",
-        }
+        settings = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
         files = [Path(args.recon_weights), weights]
     else:
         weights = Path(args.weights)
@@ -107,8 +100,8 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     mean, std = constants(normalization)
     known |= {
         "variant": settings["variant"],
-        "dynamic": settings["dynamic"],
-        "kernel_source": settings["kernel_source"],
+        "dynamic": settings.get("dynamic", DPCONV),
+        "kernel_source": settings.get("kernel_source", "recon"),
         "img_size": settings["img_size"],
         "normalization": normalization,
         "mean": json.dumps(mean),

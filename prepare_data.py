@@ -4,6 +4,8 @@
     python prepare_data.py sample DataSet/sample_infrared --look infrared
     python prepare_data.py busi Dataset_BUSI_with_GT DataSet/BUSI      # BUSI as distributed; several masks are merged
     python prepare_data.py sirst sirst DataSet/SIRST                   # SIRST v1 or v2 as distributed
+    python prepare_data.py busbra BUSBRA DataSet/BUS-BRA               # its own folds; no patient in two lists
+    python prepare_data.py busuclm BUS-UCLM DataSet/BUS-UCLM           # divided by patient
     python prepare_data.py folder NUDT-SIRST DataSet/NUDT-SIRST        # images/, masks/ and perhaps lists
     python prepare_data.py folder raw DataSet/mine --images jpg --masks labels --mask_pattern '{stem}_gt'
     python prepare_data.py split DataSet/BUSI                          # the paper's three random 70/30 divisions
@@ -37,6 +39,8 @@ if TYPE_CHECKING:  # each verb imports what it needs, OpenCV and scikit-learn am
 # What SRC is, by verb.
 BUSI = "holds benign, malignant and normal"
 SIRST = "holds images, masks and lists or idx_427; v2: mixed, annotations/masks and splits"
+BUSBRA = "holds Images, Masks and 5-fold-cv.csv"
+BUSUCLM = "holds images and masks"
 FOLDER = "holds the folders"
 
 
@@ -59,11 +63,22 @@ def parser() -> argparse.ArgumentParser:
     sirst = verbs.add_parser("sirst", help="SIRST v1 or v2 as distributed", formatter_class=HelpFormatter)
     _add_source(sirst, SIRST)
 
+    busbra = verbs.add_parser("busbra", help="BUS-BRA as distributed", formatter_class=HelpFormatter)
+    _add_source(busbra, BUSBRA, seed=False)
+    busbra.add_argument("--folds", type=int, choices=(5, 10), default=5, help="which of its cross-validations")
+
+    busuclm = verbs.add_parser("busuclm", help="BUS-UCLM as distributed", formatter_class=HelpFormatter)
+    _add_source(busuclm, BUSUCLM)
+    busuclm.add_argument("--normals", action="store_true", help="keep the images without a lesion")
+
     folder = verbs.add_parser("folder", help="any pair of image and mask folders", formatter_class=HelpFormatter)
     _add_source(folder, FOLDER)
     folder.add_argument("--images", metavar="DIR", help="below SRC; images or IRSTD1k_Img if not set")
     folder.add_argument("--masks", metavar="DIR", help="below SRC, or the same; masks or IRSTD1k_Label if not set")
     folder.add_argument("--mask_pattern", metavar="NAME", help="of a mask, such as {stem}_gt; found by rule if not set")
+    folder.add_argument(
+        "--image_pattern", type=_regex, metavar="REGEX", help="images only; its groups are {1}, {2} in --mask_pattern"
+    )
     folder.add_argument("--train_list", metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set")
     folder.add_argument("--val_list", metavar="FILE", help="as --train_list")
     folder.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target")
@@ -98,10 +113,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_source(parser: argparse.ArgumentParser, holds: str) -> None:
+def _add_source(parser: argparse.ArgumentParser, holds: str, seed: bool = True) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help=holds)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--seed", type=natural, default=41, help="of the division into train.txt and val.txt, if drawn")
+    if seed:
+        parser.add_argument("--seed", type=natural, default=41, help="of the division into lists, if drawn")
 
 
 def _check_source(args: argparse.Namespace, holds: str) -> None:
@@ -117,7 +133,8 @@ def _regex(text: str) -> re.Pattern[str]:
 
 
 def main(args: argparse.Namespace) -> None:
-    verbs = {"sample": sample, "busi": busi, "sirst": sirst, "folder": folder, "split": divide, "check": check}
+    verbs = {"sample": sample, "busi": busi, "sirst": sirst, "busbra": busbra, "busuclm": busuclm, "folder": folder}
+    verbs |= {"split": divide, "check": check}
     verbs[args.verb](args)
 
 
@@ -140,6 +157,20 @@ def sirst(args: argparse.Namespace) -> None:
     from datasets.prepare.sirst import convert_sirst
 
     _report(args.out, convert_sirst(args.source, args.out, args.seed))
+
+
+def busbra(args: argparse.Namespace) -> None:
+    _check_source(args, BUSBRA)
+    from datasets.prepare.patients import convert_busbra
+
+    _report(args.out, convert_busbra(args.source, args.out, args.folds))
+
+
+def busuclm(args: argparse.Namespace) -> None:
+    _check_source(args, BUSUCLM)
+    from datasets.prepare.patients import convert_busuclm
+
+    _report(args.out, convert_busuclm(args.source, args.out, args.normals, args.seed))
 
 
 def folder(args: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 from datasets.decode import Decoded, decode, decode_mask
 from datasets.pairing import Case
+from datasets.problems import raise_problems
 from utils.common.errors import UserError
 
-_SHOWN = 20
 MIN_SIDE = 8  # pixels: what the networks take at the least, where images keep their size
 ORIENTATIONS = {  # EXIF tag: how a viewer turns the picture
     2: "mirrored",
@@ -41,7 +41,7 @@ def check_cases(
     progress: show a progress bar.
 
     A case without masks (`Case.masks` empty) has only its image decoded. Returns if nothing is wrong. The UserError
-    gives the number of problems and the first 20, one per line.
+    gives the number of problems and the first 20 kinds, one per line (`datasets.problems`).
     """
 
     def check(case: Case) -> list[str]:
@@ -55,14 +55,6 @@ def check_cases(
         ):
             found += of_case
     raise_problems(found)
-
-
-def raise_problems(found: Sequence[str]) -> None:
-    """One UserError with the number of problems and the first 20 of them, one a line; none if there are none."""
-    if found:
-        count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
-        first = f"; the first {_SHOWN}:" if len(found) > _SHOWN else ":"
-        raise UserError(f"{count} in the data{first}\n" + "\n".join(f"  {problem}" for problem in found[:_SHOWN]))
 
 
 def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:

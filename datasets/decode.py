@@ -1,14 +1,12 @@
-"""Image and mask files to arrays.
-
-Masks are where data sets differ and where a wrong guess destroys a training without an error message: a 0/1 mask read
-as 8-bit gray is black, a mask saved as JPEG has gray pixels along its edges, a class map is not a target. `read_mask`
-takes what has one meaning only and refuses the rest.
-"""
+"""Image and mask files to arrays; `datasets.targets` has the rules by which a mask's pixels are target."""
 
 import hashlib
 import io
+import os
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from datasets.targets import target_pixels
 from datasets.tiff import MAGICS, read_tiff, tiff_size
 from utils.common.errors import UserError
 
@@ -28,9 +27,10 @@ cv2.setNumThreads(0)
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 _JPEG = b"\xff\xd8"
-_NOISE = 32  # of 255: how far JPEG compression moves pixels away from black and white, and channels from each other
-_SHOWN = 6  # values named in a message
 _ORIENTATION = 274  # EXIF tag
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_MODES = {(8, 0): "L", (8, 2): "RGB", (8, 6): "RGBA", (16, 0): "I;16"}  # Pillow's, by bits and colour type
+_PNG_PLAIN = {b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"tIME", b"bKGD"}  # change nothing in how pixels are read
 
 
 def read_image(path: Path, white_level: int | None = None) -> np.ndarray:
@@ -39,8 +39,8 @@ def read_image(path: Path, white_level: int | None = None) -> np.ndarray:
     8-bit files: uint8. 16-bit files: float32 in 0..255 (value / 257), which keeps the precision of 16-bit infrared
     that a cut to 8 bits would lose; with a `white_level`, that value of a 16-bit file is 255, and so is all above. Gray
     becomes three equal channels, alpha is dropped, palettes and 1-bit files are decoded. EXIF orientation is not
-    applied: masks do not carry it, so pixels would no longer lie on their mask. TIFF is read by `datasets.tiff`, all
-    else by OpenCV.
+    applied: masks do not carry it, so pixels would no longer lie on their mask. TIFF is read by `datasets.tiff`, GIF by
+    Pillow, all else by OpenCV.
 
     Raises UserError if the file cannot be read or decoded, is truncated, animated, CMYK, larger than 179 megapixels,
     or is neither 8-bit nor 16-bit; and for a path that is a pipe or a device.
@@ -117,7 +117,7 @@ def decode_mask(paths: Sequence[Path], threshold: float | None = None) -> tuple[
     for path in paths:
         decoded = decode(path)
         orientation = max(orientation, decoded.orientation)
-        target = _target(decoded, path, threshold)
+        target = target_pixels(decoded.pixels, path, threshold, decoded.kind.startswith(("JPEG", "MPO")))
         if union is None:
             union = target
         elif union.shape != target.shape:
@@ -134,7 +134,9 @@ def decode_mask(paths: Sequence[Path], threshold: float | None = None) -> tuple[
 
 def digest(image: np.ndarray) -> str:
     """The SHA-256 of a decoded image: equal for the same picture, whatever its file's name and format."""
-    return hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
+    of_pixels = hashlib.sha256(np.ascontiguousarray(image))
+    of_pixels.update(str(image.shape).encode())
+    return of_pixels.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,12 @@ class Decoded:
 def decode(path: Path) -> Decoded:
     """The pixels of a file and what it says of itself. Raises as `read_image` does."""
     try:
-        # A FIFO or a device would be waited for, perhaps for ever.
-        if not stat.S_ISREG(path.stat().st_mode):
+        # A FIFO or a device would be waited for, perhaps for ever. Path's own stat and open cost as much as decoding a
+        # tiny image.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
             raise UserError(f"{path}: a folder, pipe, socket or device, expected a file. Remove it.")
         # Not cv2.imread, which cannot open non-ASCII paths on Windows.
-        with path.open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123
             start = file.read(4)
             data = b"" if start in MAGICS else start + file.read()
     except OSError as error:
@@ -174,8 +177,10 @@ def decode(path: Path) -> Decoded:
         pixels, orientation = read_tiff(path)
         mode = {2: "L", 3: "RGB", 4: "RGBA"}[pixels.ndim if pixels.ndim == 2 else pixels.shape[2]]
         return Decoded(pixels, f"TIFF {mode}{';16' if pixels.dtype == np.uint16 else ''}", orientation)
-    kind, orientation = _look_at_header(data, path)
+    kind, orientation = _plain_png(data) or _look_at_header(data, path)
     _check_end(data, path)
+    if start == b"GIF8":
+        return Decoded(_gif_pixels(data, path), kind)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -189,6 +194,37 @@ def decode(path: Path) -> Decoded:
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     return Decoded(pixels, kind, orientation)
+
+
+def _plain_png(data: bytes) -> tuple[str, int] | None:
+    """What `_look_at_header` returns, for a PNG with nothing unusual before its pixels; None for all else.
+
+    Pillow takes longer for it than OpenCV takes for the pixels of a tiny image.
+    """
+    if data[:8] != _PNG or data[8:16] != b"\0\0\0\rIHDR" or len(data) < 33:
+        return None
+    width, height, bits, colours = struct.unpack(">IIBB", data[16:26])
+    mode = _PNG_MODES.get((bits, colours))
+    whole = zlib.crc32(data[12:29]) == int.from_bytes(data[29:33], "big")
+    if mode is None or not whole or width * height > Image.MAX_IMAGE_PIXELS:
+        return None
+    at = 33
+    while (name := data[at + 4 : at + 8]) in _PNG_PLAIN:
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return (f"PNG {mode}", 1) if name == b"IDAT" else None
+
+
+def _gif_pixels(data: bytes, path: Path) -> np.ndarray:
+    """A GIF of one frame: (H, W) where its palette is gray, else (H, W, 3), or (H, W, 4) with transparency."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            transparent = "transparency" in image.info
+            pixels = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        raise UserError(f"{path}: cannot be decoded, the GIF is truncated or damaged. Copy it again.") from error
+    gray = not transparent and (pixels == pixels[..., :1]).all()
+    return np.ascontiguousarray(pixels[..., 0] if gray else pixels)
 
 
 def _look_at_header(data: bytes, path: Path) -> tuple[str, int]:
@@ -221,67 +257,6 @@ def _check_end(data: bytes, path: Path) -> None:
     cut_png = data.startswith(b"\x89PNG") and b"IEND" not in data
     if cut_jpeg or cut_png:
         raise UserError(f"{path}: truncated, the file ends before the image does. Copy it again.")
-
-
-def _target(mask: Decoded, path: Path, threshold: float | None) -> np.ndarray:
-    """(H, W) bool of one mask file, by the rules of `read_mask`."""
-    pixels, is_jpeg = mask.pixels, mask.kind.startswith(("JPEG", "MPO"))
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = _without_alpha(pixels, path, check=threshold is None)
-    if threshold is not None:
-        return (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > threshold
-    full = int(np.iinfo(pixels.dtype).max)
-    margin = _NOISE * (full // 255)
-    if pixels.ndim == 3:
-        gray = pixels.max(axis=2)
-        if int((gray - pixels.min(axis=2)).max()) > (margin if is_jpeg else 0):
-            return _colour_target(pixels, path)
-        pixels = gray
-    values = np.unique(pixels)
-    if len(values) == 1 and values[0] in (0, 1, 255, 65535):
-        return pixels > 0
-    if len(values) == 2 and values[0] == 0:
-        return pixels > 0
-    low, high = values[values <= margin], values[values >= full - margin]
-    only_noise = len(low) > 0 and len(high) > 0 and len(low) + len(high) == len(values)
-    class_map = high.tolist() == [full] and low.tolist() == list(range(len(low)))
-    if only_noise and (is_jpeg or not class_map):
-        return pixels > full // 2
-    raise _ambiguous(path, "soft edges or several classes", values.tolist())
-
-
-def _without_alpha(rgba: np.ndarray, path: Path, check: bool) -> np.ndarray:
-    """The part of an RGBA mask that carries it: (H, W, 3) colour, or (H, W) alpha."""
-    colour, alpha = rgba[..., :3], rgba[..., 3]
-    if (alpha == alpha[0, 0]).all():
-        return colour
-    if (colour == colour[0, 0]).all():
-        return alpha
-    if check and ((alpha > 0) != (colour > 0).any(axis=2)).any():
-        raise _ambiguous(path, "colour and alpha mark different pixels", np.unique(alpha).tolist(), "alpha values")
-    return colour
-
-
-def _colour_target(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W) bool: the one colour that is not black."""
-    # One number per colour: np.unique of numbers is much faster than of rows.
-    codes = (pixels.astype(np.int64) << np.array([32, 16, 0])).sum(axis=2)
-    found = np.unique(codes)
-    if len(found) == 2 and found[0] == 0:
-        return codes > 0
-    colours = [(code >> 32, code >> 16 & 0xFFFF, code & 0xFFFF) for code in found[: _SHOWN + 1].tolist()]
-    what = "several colours, perhaps classes" if len(found) > 1 else "one colour that covers everything"
-    raise _ambiguous(path, what, colours, "colours (R, G, B)", len(found))
-
-
-def _ambiguous(path: Path, what: str, found: list, kind: str = "values", count: int | None = None) -> UserError:
-    """The refusal of a mask; `found` are the values in it, `count` how many if `found` is cut."""
-    count = len(found) if count is None else count
-    shown = ", ".join(map(str, found[:_SHOWN])) + (f", ... ({count} in all)" if count > _SHOWN else "")
-    return UserError(
-        f"{path}: cannot tell target from background in this mask: {what}; {kind}: {shown}. "
-        "--mask_threshold T takes pixels brighter than T as target."
-    )
 
 
 def _size(array: np.ndarray) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # the masks of retina sets are GIF files; no set's images are
+_SHOWN = 8  # names in a sentence
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
@@ -18,8 +20,9 @@ def walk_images(folder: Path) -> Iterator[Path]:
     return (Path(path) for _, path, _ in walk(folder))
 
 
-def walk(folder: Path) -> Iterator[tuple[str, str, bool]]:
-    """(path below the folder, with `/`; path; whether a link is in between) of each file of `walk_images`."""
+def walk(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[tuple[str, str, bool]]:
+    """(path below the folder, with `/`; path; whether a link is in between) of each file with one of the suffixes; see
+    `walk_images`."""
     waiting = [("", str(folder), False, frozenset({os.path.realpath(folder)}))]
     while waiting:
         below, path, by_link, parents = waiting.pop()
@@ -32,7 +35,7 @@ def walk(folder: Path) -> Iterator[tuple[str, str, bool]]:
                     real = os.path.realpath(entry.path) if linked else entry.path
                     if real not in parents:
                         waiting.append((f"{below}{entry.name}/", entry.path, linked, parents | {real}))
-                elif has_image_suffix(entry.name):
+                elif entry.name.lower().endswith(suffixes):
                     yield below + entry.name, entry.path, linked
 
 
@@ -43,10 +46,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def has_image_suffix(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def case_name(key: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> str:
+    """`key` without its extension. "patient.01" has none: only one of the suffixes is one."""
+    return key[: key.rindex(".")] if key.lower().endswith(suffixes) else key
 
 
-def case_name(key: str) -> str:
-    """`key` without its extension. "patient.01" has none: only an extension of `IMAGE_SUFFIXES` is one."""
-    return key[: key.rindex(".")] if has_image_suffix(key) else key
+def contents(folder: Path) -> str:
+    """What a folder holds, for the end of a sentence: sub-folders first, with a `/`."""
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: (not path.is_dir(), path.name))
+    except OSError:
+        return "nothing that can be read"
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in entries if not path.name.startswith(".")]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more if names else "nothing"

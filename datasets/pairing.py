@@ -5,31 +5,16 @@ Data sets name their masks in different ways: BUS uses the stem of the image, BU
 and never guessed: a wrong pair trains a wrong network without any error message.
 """
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeVar
 
-from datasets.files import IMAGE_SUFFIXES, case_name, walk
+from datasets.files import IMAGE_SUFFIXES, MASK_SUFFIXES, case_name
+from datasets.names import LAYOUT as LAYOUT  # for those who show what is expected
+from datasets.names import STEM, Folder, MaskFinder, Problem, bar, names_of
 from utils.common.errors import UserError
-
-_Item = TypeVar("_Item")
-
-LAYOUT = """\
-base_dir/
-  images/case0001.png ...
-  masks/case0001.png ...   (same stem, or with _mask, _mask_1, _pixels0, _segmentation)
-  train.txt  val.txt       (one case per line)"""
-
-STEM = "{stem}"  # the stem of the image in a naming pattern of masks
-
-# How a mask is named after its image, and whether it may be numbered (`_mask_1`). A bare stem is never numbered:
-# `case_1` is another case than `case`, not a second mask of it.
-_DEFAULT_SUFFIXES = ("", "_mask", "_pixels0", "_segmentation")
-_NUMBERED = ("_mask",)
 
 
 @dataclass(frozen=True)
@@ -44,44 +29,6 @@ class Case:
     name: str
     image: Path
     masks: tuple[Path, ...]
-
-
-class _Folder:
-    """The image files below one folder, walked once: a list of thousands of entries then costs no further look-ups.
-
-    by_key: "sub/a.png" -> path. by_stem: "sub/a" -> keys of all files sub/a.* with a known extension, sorted. Paths are
-    texts: a Path costs more than all else that is done for a case.
-    """
-
-    def __init__(self, base_dir: Path, name: str) -> None:
-        self.path = base_dir / name
-        if not self.path.is_dir():
-            raise UserError(f"{self.path}: there is no such folder. The data must be laid out as\n{LAYOUT}")
-        # The user may have linked images/ itself to a data disk: what it holds counts as inside.
-        self._roots = (base_dir.resolve(), self.path.resolve())
-        self.by_key: dict[str, str] = {}
-        self._by_links: set[str] = set()
-        for key, path, by_link in _bar(walk(self.path), desc=f"looking through {self.path.name}", unit="file"):
-            self.by_key[key] = path
-            if by_link:
-                self._by_links.add(key)
-        self.by_stem: dict[str, list[str]] = defaultdict(list)
-        for key in sorted(self.by_key):
-            self.by_stem[case_name(key)].append(key)
-
-    def holds(self, key: str) -> bool:
-        """Whether a file, with links resolved, is inside the data folder."""
-        return key not in self._by_links or self.holds_path(self.by_key[key])
-
-    def holds_path(self, path: str | Path) -> bool:
-        resolved = Path(os.path.realpath(path))  # Path.resolve() raises if links form a circle
-        return any(resolved.is_relative_to(root) for root in self._roots)
-
-    def paths(self, keys: Iterable[str]) -> tuple[Path, ...]:
-        return tuple(Path(self.by_key[key]) for key in keys)
-
-    def folder_of(self, key: str) -> Path:
-        return Path(self.by_key[key]).parent
 
 
 def find_cases(
@@ -103,22 +50,22 @@ def find_cases(
 
     Raises UserError if `images/` or a needed `masks/` is missing.
     """
-    folder = _Folder(base_dir, images)
-    masks = _MaskFinder(_Folder(base_dir, "masks"), mask_suffix) if need_masks else None
+    folder = Folder(base_dir, images)
+    masks = MaskFinder(Folder(base_dir, "masks", MASK_SUFFIXES), mask_suffix) if need_masks else None
     cases: list[Case] = []
     problems: list[str] = []
     entry_of: dict[str, str] = {}
-    for entry in _bar(names, desc="finding", unit="case"):
+    for entry in bar(names, desc="finding", unit="case"):
         try:
             key = _find_image(folder, entry)
             name = case_name(key)
             if name in entry_of:
-                raise _Problem(
+                raise Problem(
                     f'"{entry}": listed twice (first as "{entry_of[name]}", the same stem); remove one of the lines.'
                 )
             entry_of[name] = entry
             cases.append(Case(name, Path(folder.by_key[key]), masks.find(entry, name) if masks else ()))
-        except _Problem as problem:
+        except Problem as problem:
             problems.append(str(problem))
     return cases, problems
 
@@ -136,168 +83,102 @@ def pair_folders(
 
     Raises UserError if a folder is missing or holds no image files, or if no file has the name of a mask.
     """
-    folder, mask_folder = _Folder(base_dir, images), _Folder(base_dir, masks)
+    return choose_and_pair(base_dir, images, masks, mask_suffix)[:3]
+
+
+def choose_and_pair(
+    base_dir: Path, images: str, masks: str, mask_suffix: str | None
+) -> tuple[list[Case], list[str], list[Path], list[Path]]:
+    """What `pair_folders` returns, and the files that a mask_suffix leaves out: masks of other names, such as another
+    grader's."""
+    folder, mask_folder = Folder(base_dir, images), Folder(base_dir, masks, MASK_SUFFIXES)
     in_one = folder.path.samefile(mask_folder.path)
     if in_one and mask_suffix in ("", STEM):
         raise UserError(f"{folder.path} holds images and masks: the names of the masks must add something to {STEM}")
     # What a link leads to is taken wherever it is: lists of strangers name nothing here.
-    finder = _MaskFinder(mask_folder, mask_suffix, with_bare_stem=not in_one, inside=False)
+    finder = MaskFinder(mask_folder, mask_suffix, with_bare_stem=not in_one, inside=False)
     mask_files = finder.files
     if not mask_files:
         names = ", ".join(sorted(mask_folder.by_key)[:3]) or "no image files"
-        raise UserError(f"{mask_folder.path}: no file is named as a mask, {finder.rule}; there are {names} ...")
+        raise UserError(
+            f"{mask_folder.path}: no file is named as a mask, {finder.rule}; there are {names} ... Pass the name of "
+            "the masks, such as {stem}_gt (prepare_data.py folder: --mask_pattern; elsewhere: --mask_suffix)."
+        )
     files = {key: path for key, path in folder.by_key.items() if not (in_one and key in mask_files)}
     if not files:
         raise UserError(f"{folder.path}: no images in it (known extensions: {' '.join(IMAGE_SUFFIXES)})")
     cases: list[Case] = []
     problems: list[str] = []
-    for key in sorted(files, key=_in_numbers):
+    left_out: set[str] = set()
+    if in_one and mask_suffix is not None:
+        left_out = _other_masks(files, finder)
+        files = {key: path for key, path in files.items() if key not in left_out}
+    for key in sorted(files, key=in_numbers):
         name = case_name(key)
         try:
             if len(folder.by_stem[name]) > 1:
-                raise _Problem(f'"{key}": {_names(folder.by_stem[name])} have the same stem; rename one of them.')
+                raise Problem(f'"{key}": {names_of(folder.by_stem[name])} have the same stem; rename one of them.')
             cases.append(Case(name, Path(files[key]), finder.find(key, name)))
-        except _Problem as problem:
+        except Problem as problem:
             problems.append(str(problem))
     used = finder.of({case_name(key) for key in files})
-    orphans = set(mask_folder.by_key) - used - (set(files) if in_one else set())
-    return cases, problems, sorted(mask_folder.paths(orphans))
+    orphans = mask_files - used
+    if not in_one:
+        others = set(mask_folder.by_key) - mask_files
+        orphans, left_out = (orphans | others, left_out) if mask_suffix is None else (orphans, others)
+    return cases, problems, sorted(mask_folder.paths(orphans)), sorted(mask_folder.paths(left_out))
+
+
+def _other_masks(files: Iterable[str], finder: MaskFinder) -> set[str]:
+    """Of the files of a folder of images and masks those that are masks of another name than the one asked for.
+
+    Such a file has no mask, is named as an image that has one with a word added ("a_2ndHO" beside "a"), and so is one
+    beside at least half of these images. A number alone is no word: "case_1" is another case than "case".
+    """
+    names = {key: case_name(key) for key in files}
+    with_mask = {name for name in names.values() if finder.has(name)}
+    by_word: dict[str, set[str]] = defaultdict(set)
+    for key, name in names.items():
+        if name not in with_mask:
+            for match in re.finditer(r"[^a-zA-Z0-9](?=[^/]*[a-zA-Z][^/]*$)", name):
+                if name[: match.start()] in with_mask:
+                    by_word[name[match.start() :].lower()].add(key)
+                    break
+    return {key for keys in by_word.values() if 2 * len(keys) >= len(with_mask) for key in keys}
 
 
 def image_files(folder: Path) -> list[Path]:
     """Every image file below a folder, sorted."""
-    return sorted(map(Path, _Folder(folder, "").by_key.values()))
+    return sorted(map(Path, Folder(folder, "").by_key.values()))
 
 
-def is_mask_of(stem: str) -> str | None:
-    """The stem of the image whose mask a file is by its name alone; None if it has no suffix of a mask."""
-    for suffix in filter(None, _DEFAULT_SUFFIXES):
-        if match := _rule(suffix, suffix in _NUMBERED).fullmatch(stem):
-            return match[1] + match[2]
-    return None
-
-
-class _Problem(Exception):
-    """Why one entry has no case: one sentence for the user."""
-
-
-def _find_image(images: _Folder, entry: str) -> str:
-    """The key of the image that `entry` means; _Problem if there is none or more than one, or if it is outside."""
+def _find_image(images: Folder, entry: str) -> str:
+    """The key of the image that `entry` means; Problem if there is none or more than one, or if it is outside."""
     found = _keys(images, entry)
     if not found:
         relative = PurePosixPath(entry)
         if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
-            raise _Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
+            raise Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
         found = _keys(images, relative.as_posix())
     if not found:
         if not images.holds_path(images.path / relative):
-            raise _Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
-        raise _Problem(f'"{entry}": no such image in {images.path} (known extensions: {" ".join(IMAGE_SUFFIXES)}).')
+            raise Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
+        raise Problem(f'"{entry}": no such image in {images.path} (known extensions: {" ".join(IMAGE_SUFFIXES)}).')
     if len(found) > 1:
-        raise _Problem(
-            f'"{entry}": ambiguous, {_names(found)} are both in {images.folder_of(found[0])}; list it with its '
+        raise Problem(
+            f'"{entry}": ambiguous, {names_of(found)} are both in {images.folder_of(found[0])}; list it with its '
             "extension."
         )
     if not images.holds(found[0]):
         path = images.by_key[found[0]]
-        raise _Problem(f'"{entry}": {path} is a link that leads out of the data folder; put the file itself there.')
+        raise Problem(f'"{entry}": {path} is a link that leads out of the data folder; put the file itself there.')
     return found[0]
 
 
-def _keys(images: _Folder, key: str) -> list[str]:
+def _keys(images: Folder, key: str) -> list[str]:
     return [key] if key in images.by_key else images.by_stem.get(case_name(key), [])
 
 
-class _MaskFinder:
-    """Finds the masks of a case by the naming rules, all files being sorted by rule beforehand."""
-
-    def __init__(
-        self, folder: _Folder, mask_suffix: str | None, with_bare_stem: bool = True, inside: bool = True
-    ) -> None:
-        self._folder = folder
-        self._inside = inside  # whether masks must be inside the data folder
-        suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
-        self._suffixes = tuple(s for s in suffixes if with_bare_stem or s not in ("", STEM))
-        # A name that ends in the stem cannot be numbered, as a bare stem cannot.
-        self._numbered = (
-            _NUMBERED if mask_suffix is None else tuple(s for s in suffixes if not _pattern(s).endswith(STEM))
-        )
-        # (stem of the image, suffix) -> keys of mask files
-        self._masks: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for suffix in self._suffixes:
-            if suffix in ("", STEM):
-                self._masks.update(((stem, suffix), keys) for stem, keys in folder.by_stem.items())
-                continue
-            rule = _rule(suffix, suffix in self._numbered)
-            for stem, keys in folder.by_stem.items():
-                if match := rule.fullmatch(stem):
-                    self._masks[match[1] + match[2], suffix].extend(keys)
-
-    @property
-    def files(self) -> set[str]:
-        """The key of every file that has the name of a mask."""
-        return {key for keys in self._masks.values() for key in keys}
-
-    @property
-    def rule(self) -> str:
-        """The names looked for, such as {stem}_gt."""
-        return " or ".join(_pattern(suffix) for suffix in self._suffixes)
-
-    def of(self, names: set[str]) -> set[str]:
-        """The keys of the masks of these cases."""
-        return {key for (name, _), keys in self._masks.items() if name in names for key in keys}
-
-    def find(self, entry: str, name: str) -> tuple[Path, ...]:
-        """The masks of case `name`, sorted; _Problem if there is none, a doubt, or one is outside the folder."""
-        by_suffix = {s: self._masks[name, s] for s in self._suffixes if (name, s) in self._masks}
-        if not by_suffix:
-            stem = PurePosixPath(name).name
-            names = {s: _pattern(s).replace(STEM, stem) for s in self._suffixes}
-            tried = ", ".join(f"{n}, {n}_1 ..." if s in self._numbered else n for s, n in names.items())
-            where = self._folder.path / PurePosixPath(name).parent
-            raise _Problem(f'"{entry}": no mask in {where}; tried {tried} ({" ".join(IMAGE_SUFFIXES)}).')
-        found = [key for keys in by_suffix.values() for key in keys]
-        if len(by_suffix) > 1:
-            raise _Problem(
-                f'"{entry}": masks by more than one naming rule ({_names(found)} in '
-                f"{self._folder.folder_of(found[0])}); pass --mask_suffix to say which "
-                f"({', '.join(repr(s) for s in by_suffix)})."
-            )
-        if len(found) > 1 and len(set(map(case_name, found))) < len(found):
-            raise _Problem(
-                f'"{entry}": ambiguous, masks that differ only in their extension ({_names(found)} in '
-                f"{self._folder.folder_of(found[0])}); keep one of them."
-            )
-        for key in found:
-            if self._inside and not self._folder.holds(key):
-                path = self._folder.by_key[key]
-                raise _Problem(f'"{entry}": mask {path} is a link that leads out of the data folder; copy it there.')
-        return self._folder.paths(found)
-
-
-def _pattern(suffix: str) -> str:
-    """The whole name of a mask, without extension, as a text with {stem} in it."""
-    return suffix if STEM in suffix else STEM + suffix
-
-
-def _rule(suffix: str, numbered: bool) -> re.Pattern[str]:
-    """Matches the name of a mask; groups 1 and 2 are the folder and the stem of its image."""
-    before, after = (re.escape(part) for part in _pattern(suffix).split(STEM, 1))
-    number = r"(?:_\d+)?" if numbered else ""
-    return re.compile(f"((?:.*/)?){before}([^/]*){after}{number}", re.IGNORECASE | re.DOTALL)
-
-
-def _in_numbers(key: str) -> list[str | int]:
+def in_numbers(key: str) -> list[str | int]:
     """A sorting key by which case2 comes before case10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]
-
-
-def _names(keys: Iterable[str]) -> str:
-    return ", ".join(PurePosixPath(key).name for key in keys)
-
-
-def _bar(items: Iterable[_Item], **words: str) -> Iterable[_Item]:
-    """A progress bar over the items: on a terminal, for what takes more than a second."""
-    from tqdm import tqdm  # here: scripts read lists before they import anything
-
-    return tqdm(items, leave=False, delay=1, disable=None, **words)

@@ -48,6 +48,8 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], interpolation: str) -> 
 def too_small_targets(mask: np.ndarray, size: tuple[int, int], interpolation: str) -> int:
     """How many targets (8-connected) of a mask (H, W) are too small for size (height, width): "nearest" loses them,
     "exact" keeps one pixel of each."""
+    if all(new >= 2 * old for old, new in zip(mask.shape, size, strict=True)):
+        return 0  # each pixel of the mask is more than half of the resized pixel nearest to it
     resized = _nearest(mask, size) if interpolation == "nearest" else (_share(mask, size) > 0.5).astype(np.uint8)
     return len(_vanished(mask, resized))
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.checks import THREADS, raise_problems
+from datasets.checks import THREADS
 from datasets.decode import digest, read_image
-from datasets.pairing import Case, image_files, is_mask_of
+from datasets.names import is_mask_of
+from datasets.pairing import Case, image_files
+from datasets.problems import raise_problems
 from utils.common.errors import UserError
 
 

@@ -117,6 +117,18 @@ def test_a_second_call_predicts_what_is_missing(weights, scans, tmp_path):
     assert run(*flags, "--overwrite").predicted == 7
 
 
+def test_a_result_as_old_as_the_settings_is_not_there(tmp_path):
+    """Some disks count time in seconds: what an interrupted run has not made anew may have the settings' own time."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 16), np.uint8))
+    inputs, outputs = find_inputs([str(tmp_path / "a.png")], leave_out=tmp_path / "out"), Outputs(tmp_path / "out")
+    outputs.begin({}, overwrite=False)
+    cv2.imwrite(str(tmp_path / "out" / "a.png"), np.zeros((16, 16), np.uint8))
+    settings = (tmp_path / "out" / "predict.json").stat().st_mtime_ns
+    for later, missing in ((0, inputs), (1, [])):
+        os.utime(tmp_path / "out" / "a.png", ns=(settings, settings + later))
+        assert outputs.missing(inputs) == missing
+
+
 def test_results_of_other_settings_are_not_mixed(weights, scans, tmp_path):
     flags = ["--weights", weights, scans, "--output", tmp_path / "out"]
     run(*flags)

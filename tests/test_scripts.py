@@ -20,6 +20,7 @@ import prepare_data
 import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
+from utils.common.files import sha256
 from utils.common.run_log import read_log
 from utils.evaluation.pixel_metrics import paper_metrics
 from utils.networks.checkpoints import load_checkpoint
@@ -118,6 +119,9 @@ def test_evaluation_of_the_authors_weights(golden, data, tmp_path):
     row = next(row for row in rows if row["name"] == case.name)
     assert float(row["iou"]) == pytest.approx(expected["iou"], rel=1e-3)
     assert summary["images"] == 2
+    assert summary["provenance"]["weights"] == {
+        f"{part}_weights": sha256(path) for part, path in (("recon", paths["SRS_R"]), ("seg", paths["SRS_S"]))
+    }
 
 
 def test_phase_2_starts_from_the_authors_encoder(golden, data, tmp_path):

@@ -13,6 +13,6 @@ def test_a_process_that_hangs_is_given_up_and_one_that_computes_is_not(monkeypat
     with pytest.raises(AssertionError, match="have computed for less than"):
         waiting.run([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '100'])"])
     monkeypatch.setattr(waiting, "LEAST", 0.01)
-    monkeypatch.setattr(waiting, "PATIENCE", 3)
-    computes = "import time\nwhile time.process_time() < 4: pass\nprint('done')"
+    monkeypatch.setattr(waiting, "PATIENCE", 2)
+    computes = "import time\nwhile time.process_time() < 3: pass\nprint('done')"
     assert waiting.run([sys.executable, "-c", computes]).stdout == "done\n"

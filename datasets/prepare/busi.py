@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets import SHARE
+from datasets.files import contents
 from datasets.prepare.convert import Converted, convert, pairs
 from datasets.prepare.division import divide
 from utils.common.errors import UserError
@@ -39,9 +40,10 @@ def convert_busi(source: Path, out: Path, normals: bool = False, seed: int = 41,
     for name in (*LESIONS, *([NORMAL] if normals else [])):
         if not (source / name).is_dir():
             raise UserError(
-                f"{source / name} is not there; {source} should hold BUSI's folders benign, malignant, normal"
+                f"{source / name} is not there; {source} should hold BUSI's folders benign, malignant, normal. "
+                f"It holds {contents(source)}"
             )
-        of_class = pairs(source, name, name, "_mask")
+        of_class, _ = pairs(source, name, name, "_mask")
         cases += of_class
         classes += [name] * len(of_class)
     train, val = divide([case.name for case in cases], SHARE, seed, classes)

@@ -17,9 +17,11 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
-from datasets.checks import THREADS, decode_case, raise_problems
+from datasets.checks import THREADS, decode_case
+from datasets.files import contents
 from datasets.lists import read_list, write_list
-from datasets.pairing import Case, find_cases, pair_folders
+from datasets.pairing import Case, choose_and_pair, find_cases
+from datasets.problems import raise_problems
 from datasets.resizing import resize_mask
 from utils.common.errors import UserError
 from utils.common.files import making_folder
@@ -34,11 +36,14 @@ class Converted:
     resized: list[str]  # one sentence for each mask that was resized
     lists: dict[str, int]  # cases of each list
     unlisted: int  # cases in none of them
+    left_out: Sequence[Path] = ()  # files of the source that are neither images nor masks by the patterns
 
     def lines(self, out: Path) -> list[str]:
         lists = ", ".join(f"{name} {count}" for name, count in self.lists.items())
         notes = [f"{self.merged} with several masks, merged" if self.merged else "", *self.resized]
         notes += [f"{self.unlisted} in no list" if self.unlisted else ""]
+        if self.left_out:
+            notes.append(f"{len(self.left_out)} files left out by the patterns: {_some(self.left_out)}")
         return [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
 
 
@@ -84,18 +89,31 @@ def convert(
     )
 
 
-def pairs(source: Path, images: str, masks: str, mask_suffix: str | None = None) -> list[Case]:
-    """Every image of source/images with its masks of source/masks; see `datasets.pairing.pair_folders`.
+def pairs(source: Path, images: str, masks: str, mask_suffix: str | None = None) -> tuple[list[Case], list[Path]]:
+    """Every image of source/images with its masks of source/masks, and the files that a mask_suffix leaves out; see
+    `datasets.pairing.choose_and_pair`.
 
     Raises:
         UserError: if a folder is missing or empty, an image has no mask or a mask no image, or the names leave a doubt.
     """
-    for folder in (source, source / images, source / masks):
-        if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder")
-    cases, problems, orphans = pair_folders(source, images, masks, mask_suffix)
+    cases, problems, orphans, left_out = choose_and_pair(source, images, masks, mask_suffix)
     raise_problems([*problems, *(f"{path}: a mask without an image" for path in orphans)])
-    return cases
+    return cases, left_out
+
+
+def require_folders(source: Path, **folders: str) -> None:
+    """UserError if a folder of the source is missing: says what is there and the flag that names it.
+
+    Args:
+        folders: below source, by the flags that name them.
+    """
+    paths = [source / folder for folder in folders.values()]
+    if missing := [f"{path}: there is no such folder" for path in paths if not path.is_dir()]:
+        flags = " and ".join(f"--{flag}" for flag in folders)
+        raise UserError(
+            f"{'; '.join(missing)}. {source} holds {contents(source)}. {flags} name the folders, such as "
+            + " ".join(f"--{flag} {word}" for flag, word in zip(folders, ("jpg", "labels"), strict=True))
+        )
 
 
 def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, list[str]]:
@@ -111,6 +129,10 @@ def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, li
         problems += [f"{file}: {problem}" for problem in wrong]
     raise_problems(problems)
     return names
+
+
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
 
 
 def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: bool) -> tuple[list[str], str | None]:

@@ -3,7 +3,8 @@
     SRC/jpg/a.jpg  SRC/labels/a_gt.png     folder SRC OUT --images jpg --masks labels --mask_pattern '{stem}_gt'
 
 Known without a flag are the layouts of the infrared sets (NUDT-SIRST, IRSTD-1k): images/ and masks/, or IRSTD1k_Img/
-and IRSTD1k_Label/, with the lists img_idx/train_NAME.txt and test_NAME.txt, or trainval.txt and test.txt.
+and IRSTD1k_Label/, with the lists img_idx/train_NAME.txt and test_NAME.txt, or trainval.txt and test.txt; and a folder
+a case, CASE/images/ with one image and CASE/masks/ with a mask for each of its objects.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import re
 from pathlib import Path
 
 from datasets import SHARE
-from datasets.pairing import STEM
-from datasets.prepare.convert import Converted, convert, listed, pairs
+from datasets.names import STEM
+from datasets.prepare.convert import Converted, convert, listed, pairs, require_folders
 from datasets.prepare.division import divide
+from datasets.prepare.patterns import listed_names, pairs_by_pattern
 from utils.common.errors import UserError
 
 LAYOUTS = (("images", "masks"), ("IRSTD1k_Img", "IRSTD1k_Label"))
+# A folder a case: its name is that of the case, all masks in it are merged.
+FOLDER_A_CASE = (re.compile(r"(?P<name>.+)/images/[^/]+"), "{name}/masks/*")
 LIST_FOLDERS = ("img_idx", "50_50", "")
 # What a list of the source becomes: the first of these kinds that there is. A test list left over stays test.txt.
 KINDS = {"train.txt": ("train", "trainval"), "val.txt": ("val", "test")}
@@ -29,6 +33,7 @@ def convert_folders(
     images: str | None = None,
     masks: str | None = None,
     mask_pattern: str | None = None,
+    image_pattern: re.Pattern[str] | None = None,
     train_list: str | None = None,
     val_list: str | None = None,
     mask_threshold: float | None = None,
@@ -41,8 +46,9 @@ def convert_folders(
         source: holds both folders, which may have sub-folders.
         out: is made; it appears whole, at the end.
         images, masks: the folders; those of LAYOUTS if not given.
-        mask_pattern: name of a mask without extension, such as "{stem}_gt"; by the rules of `datasets.pairing` if not
-            given.
+        mask_pattern: name of a mask without extension, such as "{stem}_gt"; by the rules of `datasets.names` if not
+            given. Files of other names are left out.
+        image_pattern: which files are images, and the groups for mask_pattern; see `datasets.prepare.patterns`.
         train_list, val_list: list files, below source or paths of their own; found by rule if not given, drawn (70/30)
             if there are none.
         mask_threshold, fit_masks: see `datasets.prepare.convert.convert`.
@@ -52,17 +58,36 @@ def convert_folders(
         UserError: if `out` exists, a folder is missing or empty, no file follows the pattern, an image has no mask or a
             mask no image, a list does not fit, or a file cannot be read.
     """
-    if mask_pattern is not None and mask_pattern.count(STEM) != 1:
-        raise UserError(f"--mask_pattern {mask_pattern}: {STEM} must stand in it, once, for the stem of the image")
+    if image_pattern is not None and mask_pattern is None:
+        raise UserError(
+            "--image_pattern requires --mask_pattern: it names the masks by the groups, such as {1}_manual1"
+        )
+    if image_pattern is None and mask_pattern is not None and mask_pattern.count(STEM) != 1:
+        raise UserError(
+            f"--mask_pattern {mask_pattern}: {STEM} must stand in it, once, for the stem of the image. With "
+            "--image_pattern its groups may, as {1}"
+        )
     known = next((layout for layout in LAYOUTS if all((source / folder).is_dir() for folder in layout)), LAYOUTS[0])
+    if not any((images, masks, mask_pattern)) and not (source / known[0]).is_dir() and _has_folder_a_case(source):
+        known, (image_pattern, mask_pattern) = (".", "."), FOLDER_A_CASE
     images, masks = images or known[0], masks or known[1]
-    cases = pairs(source, images, masks, mask_pattern)
+    require_folders(source, images=images, masks=masks)
+    if image_pattern is not None:
+        cases, left_out = pairs_by_pattern(source, images, masks, image_pattern, mask_pattern)
+    else:
+        cases, left_out = pairs(source, images, masks, mask_pattern)
     files = _list_files(source, train_list, val_list)
-    lists = listed(source, images, files)
+    lists = listed(source, images, files) if image_pattern is None else listed_names(cases, files)
     if not lists:
         train, val = divide([case.name for case in cases], SHARE, seed)
         lists = {"train.txt": train, "val.txt": val}
-    return convert(cases, lists, out, mask_threshold, fit_masks), files
+    converted = convert(cases, lists, out, mask_threshold, fit_masks)
+    converted.left_out = left_out
+    return converted, files
+
+
+def _has_folder_a_case(source: Path) -> bool:
+    return any((path / "images").is_dir() and (path / "masks").is_dir() for path in source.iterdir())
 
 
 def _list_files(source: Path, train_list: str | None, val_list: str | None) -> dict[str, Path]:

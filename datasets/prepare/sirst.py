@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from datasets import SHARE
+from datasets.files import contents
 from datasets.prepare.convert import Converted, convert, listed, pairs
 from datasets.prepare.division import divide
 from utils.common.errors import UserError
@@ -37,9 +38,12 @@ def convert_sirst(source: Path, out: Path, seed: int = 41) -> Converted:
     layouts = [layout for layout in LAYOUTS if all((source / folder).is_dir() for folder in layout)]
     if not layouts:
         expected = " nor ".join(" and ".join(layout) for layout in LAYOUTS)
-        raise UserError(f"{source}: neither {expected} are there; it should be the folder of SIRST as distributed")
+        raise UserError(
+            f"{source}: neither {expected} are there; it holds {contents(source)}. It should be the folder of SIRST as "
+            "distributed"
+        )
     images, masks = layouts[0]
-    cases = pairs(source, images, masks)
+    cases, _ = pairs(source, images, masks)
     lists = listed(source, images, {f"lists/{file.name}": file for file in list_files(source)})
     if not lists:
         train, val = divide([case.name for case in cases], SHARE, seed)

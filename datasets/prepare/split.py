@@ -13,12 +13,13 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets import SHARE
-from datasets.checks import THREADS, raise_problems
+from datasets.checks import THREADS
 from datasets.decode import read_mask
 from datasets.lists import write_list
 from datasets.load import data_folder
 from datasets.pairing import Case, pair_folders
 from datasets.prepare.division import divisions
+from datasets.problems import raise_problems
 from utils.common.errors import UserError
 from utils.common.files import writing
 from utils.common.tables import aligned

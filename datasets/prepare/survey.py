@@ -8,7 +8,7 @@ size the image is resized to, pictures that stand in both lists under two names.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -25,11 +25,11 @@ from datasets.levels import bits_in_use
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
 from datasets.pairing import Case, find_cases, image_files
+from datasets.prepare.twins import perceptual_hash, twins_across, twins_in_list
+from datasets.problems import grouped
 from datasets.resizing import too_small_targets
 from utils.common.errors import UserError
 from utils.common.tables import aligned
-
-NEAR = 4  # bits of 64 by which two perceptual hashes may differ to be called near duplicates
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Facts:
     components: list[int]  # areas of the 8-connected targets, pixels
     too_small: int  # targets for img_size: lost, or one pixel of them kept
     digest: str  # of the decoded pixels
+    mask_digest: str
     phash: int  # perceptual hash, 64 bits
     bits: int  # in use, of a 16-bit image; 0 for an 8-bit one
     largest: int  # value of a 16-bit image; 0 for an 8-bit one
@@ -92,8 +93,17 @@ def survey(
         cases[name], problems = find_cases(base, entries, mask_suffix)
         result.errors += [f"{name}: {problem}" for problem in problems]
     facts: dict[str, dict[str, Facts]] = {}
+    seen: dict[Case, tuple[list[str], Facts | None]] = {}
+
+    def look(case: Case) -> tuple[list[str], Facts | None]:
+        if case not in seen:  # in a list before
+            decoded = decode_case(case, fit_masks, mask_threshold)
+            facts = None if decoded.problems else _facts(decoded, img_size, mask_interpolation)
+            seen[case] = decoded.problems, facts
+        return seen[case]
+
     for name, of_list in cases.items():
-        facts[name] = _look(of_list, name, img_size, mask_threshold, fit_masks, mask_interpolation, result)
+        facts[name] = _look(of_list, name, look, img_size, mask_interpolation, result)
         result.lists[name] = _figures(len(of_list), facts[name].values())
         result.warnings += [f"{name}: {finding}" for finding in _orientations(facts[name])]
         result.warnings += [f"{name}: {finding}" for finding in _levels(facts[name], white_level)]
@@ -118,25 +128,20 @@ def table(result: Survey) -> str:
     ):
         plural = "" if len(findings) == 1 else "s"
         lines.append(f"\n{len(findings)} {kind}{plural}" + (f"{consequence}:" if findings else ""))
-        lines += [f"  {finding}" for finding in findings]
+        shown = grouped(findings, names) if kind == "error" else findings
+        lines += [f"  {finding}" for finding in shown]
     return "\n".join(lines)
 
 
 def _look(
     cases: Sequence[Case],
     name: str,
+    look: Callable[[Case], tuple[list[str], Facts | None]],
     img_size: int,
-    threshold: float | None,
-    fit_masks: bool,
     mask_interpolation: str,
     result: Survey,
 ) -> dict[str, Facts]:
     """The facts of the readable cases of one list; the findings about single cases go into the result."""
-
-    def look(case: Case) -> tuple[list[str], Facts | None]:
-        seen = decode_case(case, fit_masks, threshold)
-        return seen.problems, None if seen.problems else _facts(seen, img_size, mask_interpolation)
-
     facts = {}
     with ThreadPoolExecutor(THREADS) as pool:
         looks = tqdm(pool.map(look, cases), total=len(cases), desc=name, unit="case", leave=False)
@@ -157,7 +162,7 @@ def _look(
 
 def _facts(look: Look, img_size: int, mask_interpolation: str) -> Facts:
     pixels, mask = look.image.colours, look.mask
-    image = to_rgb(pixels)
+    image = _least_channels(pixels)
     height, width = image.shape[:2]
     deep = pixels.dtype == np.uint16
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -168,11 +173,21 @@ def _facts(look: Look, img_size: int, mask_interpolation: str) -> Facts:
         components=stats[1:, cv2.CC_STAT_AREA].tolist(),
         too_small=too_small_targets(mask, (img_size, img_size), mask_interpolation),
         digest=digest(image),
+        mask_digest=digest(mask),
         phash=perceptual_hash(image),
         bits=bits_in_use(pixels),
         largest=int(pixels.max()) if deep else 0,
         orientation=look.image.orientation if look.image.orientation > 1 else look.mask_orientation,
     )
+
+
+def _least_channels(pixels: np.ndarray) -> np.ndarray:
+    """The pixels as `to_rgb` gives them, one channel where all are equal: the same for a picture in gray and in RGB."""
+    if pixels.dtype != np.uint8:
+        pixels = to_rgb(pixels)
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    return np.ascontiguousarray(pixels)
 
 
 def _orientations(facts: Mapping[str, Facts]) -> list[str]:
@@ -214,14 +229,6 @@ def _levels(facts: Mapping[str, Facts], white_level: int | str | None) -> list[s
     return found
 
 
-def perceptual_hash(image: np.ndarray) -> int:
-    """64 bits that survive resizing, compression and a change of brightness: the signs of the lowest frequencies."""
-    gray = cv2.resize(image.astype(np.float32).mean(axis=2), (32, 32), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(gray)[:8, :8].flatten()
-    bits = low > np.sort(low[1:])[31]  # the median of 63
-    return int("".join("1" if bit else "0" for bit in bits), 2)
-
-
 def _figures(count: int, facts: Any) -> dict[str, Any]:
     """The column of a list in the table."""
     facts = list(facts)
@@ -247,31 +254,18 @@ def _figures(count: int, facts: Any) -> dict[str, Any]:
 
 
 def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str, Facts]], result: Survey) -> None:
-    """What stands in two lists: by name (an error), pixel for pixel, or nearly (warnings)."""
+    """What stands in a list twice, or in two: by name (an error), pixel for pixel, or nearly (warnings)."""
+    exact = [f"{name}: {finding}" for name in cases for finding in twins_in_list(facts[name])]
+    near: list[str] = []
     for one, other in combinations(cases, 2):
         shared = {case.name for case in cases[one]} & {case.name for case in cases[other]}
         if shared:
             result.errors.append(f"{len(shared)} cases stand in {one} and in {other}: {_some(sorted(shared))}")
         a, b = ({name: fact for name, fact in facts[of].items() if name not in shared} for of in (one, other))
-        for first, second, distance in _near(a, b):
-            pair = f'"{first}" in {one} and "{second}" in {other}'
-            if distance is None:
-                result.warnings.append(f"{pair} are the same picture")
-            else:
-                result.warnings.append(f"{pair} are nearly the same picture ({distance} of 64 bits differ)")
-
-
-def _near(a: Mapping[str, Facts], b: Mapping[str, Facts]) -> Iterator[tuple[str, str, int | None]]:
-    """The pairs of cases whose pictures are the same (None) or nearly so (how many bits of their hashes differ)."""
-    if not b:
-        return
-    names, hashes = list(b), np.array([fact.phash for fact in b.values()], np.uint64)
-    ones = np.array([value.bit_count() for value in range(1 << 16)], np.uint8)
-    for first, fact in a.items():
-        distances = ones[(hashes ^ np.uint64(fact.phash)).view(np.uint16)].reshape(-1, 4).sum(axis=1)
-        for index in np.flatnonzero(distances <= NEAR):
-            second = names[index]
-            yield first, second, None if b[second].digest == fact.digest else int(distances[index])
+        same, nearly = twins_across(one, a, other, b)
+        exact += same
+        near += nearly
+    result.warnings += exact + near
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

@@ -19,6 +19,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -76,7 +77,15 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
         return network, Found(plain=_left_plain(network), why=why)
     made = copy.deepcopy(network).eval().requires_grad_(False)
     plain = _left_plain(made)
-    return made, Found(dict(_pack(made.to(memory_format=torch.channels_last), dtype)), plain)
+    packed = _pack(made.to(memory_format=torch.channels_last), dtype)
+    _spare_memory()
+    return made, Found(dict(packed), plain)
+
+
+@lru_cache
+def _spare_memory() -> None:
+    """Gives back what the weights took before they were packed. Once: later in a training, the next step wants it."""
+    comparison.give_memory_back()
 
 
 def _make_twins(network: nn.Module, allowed: Callable[[str], bool]) -> Sequence[str]:

@@ -49,12 +49,12 @@ def difference(network: nn.Module, make: Make, training: bool) -> str | None:
     if key not in _agreed:
         with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False):
             _agreed[key] = _difference(network, make, training)
-        _give_memory_back()
+        give_memory_back()
     return _agreed[key]
 
 
-def _give_memory_back() -> None:
-    """Has glibc's allocator, where there is one, return what the copies took: `keep_freed_memory` would keep it."""
+def give_memory_back() -> None:
+    """Has glibc's allocator, where there is one, return what is free: `keep_freed_memory` would keep it."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -133,9 +133,13 @@ def _apart(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None], tr
     least: dict[str, float] = {}
     for number in range(IMAGES):
         network = plain()  # one copy at a time, to spare memory
+        before = [buffer.clone() for buffer in network.buffers()]
         expected = _plain_results(network, number, training)
-        if training:
-            network = plain()  # a step has moved the running statistics
+        if number:  # whatever else a step may have changed
+            network = plain()
+        else:
+            for buffer, value in zip(network.buffers(), before, strict=True):
+                buffer.copy_(value)
         make(network)
         with worth_it.at_any_size():
             errors = _errors(expected, _results(network, number, training))
@@ -150,7 +154,7 @@ def _plain_results(network: nn.Module, number: int, training: bool) -> Results:
         expected = _results(network, number, training)
     except Exception as error:  # whatever a user's network may raise
         raise _PlainFails(f"{type(error).__name__}: {_line(error)}") from error
-    if not all(value is None or value.isfinite().all() for value in expected.values()):
+    if not torch.stack([value.sum() for value in expected.values() if value is not None]).isfinite().all():
         raise _PlainFails("its results are not finite")
     return expected
 
@@ -215,9 +219,9 @@ def _tensors(output: object) -> list[Tensor]:
 
 def _errors(plain: Results, fast: Results) -> dict[str, float]:
     """How far each result is from the plain one; infinitely where one of the two has none."""
-    gradients = [value.norm() for name, value in plain.items() if value is not None and name.startswith(_GRADIENT)]
+    norms = {name: value.norm() for name, value in plain.items() if value is not None and name.startswith(_GRADIENT)}
     # A gradient that is zero but for rounding, such as that of a bias before a batch norm, is measured by the others.
-    usual = torch.stack(gradients).square().mean().sqrt() if gradients else torch.zeros(())
+    usual = torch.stack([*norms.values()]).square().mean().sqrt() if norms else torch.zeros(())
     errors = {}
     for name in plain.keys() | fast.keys():
         value, other = plain.get(name), fast.get(name)
@@ -226,7 +230,7 @@ def _errors(plain: Results, fast: Results) -> dict[str, float]:
         elif value is None or other is None or value.shape != other.shape:
             error = math.inf
         elif name.startswith(_GRADIENT):
-            error = ((value - other).norm() / (value.norm() + 0.1 * usual)).item()
+            error = ((value - other).norm() / (norms[name] + 0.1 * usual)).item()
         else:
             error = ((value - other).abs().max() / value.abs().max().clamp(min=1e-12)).item()
         errors[name] = math.inf if math.isnan(error) else error

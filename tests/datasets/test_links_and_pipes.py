@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 import prepare_data
-from datasets.checks import check_cases
+from datasets.checks import ORIENTATIONS, check_cases
 from datasets.decode import image_size, read_image
 from datasets.inputs import claimed_size
 from datasets.pairing import find_cases, pair_folders
@@ -158,13 +158,13 @@ def test_check_names_the_orientation(base, orientation):
     assert f"EXIF orientation {orientation}" in warning and warning.endswith(": a") and "upright" in warning
 
 
-@pytest.mark.parametrize("tagged", ["images", "masks"])
-def test_the_size_error_names_the_orientation(base, tagged):
+@pytest.mark.parametrize(("tagged", "orientation"), [("images", 5), ("images", 6), ("masks", 6), ("masks", 8)])
+def test_the_size_error_names_the_orientation(base, tagged, orientation):
     exif = Image.Exif()
-    exif[274] = 6
+    exif[274] = orientation
     save(base / tagged / "a.png", 1 if tagged == "images" else 0, size=(16, 24), exif=exif)
     (error,) = look(base).errors
-    assert f"The {tagged[:-1]} has the EXIF orientation 6 (turned right by 90 degrees" in error
+    assert f"The {tagged[:-1]} has the EXIF orientation {orientation} ({ORIENTATIONS[orientation]} when" in error
     assert "--fit_masks would squeeze" in error
     save(base / tagged / "a.png", 1 if tagged == "images" else 0, size=(16, 24))
     assert "--fit_masks resizes" in look(base).errors[0]

@@ -49,6 +49,7 @@ def test_an_exact_pixel_is_target_if_more_than_half_of_it_is():
     mask = np.zeros((8, 8), np.uint8)
     mask[0:2, 0:2] = 1  # a whole pixel of 4 x 4
     mask[3, 4:6] = mask[2, 4] = 1  # three quarters
+    mask[0:2, 4] = 1  # half of one, beside them
     mask[4:6, 1] = mask[4:6, 0] = mask[6, 0] = 1  # one whole, a quarter of the next
     np.testing.assert_array_equal(np.argwhere(resize_mask(mask, (4, 4), "exact")), [[0, 0], [1, 2], [2, 0]])
 

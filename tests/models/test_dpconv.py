@@ -79,7 +79,7 @@ def test_deep_feature_may_have_another_size(form):
     assert dpconv(torch.randn(2, 16, 5, 7), torch.randn(2, 8, 3, 4)).shape == (2, 16, 5, 7)
 
 
-@pytest.mark.parametrize(("channels", "deep_channels"), [(20, 8), (16, 12)])
+@pytest.mark.parametrize(("channels", "deep_channels"), [(20, 8), (16, 12), (24, 12)])
 def test_channels_that_do_not_fit(channels, deep_channels):
     with pytest.raises(ValueError, match="multiple"):
         DPConv(channels, deep_channels)

@@ -15,13 +15,7 @@ from utils.common.files import replacing
 
 FORMAT = 1
 # Settings that came later, with what runs before them did.
-EARLIER = {
-    "augment_order": "after_resize",
-    "dynamic": "dpconv",
-    "kernel_source": "recon",
-    "mask_interpolation": "nearest",
-    "white_level": None,
-}
+EARLIER = {"augment_order": "after_resize", "mask_interpolation": "nearest", "white_level": None}
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

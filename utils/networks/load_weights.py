@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from datasets.resizing import Shift
-from models import SRS, build, build_reconstruction
+from models import DPCONV, SRS, build, build_reconstruction
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
 from utils.common.errors import UserError
@@ -84,7 +84,7 @@ def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -
     Raises:
         UserError: if the weights do not fit the variant the checkpoint names.
     """
-    settings = checkpoint["settings"]
+    settings = {"dynamic": DPCONV, "kernel_source": "recon", **checkpoint["settings"]}
     options = {"layer": settings["dynamic"], "kernel_source": settings["kernel_source"], "encoder_bn": encoder_bn}
     network = explain(lambda: build(settings["variant"], **options), path)
     fill(network, checkpoint["model"], path)

@@ -146,9 +146,8 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     from utils.networks.checkpoints import EARLIER, load_settings  # here: it imports torch
 
     begun_with = load_settings(last, phase)
-    later = [name for name in EARLIER if name in settings]
-    kept = script.settings(argv, {name: begun_with[name] for name in later})
-    for name in later:
+    kept = script.settings(argv, {name: begun_with[name] for name in EARLIER})
+    for name in EARLIER:
         new, old = getattr(settings, name), getattr(kept, name)
         if old != new:
             say(f"{last}: the run was begun with --{name} {old} and keeps it; a new run would take {new}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import cv2
 import numpy as np
@@ -134,3 +135,22 @@ def test_the_verb(base, tmp_path, capsys):
     assert caught.value.code == 1
     assert "1 error, training would be wrong" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text())["errors"]
+
+
+@pytest.mark.long  # on a busy machine: processor time is counted, caches are shared
+def test_two_thousand_tiny_images_a_second_of_processor_time(tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    mask = np.zeros((32, 32), np.uint8)
+    mask[3:9, 4:9] = 255
+    for i in range(400):
+        cv2.imwrite(str(tmp_path / "images" / f"{i}.png"), rng.integers(0, 256, (32, 32), np.uint8))
+        cv2.imwrite(str(tmp_path / "masks" / f"{i}.png"), mask)
+    (tmp_path / "train.txt").write_text("".join(f"{i}\n" for i in range(400)))
+    seconds = []
+    for _ in range(6):
+        start = time.process_time()
+        assert survey(tmp_path, ["train.txt"], 256).lists["train.txt"]["readable"] == 400
+        seconds.append(time.process_time() - start)
+    assert 400 / min(seconds) > 2000

@@ -532,6 +532,15 @@ def test_numbers_find_what_the_source_does_not_show(way, monkeypatch, capsys):
     assert "ResidualBlock" in found.warning or "nodes.0.0" in found.warning
 
 
+def test_a_gradient_that_is_missing_is_a_difference():
+    def freeze_a_bias(network, allowed):
+        network.bias.requires_grad_(not allowed("bias"))
+        return ["bias"]
+
+    network = nn.Conv2d(3, 2, 3)
+    assert "the gradient of bias by inf" in comparison.difference(network, freeze_a_bias, training=True)
+
+
 def plain_calls(run):
     """The classes whose plain forward runs within a call, of those that have a twin."""
     codes, called = {cls.forward.__code__: cls.__name__ for cls in KNOWN if cls is not nn.BatchNorm2d}, set()

@@ -87,6 +87,8 @@ def test_a_device_that_is_not_there_is_one_line():
 def test_float32_is_float32_on_cuda(tmp_path):
     (settings := settings_of("cuda")).threads = None
     assert "TF32 allowed" in in_force(settings, Precision("off", torch.device("cuda:0")))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    assert "TF32 allowed" in in_force(settings, Precision("off", torch.device("cuda:0"))), "by cuDNN"
     pick_device("cuda")
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
     assert in_force(settings, Precision("off", torch.device("cuda:0"))).startswith("float32, TF32 off")

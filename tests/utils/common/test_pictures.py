@@ -18,7 +18,7 @@ def test_errors_colours_what_was_found_missed_and_false():
     assert (out[1, 1] == 60).all()  # the rest: the image, dimmed
 
 
-@pytest.mark.parametrize(("pixel", "seen"), [(np.uint8(80), 80), (np.uint16(80 * 257), 80)])
+@pytest.mark.parametrize(("pixel", "seen"), [(np.uint8(80), 80), (np.uint16(80 * 257), 80), (np.uint16(65280), 254)])
 @pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)])
 def test_overlay_outlines_the_target_and_leaves_the_rest(shape, pixel, seen):
     pixels, mask = np.full(shape, pixel), np.zeros((7, 9), bool)

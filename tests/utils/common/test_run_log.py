@@ -91,6 +91,7 @@ def test_distributions_are_over_the_validation_images_and_no_epoch_is_there_twic
     # TensorBoard reads a folder's files in the order of the second they were begun in.
     time.sleep(1)
     run(WithDistribution(), base, tmp_path / "run", epochs=4, resume="yes")
+    assert [entry["epoch"] for entry in read_log(tmp_path / "run" / "log.jsonl")] == [1, 2, 3, 4]
     events = read(tmp_path / "run")
     assert list(series(events, "loss/val")) == [event.step for event in events.Scalars("loss/val")] == [1, 2, 3, 4]
     values = events.Histograms("values")[-1].histogram_value  # of images 7 and 8

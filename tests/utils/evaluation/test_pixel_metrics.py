@@ -87,6 +87,14 @@ def test_loss_of_each_sample_averages_to_the_loss(golden):
     assert each.mean().item() == pytest.approx(BCEDiceLoss()(*both).item())
 
 
+def test_nothing_predicted_where_nothing_is_costs_next_to_nothing():
+    """The smoothing is 1e-5: where both sums are about as small, it decides."""
+    logits = torch.full((1, 1, 64, 64), -20.0)
+    predicted = 64 * 64 * torch.sigmoid(logits[0, 0, 0, 0]).item()
+    expected = 1 - 1e-5 / (predicted + 1e-5)
+    assert BCEDiceLoss()(logits, torch.zeros_like(logits)).item() == pytest.approx(expected, rel=1e-3)
+
+
 def test_figures_are_scikit_learns():
     """On 300 random pairs, among them empty, full and one-pixel ones; what scikit-learn calls undefined is 0 here."""
     rng = np.random.default_rng(0)

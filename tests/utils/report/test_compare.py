@@ -60,6 +60,9 @@ def test_differences_are_of_the_same_image(ious, tmp_path, capsys):
     margin = stats.t.ppf(0.975, 11) * stats.sem(differences)
     assert row.low == pytest.approx(row.difference - margin, abs=0.4 * margin)
     assert row.high == pytest.approx(row.difference + margin, abs=0.4 * margin)
+    # Of the bootstrap's own means, these differences being nearly symmetric: 95 % of them lie inside.
+    means = np.random.default_rng(1).choice(differences, (20_000, 12)).mean(1)
+    assert ((means > row.low) & (means < row.high)).mean() == pytest.approx(0.95, abs=0.015)
     printed = capsys.readouterr().out
     assert f"{100 * row.difference:+.2f}" in printed and f"{row.p:.3f}" in printed and "first: a; second: b" in printed
 

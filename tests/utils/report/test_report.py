@@ -99,6 +99,15 @@ def test_the_page_is_one_file_and_its_pictures_have_texts(page):
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_the_errors_of_a_case_are_those_of_its_row(experiment, page):
+    folder, _ = experiment
+    with (folder / "run" / "evaluation" / "best-val" / "per_image.csv").open(encoding="utf-8") as file:
+        counts = {row["name"]: (row["TP"], row["FN"], row["FP"]) for row in csv.DictReader(file)}
+    found = re.findall(r'alt="(\w+), the errors: (\d+) pixels found, (\d+) missed, (\d+) false"', page)
+    assert len(found) == 6 and all(counts[name] == tuple(said) for name, *said in found)
+    assert any(missed != false for _, _, missed, false in found), "or this has shown nothing"
+
+
 def test_pictures_are_what_was_predicted(experiment, page):
     """The target of a case is the mask of that name, its image the image."""
     folder, _ = experiment

@@ -1,0 +1,150 @@
+"""Breast ultrasound sets with several images a patient, BUS-BRA and BUS-UCLM; no patient is in two lists.
+
+Gómez-Flores et al., BUS-BRA: a breast ultrasound dataset for assessing computer-aided diagnosis systems, Medical
+Physics 2024. Vallez et al., BUS-UCLM: breast ultrasound lesion segmentation dataset, Scientific Data 2025.
+
+    BUS-BRA    SRC/Images/bus_0001-l.png  SRC/Masks/mask_0001-l.png  SRC/5-fold-cv.csv  SRC/10-fold-cv.csv
+    becomes    OUT/images/bus_0001-l.png  OUT/masks/bus_0001-l.png   OUT/train1.txt OUT/val1.txt ... OUT/val5.txt
+    BUS-UCLM   SRC/images/ALWI_000.png    SRC/masks/ALWI_000.png     (green: benign, red: malignant, black: none)
+    becomes    OUT/images/ALWI_000.png    OUT/masks/ALWI_000.png     OUT/train1.txt OUT/val1.txt ... OUT/val3.txt
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets.decode import read_mask
+from datasets.files import case_name, contents
+from datasets.pairing import Case
+from datasets.prepare.convert import Converted, convert, pairs
+from datasets.prepare.division import divisions
+from datasets.prepare.patterns import pairs_by_pattern
+from datasets.problems import raise_problems
+from utils.common.errors import UserError
+
+_BUSBRA_IMAGE = re.compile(r"bus_(?P<rest>\d+.*)")
+_WORDS = {"train": "train.txt", "training": "train.txt", "val": "val.txt", "valid": "val.txt", "validation": "val.txt"}
+_WORDS |= {"test": "test.txt", "testing": "test.txt"}
+
+
+def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
+    """Converts BUS-BRA; fold K of its cross-validation is valK.txt, all others are trainK.txt.
+
+    Args:
+        source: holds the folders Images and Masks, and the table of the folds.
+        out: is made; it appears whole, at the end.
+        folds: 5 or 10: which of the two tables.
+
+    Raises:
+        UserError: if `out` exists, a folder or the table is missing, an image is in no fold or a patient in two, or a
+            file cannot be read.
+    """
+    images, masks = _folder(source, "Images"), _folder(source, "Masks")
+    cases, _ = pairs_by_pattern(source, images, masks, _BUSBRA_IMAGE, "mask_{rest}")
+    tables = [path for path in _tables(source) if re.match(rf"{folds}\D*fold", path.name, re.IGNORECASE)]
+    if len(tables) != 1:
+        raise UserError(f"{source}: a table such as {folds}-fold-cv.csv is missing; it holds {contents(source)}")
+    part_of = _parts(tables[0], "fold", cases)
+    _check_patients(part_of, {case.name: case.name.split("-")[0] for case in cases})
+    lists = {}
+    for number, fold in enumerate(sorted(set(part_of.values()), key=lambda text: (len(text), text)), 1):
+        lists[f"train{number}.txt"] = [case.name for case in cases if part_of[case.name] != fold]
+        lists[f"val{number}.txt"] = [case.name for case in cases if part_of[case.name] == fold]
+    if len(lists) != 2 * folds:
+        raise UserError(f"{tables[0]}: {len(lists) // 2} folds, expected {folds}")
+    return convert(cases, lists, out)
+
+
+def convert_busuclm(source: Path, out: Path, normals: bool = False, seed: int = 41) -> Converted:
+    """Converts BUS-UCLM; a lesion of either colour is target.
+
+    A table of the source that has a column named fold, split, partition or subset with the words train, val and test
+    gives train.txt, val.txt and test.txt. Without one, three divisions by patient are drawn, 70 % and 30 %.
+
+    Args:
+        source: holds images/ and masks/.
+        out: is made; it appears whole, at the end.
+        normals: keep the images without a lesion, whose masks are black.
+        seed: of the divisions, where they are drawn.
+
+    Raises:
+        UserError: if `out` exists, a folder is missing, an image has no mask or a mask no image, a patient is in two
+            parts of the table, or a file cannot be read.
+    """
+    cases, _ = pairs(source, _folder(source, "images"), _folder(source, "masks"))
+    patients = {case.name: case.name.rpartition("_")[0] or case.name for case in cases}
+    if not normals:
+        cases = [case for case in cases if read_mask(case.masks, threshold=0).any()]
+    for table in _tables(source):
+        if any(re.search("fold|split|partition|subset", name, re.IGNORECASE) for name in _rows(table)[0]):
+            part_of = _parts(table, "fold|split|partition|subset", cases)
+            _check_patients(part_of, patients)
+            if unknown := {part for part in part_of.values() if part.lower() not in _WORDS}:
+                raise UserError(f"{table}: parts named {', '.join(sorted(unknown))}, expected train, val and test")
+            lists: dict[str, list[str]] = {}
+            for case in cases:
+                lists.setdefault(_WORDS[part_of[case.name].lower()], []).append(case.name)
+            break
+    else:
+        lists = divisions([case.name for case in cases], seed=seed, groups=[patients[case.name] for case in cases])
+    return convert(cases, lists, out, mask_threshold=0)
+
+
+def _folder(source: Path, name: str) -> str:
+    """The name of a sub-folder as it is spelled there."""
+    for path in sorted(source.iterdir()):
+        if path.is_dir() and path.name.lower() == name.lower():
+            return path.name
+    raise UserError(f"{source / name}: there is no such folder. {source} holds {contents(source)}")
+
+
+def _tables(source: Path) -> list[Path]:
+    return sorted(path for path in source.glob("*.csv") if not path.name.startswith("."))
+
+
+def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns of a table, and its rows; separated by commas, semicolons or tabs."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{table}: cannot be read as UTF-8 text. Copy it again.") from error
+    header = text.partition("\n")[0]
+    reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count))
+    return [name.strip() for name in reader.fieldnames or []], [
+        {(name or "").strip(): (value or "").strip() for name, value in row.items() if not isinstance(value, list)}
+        for row in reader
+    ]
+
+
+def _parts(table: Path, kind: str, cases: Sequence[Case]) -> dict[str, str]:
+    """The part of the division that a table gives each case.
+
+    Args:
+        kind: a regular expression for the name of the column.
+    """
+    columns, rows = _rows(table)
+    parts = [name for name in columns if re.search(kind, name, re.IGNORECASE)]
+    names = {case.name for case in cases}
+    keys = [name for name in columns if any(case_name(row[name]) in names for row in rows)]
+    if len(parts) != 1 or not keys:
+        raise UserError(
+            f"{table}: one column with the names of the images and one of the parts of the division are needed; it has "
+            f"{', '.join(columns)}"
+        )
+    part_of = {case_name(row[keys[0]]): row[parts[0]] for row in rows}
+    raise_problems([f'"{name}": in no part of {table}.' for name in sorted(names) if not part_of.get(name)])
+    return {name: part for name, part in part_of.items() if name in names}
+
+
+def _check_patients(part_of: Mapping[str, str], patients: Mapping[str, str]) -> None:
+    """UserError if a patient is in two parts."""
+    parts: dict[str, set[str]] = {}
+    for name, part in part_of.items():
+        parts.setdefault(patients[name], set()).add(part)
+    torn = [
+        f'"{who}": this patient is in the parts {", ".join(sorted(of))}.' for who, of in parts.items() if len(of) > 1
+    ]
+    raise_problems(torn)

@@ -1,0 +1,140 @@
+"""Images and masks that are paired by a pattern with groups: 21_training.tif and 21_manual1.gif."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, takewhile
+from pathlib import Path, PurePosixPath
+
+from datasets.files import IMAGE_SUFFIXES, MASK_SUFFIXES, case_name
+from datasets.lists import read_list
+from datasets.names import Folder, names_of
+from datasets.pairing import Case, in_numbers
+from datasets.problems import raise_problems
+from utils.common.errors import UserError
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}|(\*)")
+
+
+def pairs_by_pattern(
+    source: Path, images: str, masks: str, image_pattern: re.Pattern[str], mask_pattern: str
+) -> tuple[list[Case], list[Path]]:
+    """The images that match a pattern, each with the masks whose names follow from it, and the files left out.
+
+    Args:
+        source: holds the folders of the images and the masks, which may be one.
+        image_pattern: matches the whole name of an image without its extension, or its whole path below the folder if
+            there is a "/" in the pattern. What it does not match is left out.
+        mask_pattern: name of a mask without its extension, in the sub-folder that its image is in, or the whole path if
+            there is a "/" in it. {stem} is the name of the image, {1} and {word} are groups of image_pattern, * is any
+            text without "/". Several masks are merged: all that * matches, and _1, _2, ... after a name.
+
+    A group called "name" is the name of the case; otherwise it is the image's path below the folder.
+
+    Raises:
+        UserError: if a folder is missing, nothing matches, an image has no mask, a mask would belong to two images, or
+            a mask that follows the pattern has no image though no image was left out.
+    """
+    known = {"stem", *map(str, range(1, image_pattern.groups + 1)), *image_pattern.groupindex}
+    used = {match[1] for match in _PLACEHOLDER.finditer(mask_pattern) if match[1]}
+    if not used or used - known:
+        fit = ", ".join(f"{{{word}}}" for word in sorted(known))
+        raise UserError(f"--mask_pattern {mask_pattern}: one or more of {fit} must stand in it, and no other")
+    image_folder, mask_folder = Folder(source, images, IMAGE_SUFFIXES), Folder(source, masks, MASK_SUFFIXES)
+    any_mask = _rule(mask_pattern, None)
+    mask_named = {key for key in mask_folder.by_key if any_mask.fullmatch(_part(mask_folder.stem(key), mask_pattern))}
+    in_one = image_folder.path.samefile(mask_folder.path)
+    finder = _Finder(mask_folder, mask_named)
+    cases, problems, owner = [], [], {}
+    for key in sorted(image_folder.by_key, key=in_numbers):
+        stem = image_folder.stem(key)
+        match = image_pattern.fullmatch(_part(stem, image_pattern.pattern))
+        if not match or (in_one and key in mask_named):
+            continue
+        values = {str(number): text or "" for number, text in enumerate(match.groups(), 1)}
+        values |= {word: text or "" for word, text in match.groupdict().items()}
+        values["stem"] = PurePosixPath(stem).name
+        below = "" if "/" in mask_pattern or "/" not in stem else stem.rpartition("/")[0] + "/"
+        found = list(finder.find(below, mask_pattern, values))
+        if not found:
+            expected = below + _PLACEHOLDER.sub(lambda part, of=values: of[part[1]] if part[1] else "*", mask_pattern)
+            problems.append(f'"{key}": no mask in {mask_folder.path}; tried {expected} ({" ".join(MASK_SUFFIXES)}).')
+        for mask in found:
+            if owner.setdefault(mask, key) != key:
+                problems.append(f'"{key}": its mask {mask} is also that of "{owner[mask]}". Make the pattern stricter.')
+        if len(set(map(mask_folder.stem, found))) < len(found):
+            problems.append(f'"{key}": ambiguous, masks that differ only in their extension ({names_of(found)}).')
+        cases.append(Case(values.get("name") or stem, Path(image_folder.by_key[key]), mask_folder.paths(found)))
+    if not cases:
+        there = ", ".join(sorted(image_folder.by_key)[:3]) or "no image files"
+        raise UserError(
+            f"{image_folder.path}: no image matches --image_pattern '{image_pattern.pattern}'; there are {there} ... "
+            "It must match the whole name without the extension (the whole path if there is a / in it)."
+        )
+    taken = {case.image for case in cases} | set(mask_folder.paths(owner))
+    orphans = set(mask_folder.paths(mask_named - owner.keys()))
+    if not set(map(Path, image_folder.by_key.values())) - taken - orphans:
+        problems += [f"{path}: a mask without an image" for path in sorted(orphans)]  # else: of an image left out
+    raise_problems(problems)
+    files = {*map(Path, image_folder.by_key.values()), *map(Path, mask_folder.by_key.values())}
+    return cases, sorted(files - taken)
+
+
+def listed_names(cases: Sequence[Case], lists: Mapping[str, Path]) -> dict[str, list[str]]:
+    """The names of the cases that list files of the source hold, by name or by image; see `convert.listed`.
+
+    Raises:
+        UserError: for a list that cannot be read or names a case that is not there or stands in it twice.
+    """
+    known = {case_name(case.image.name): case.name for case in cases} | {case.name: case.name for case in cases}
+    names, problems = {}, []
+    for name, file in lists.items():
+        entries = read_list(file)
+        found = Counter(known.get(case_name(entry)) for entry in entries)
+        problems += [f'{file}: "{entry}": no such case.' for entry in entries if case_name(entry) not in known]
+        problems += [f'{file}: "{case}": listed twice.' for case, count in found.items() if case and count > 1]
+        names[name] = [case for case in found if case]
+    raise_problems(problems)
+    return names
+
+
+class _Finder:
+    """Finds masks by the beginning of their names: one look at all of them for each image would take for ever."""
+
+    def __init__(self, folder: Folder, keys: set[str]) -> None:
+        self._names = sorted((folder.stem(key).lower(), key, folder.stem(key)) for key in keys)
+
+    def find(self, below: str, pattern: str, values: dict[str, str]) -> Iterator[str]:
+        """The keys of the masks, sorted."""
+        rule = re.compile(re.escape(below) + _rule(pattern, values).pattern)
+        beginning = below
+        for part in re.split(r"(\{\w+\}|\*)", pattern):
+            if part == "*":
+                break
+            beginning += values[part[1:-1]] if part.startswith("{") else part
+        beginning = beginning.lower()
+        first = bisect_left(self._names, (beginning,))
+        names = takewhile(lambda name: name[0].startswith(beginning), islice(self._names, first, None))
+        return (key for _, key, stem in names if rule.fullmatch(stem))
+
+
+def _part(stem: str, pattern: str) -> str:
+    """What a pattern is held against: the path if it names one, else the name."""
+    return stem if "/" in pattern else PurePosixPath(stem).name
+
+
+def _rule(pattern: str, values: dict[str, str] | None) -> re.Pattern[str]:
+    """Matches the masks of one image, or of any (None). Upper and lower case of the pattern's own text are one."""
+    parts, at = [], 0
+    for match in _PLACEHOLDER.finditer(pattern):
+        parts.append(f"(?i:{re.escape(pattern[at : match.start()])})")
+        anything = "[^/]*" if match[2] else "[^/]+" if "/" not in pattern else ".+"
+        parts.append(anything if match[2] or values is None else re.escape(values[match[1]]))
+        at = match.end()
+    parts.append(f"(?i:{re.escape(pattern[at:])})")
+    # A name that ends in what is the image's cannot be numbered: "case_1" is another case than "case".
+    numbered = "" if at == len(pattern) else r"(?:_\d+)?"
+    return re.compile("".join(parts) + numbered)

@@ -1,0 +1,131 @@
+"""prepare_data.py busbra and busuclm, on folders made as their pages and users say that the sets are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from raw_sets import picture, target, write
+
+import prepare_data
+from datasets.decode import read_mask
+from datasets.lists import read_list
+from utils.common.errors import UserError
+
+
+def run(*argv):
+    prepare_data.main(prepare_data.parser().parse_args([str(word) for word in argv]))
+
+
+def names_in(out, *lists):
+    return [name for part in lists for name in read_list(out / f"{part}.txt")]
+
+
+@pytest.fixture
+def busbra(tmp_path):
+    """10 patients; the odd ones have two sides."""
+    source = tmp_path / "BUSBRA"
+    rows = []
+    for patient in range(1, 11):
+        for side in "lr" if patient % 2 else "l":
+            write(source / "Images" / f"bus_{patient:04d}-{side}.png", picture(patient))
+            write(source / "Masks" / f"mask_{patient:04d}-{side}.png", target(patient, 12 if side == "r" else patient))
+            rows.append((f"bus_{patient:04d}-{side}", patient, patient % 5 + 1))
+    for folds in (5, 10):
+        lines = ["ID,Case,Pathology,kFold"] + [
+            f"{name},{case},benign,{fold if folds == 5 else case}" for name, case, fold in rows
+        ]
+        (source / f"{folds}-fold-cv.csv").write_text("\n".join(lines))
+    (source / "bus_data.csv").write_text("ID,Case,Side\nbus_0001-l,1,l\n")
+    return source
+
+
+@pytest.mark.parametrize("folds", [5, 10])
+def test_busbra(busbra, tmp_path, folds, capsys):
+    out = tmp_path / "out"
+    run("busbra", busbra, out, "--folds", folds)
+    everyone = sorted(path.stem for path in (busbra / "Images").iterdir())
+    assert sorted(names_in(out, *(f"val{k}" for k in range(1, folds + 1)))) == everyone
+    for k in range(1, folds + 1):
+        train, val = names_in(out, f"train{k}"), names_in(out, f"val{k}")
+        assert sorted(train + val) == everyone
+        assert not {name[:8] for name in train} & {name[:8] for name in val}
+        assert {(int(name[4:8]) % 5 + 1 if folds == 5 else int(name[4:8])) for name in val} == {k}
+    np.testing.assert_array_equal(read_mask([out / "masks" / "bus_0003-r.png"]) * 255, target(3, 12))
+    assert (out / "images" / "bus_0004-l.png").read_bytes() == (busbra / "Images" / "bus_0004-l.png").read_bytes()
+    assert "15 cases; train1.txt" in capsys.readouterr().out
+
+
+BUSBRA_FAULTS = {
+    "no table": (lambda s: (s / "5-fold-cv.csv").unlink(), r"5-fold-cv\.csv is missing; it holds .*10-fold-cv\.csv"),
+    "no masks": (lambda s: (s / "Masks").rename(s / "gt"), r"Masks: there is no such folder.*gt/"),
+    "other columns": (lambda s: swap(s, "kFold", "part"), "one of the parts.*it has ID, Case, Pathology, part"),
+    "image in no fold": (lambda s: swap(s, "bus_0004-l,", "bus_0044-l,"), r'"bus_0004-l": in no part of'),
+    "patient in two": (
+        lambda s: swap(s, "bus_0003-r,3,benign,4", "bus_0003-r,3,benign,5"),
+        r'"bus_0003": this patient',
+    ),
+    "a fold missing": (lambda s: swap(s, "benign,1", "benign,2"), "4 folds, expected 5"),
+    "mask missing": (lambda s: (s / "Masks" / "mask_0002-l.png").unlink(), r'"bus_0002-l\.png": no mask'),
+}
+
+
+def swap(source, old, new):
+    table = source / "5-fold-cv.csv"
+    text = table.read_text()
+    assert old in text
+    table.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("fault", BUSBRA_FAULTS)
+def test_faults_of_busbra(busbra, tmp_path, fault):
+    spoil, message = BUSBRA_FAULTS[fault]
+    spoil(busbra)
+    with pytest.raises(UserError, match=message):
+        run("busbra", busbra, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def busuclm(tmp_path):
+    """8 patients of 4 images: no lesion, a benign one (green), a malignant one (red), both."""
+    source = tmp_path / "BUS-UCLM"
+    for patient in range(8):
+        for i, rows in enumerate([{}, {1: (0, 255, 0)}, {2: (0, 0, 255)}, {1: (0, 255, 0), 2: (0, 0, 255)}]):
+            name = f"{chr(65 + patient) * 4}_{i:03d}.png"
+            mask = np.zeros((20, 30, 3), np.uint8)  # BGR, as OpenCV writes
+            for row, colour in rows.items():
+                mask[row + patient] = colour
+            write(source / "images" / name, picture(patient * 10 + i))
+            write(source / "masks" / name, mask)
+    (source / "INFO.csv").write_text("Image;Label\nAAAA_000.png;Normal\n")
+    return source
+
+
+def test_busuclm(busuclm, tmp_path):
+    out = tmp_path / "out"
+    run("busuclm", busuclm, out)
+    assert len(list((out / "images").iterdir())) == 24  # without the normal ones
+    np.testing.assert_array_equal(read_mask([out / "masks" / "CCCC_003.png"]) * 255, target(3, 4))
+    for k in (1, 2, 3):
+        train, val = names_in(out, f"train{k}"), names_in(out, f"val{k}")
+        assert len(train + val) == 24 and len(val) in (6, 9)
+        assert not {name[:4] for name in train} & {name[:4] for name in val}
+    run("busuclm", busuclm, tmp_path / "all", "--normals")
+    assert len(list((tmp_path / "all" / "images").iterdir())) == 32
+    assert read_mask([tmp_path / "all" / "masks" / "AAAA_000.png"]).sum() == 0
+
+
+def test_a_division_in_a_table_of_busuclm_is_taken(busuclm, tmp_path):
+    parts = ["train"] * 5 + ["val", "Test", "Test"]
+    rows = [f"{chr(65 + p) * 4}_{i:03d}.png;{parts[p]}" for p in range(8) for i in range(4)]
+    table = busuclm / "INFO.csv"
+    table.write_text("\n".join(["Image;Split", *rows]))
+    run("busuclm", busuclm, tmp_path / "out")
+    assert {name[:4] for name in names_in(tmp_path / "out", "test")} == {"GGGG", "HHHH"}
+    assert {name[:4] for name in names_in(tmp_path / "out", "val")} == {"FFFF"}
+    table.write_text(table.read_text().replace("AAAA_002.png;train", "AAAA_002.png;test"))
+    with pytest.raises(UserError, match='"AAAA": this patient is in the parts test, train'):
+        run("busuclm", busuclm, tmp_path / "other")
+    table.write_text(table.read_text().replace("AAAA_002.png;test", "AAAA_002.png;train").replace("val", "dev"))
+    with pytest.raises(UserError, match="parts named dev, expected train, val and test"):
+        run("busuclm", busuclm, tmp_path / "other")
