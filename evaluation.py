@@ -9,11 +9,13 @@
     python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
     python evaluation.py --Dataset SIRST --test              # best.pth and last.pth on the test list (--test_file_dir)
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
+    python evaluation.py --Dataset BUSI --code swap                  # does each image's own code matter? docs/method.md
     python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
-OUTPUT_DIR/evaluation/WEIGHTS-LIST (WEIGHTS-LIST-keep or -back with that --resize). docs/metrics.md defines all figures.
+OUTPUT_DIR/evaluation/WEIGHTS-LIST, whose name ends in the --resize (-keep, -back) and the --code (-swap, -mean, -zero)
+that is not the default. docs/metrics.md defines all figures.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
     from datasets.resizing import Shift
 
 # What a checkpoint decides unless the caller says otherwise.
-MODEL_SETTINGS = ("variant", "dynamic", "encoder_bn", "img_size", "mask_interpolation", "normalization", "white_level")
-MODEL_SETTINGS += ("amp",)
+MODEL_SETTINGS = ("variant", "dynamic", "kernel_source", "encoder_bn", "img_size", "mask_interpolation")
+MODEL_SETTINGS += ("normalization", "white_level", "amp")
 
 # What a checkpoint decides, too, where the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "test_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
@@ -67,6 +69,7 @@ def parser() -> config.ScriptParser:
         "--field", choices=arguments.FIELDS, default="both", help="whose figures to print beside the paper's"
     )
     arguments.add_engine_argument(parser)
+    arguments.add_code_argument(parser)
     arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
     arguments.add_result_arguments(parser)
     return parser
@@ -158,7 +161,9 @@ def results_folder(args: argparse.Namespace) -> Path:
     """Where the results of these settings are written."""
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
-    return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}"
+    other = arguments.other_code(args)
+    code = f"-{other}" if other else ""
+    return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}{code}"
 
 
 def main(args: argparse.Namespace) -> dict | list:
@@ -180,11 +185,13 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import set_up
+    from utils.evaluation.code_swap import check_codes, run_code_test
     from utils.evaluation.evaluate import MaskLogits, draw_examples, evaluate
     from utils.evaluation.protocol_card import protocol_card, words
     from utils.evaluation.result_files import written_together
     from utils.evaluation.results import table, write_results
     from utils.networks.inference_engines import load_engine
+    from utils.report import code_section
     from utils.report.example_cases import look_at_cases
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
@@ -194,18 +201,24 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     device = set_up(args)
     precision = Precision(args.amp, device)
     network, shift, run = load_model_and_run(args)
+    if other := arguments.other_code(args):
+        check_codes(network, other)
     engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
     predict = MaskLogits(engine, precision, shift)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
     results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
+    test = run_code_test(network, loader, precision, other, args.seed, shift) if other else None
+    summary |= {"code": test.summary()} if test else {}
     modules = {"modules": engine.speed.words} if hasattr(engine, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
     summary["protocol"] = protocol_card(args, results.names, run, list_hashes(args).get("val_file_dir"))
     if not is_writer():
         return summary
     say("\n".join([table(summary, args.field), *words(summary["protocol"])]))
+    if test:
+        say(code_section.as_text(test))
     with written_together(folder, summary) as beside:
         write_results(results, beside)
         save_png(beside / "examples.png", draw_examples(predict, loader, results))
@@ -216,7 +229,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.
         cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
         weights = Path(args.weights) if args.weights else None
-        page = write_report(Path(args.report), folder, cases, weights, results.sweep)
+        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test)
         say(f"wrote {page}")
     return summary
 

@@ -107,6 +107,7 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     known |= {
         "variant": settings["variant"],
         "dynamic": settings.get("dynamic", DPCONV),
+        "kernel_source": settings.get("kernel_source", "recon"),
         "img_size": settings["img_size"],
         "normalization": normalization,
         "mean": json.dumps(mean),

@@ -29,7 +29,7 @@ import _this_folder  # noqa: F401
 import evaluation
 import train_recon
 import train_seg
-from models import needs_encoder
+from models import needs_phase_1
 from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.common.script import run_script
@@ -112,7 +112,7 @@ def steps(args: argparse.Namespace, division: int) -> list[Step]:
 
     network = train_seg.parser().settings(_flags(_known_to(train_seg, args)))
     plan: list[Step] = []
-    if needs_encoder(network.variant, network.dynamic):
+    if needs_phase_1(network.variant, network.dynamic, network.kernel_source):
         plan.append(training("phase 1", train_recon, args.recon_epochs))
     plan.append(training("phase 2", train_seg, args.seg_epochs, folder / "recon" if plan else None))
     for on, pattern in (("val", args.val_file), ("test", args.test_file)):

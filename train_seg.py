@@ -4,6 +4,7 @@
     python train_seg.py --base_dir path/to/my_data --recon_weights checkpoints/BUS/recon/best.pth
     python train_seg.py --Dataset BUS --encoder_bn batch --normalization authors     # as the released code trains
     python train_seg.py --Dataset BUS --dynamic static               # a control: one learned kernel for all images
+    python train_seg.py --Dataset BUS --kernel_source random         # a control: an encoder that was never trained
 
 Writes best.pth and last.pth (each holds the whole SRS), log.jsonl, TensorBoard events and validation.png (image,
 target, prediction) into OUTPUT_DIR/seg.
@@ -134,17 +135,17 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "seg"
     check_training(args, folder)
-    needs_encoder = models.needs_encoder(args.variant, args.dynamic)
-    if args.recon_weights and not needs_encoder:
-        raise UserError(f"--recon_weights: {network_flags(args)} holds no reconstruction encoder; leave it out")
-    needs_encoder = needs_encoder and not args.init_from
-    if needs_encoder:
+    needs_phase_1 = models.needs_phase_1(args.variant, args.dynamic, args.kernel_source)
+    if args.recon_weights and not needs_phase_1:
+        raise UserError(f"--recon_weights: {network_flags(args)} holds no pretrained encoder; leave it out")
+    needs_phase_1 = needs_phase_1 and not args.init_from
+    if needs_phase_1:
         find_encoder(args)
     with hold(folder):
-        train(args, folder, needs_encoder)
+        train(args, folder, needs_phase_1)
 
 
-def train(args: argparse.Namespace, folder: Path, needs_encoder: bool) -> None:
+def train(args: argparse.Namespace, folder: Path, needs_phase_1: bool) -> None:
     """Trains, in a folder that nobody else writes into."""
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
@@ -154,9 +155,10 @@ def train(args: argparse.Namespace, folder: Path, needs_encoder: bool) -> None:
     device = set_up(args)
     # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    encoder = pretrained_encoder(args) if needs_encoder else None
+    encoder = pretrained_encoder(args) if needs_phase_1 else None
     with naming_the_network(args):
-        model = models.build(args.variant, encoder_bn=args.encoder_bn, encoder=encoder, layer=args.dynamic)
+        options = {"layer": args.dynamic, "kernel_source": args.kernel_source, "encoder_bn": args.encoder_bn}
+        model = models.build(args.variant, encoder=encoder, **options)
     empty, images = val.dataset.without_target(), len(val.dataset)
     if empty == images and args.watch == "iou_with_target":
         raise UserError(f"--watch iou_with_target: no image of {args.val_file_dir} has a target")

@@ -20,45 +20,54 @@ from typing import TYPE_CHECKING, Any
 from models.registry import (
     DPCONV,
     ENCODER_BN,
+    KERNEL_SOURCES,
     STRIDE,
     VARIANTS,
     build,
+    build_layer,
     build_reconstruction,
     build_srs,
     check_network,
     layers,
     needs_encoder,
+    needs_phase_1,
     networks,
 )
 
 if TYPE_CHECKING:
     from models import authors
-    from models.dpconv import DPConv
+    from models.any_network import with_dynamic
+    from models.dpconv import DPConv, DPConv2d
     from models.nested import NestedUNet
     from models.srs import SRS
 
 __all__ = [
     "DPCONV",
     "ENCODER_BN",
+    "KERNEL_SOURCES",
     "NETWORKS",
     "SRS",
     "STRIDE",
     "VARIANTS",
     "DPConv",
+    "DPConv2d",
     "NestedUNet",
     "authors",
     "build",
+    "build_layer",
     "build_reconstruction",
     "build_srs",
     "check_network",
     "layers",
     "needs_encoder",
+    "needs_phase_1",
     "networks",
+    "with_dynamic",
 ]
 
-# Where the classes are. They are imported when they are asked for, and torch with them: scripts know the names of
-# networks without it.
-_HOMES = {"DPConv": "dpconv", "NestedUNet": "nested", "SRS": "srs"}
+# Where they are. They are imported when they are asked for, and torch with them: scripts know the names of networks
+# without it.
+_HOMES = {"DPConv": "dpconv", "DPConv2d": "dpconv", "NestedUNet": "nested", "SRS": "srs", "with_dynamic": "any_network"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,9 @@ To use it in a network of your own:
     dpconv = DPConv(channels=256, deep_channels=64)
     x = x + dpconv(x, deep)        # x (B, 256, h, w); deep (B, 64, any, any), of the same images
 
+    conv = DPConv2d(32, 64, kernel_size=5, stride=2, source_channels=16)      # in place of a Conv2d
+    y = conv(x, source)            # x (B, 32, h, w), source (B, 16, any, any) to (B, 64, h / 2, w / 2)
+
 Paper: SRS, section III-C, https://arxiv.org/abs/2312.01741.
 """
 
@@ -19,85 +22,142 @@ from models.blocks import ChannelAttention, SpatialAttention, mean
 FORMS = ("shared", "per_sample")
 
 
-class DPConv(nn.Module):
-    """Convolves x with a 3x3 kernel generated, for each sample, from the deep feature of the same sample.
+class DPConv2d(nn.Module):
+    """Convolves x with a kernel generated, for each sample, from a source feature of the same sample.
 
-    The deep feature is refined by attention and pooled to a code g of `deep_channels` numbers, and a grouped 1x1
-    convolution expands g to the C * C * 3 * 3 numbers of the kernel. That grouped convolution has one input channel in
-    a group, so that with weights W and biases V, both viewed as kernels, the kernel of output channel o is
+    The source feature is refined by attention and pooled to a code g of `source_channels` numbers, and a grouped 1x1
+    convolution expands g to the numbers of the kernel. That grouped convolution has one input channel in a group, so
+    that with weights W and biases V, both viewed as kernels, the kernel of output channel o is
 
-        kernel[o] = g[o // (C / deep_channels)] * W[o] + V[o]
+        kernel[o] = g[o // (out_channels / source_channels)] * W[o] + V[o]
 
-    and, convolution being linear, DPConv(x) = g * conv(x, W) + conv(x, V): two ordinary convolutions that all samples
-    share. Both forms are exact. `form` chooses: "shared" never builds the (B, C, C, 3, 3) kernels (2.4 MB a sample at
-    C = 256); "per_sample" builds them and convolves each sample with its own, as the equation of the paper reads, at
-    half the multiplications.
+    and, convolution being linear, DPConv2d(x) = g * conv(x, W) + conv(x, V): two ordinary convolutions that all samples
+    share. Both forms are exact. `form` chooses: "shared" never builds the kernels of each sample (2.4 MB a sample for
+    256 to 256 channels); "per_sample" builds them and convolves each sample with its own, as the equation of the paper
+    reads, at half the multiplications.
+
+    Initialised as PyTorch does by default. The grouped convolution has a fan-in of 1, so that W and V start uniform in
+    (-1, 1), which is some 25 to 50 times as large as an ordinary convolution's weights.
 
     Args:
-        channels: C, of x and of the result; a multiple of `deep_channels`.
-        deep_channels: of the deep feature; a multiple of 8 (its channel attention's reduction).
+        in_channels: of x; a multiple of `groups`.
+        out_channels: of the result; a multiple of `groups` and of `source_channels`.
+        kernel_size, stride, dilation, groups: as in `torch.nn.Conv2d`, the first three for both directions. There is no
+            bias.
+        padding: zeros on each side; dilation * (kernel_size - 1) // 2 if not given, which keeps the size of the map at
+            stride 1 with an odd kernel.
+        source_channels: of the source feature; a multiple of 8 (its channel attention's reduction).
         form: one of `FORMS`; may be changed at any time through the attribute of the same name.
 
     Raises:
         ValueError: for channels that do not fit together, or an unknown form.
     """
 
-    KERNEL_SIZE = 3
-
-    def __init__(self, channels: int, deep_channels: int = 64, form: str = "shared") -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        source_channels: int = 64,
+        *,
+        padding: int | None = None,
+        form: str = "shared",
+    ) -> None:
         super().__init__()
-        if channels % deep_channels or deep_channels % 8:
+        if out_channels % source_channels or source_channels % 8:
             raise ValueError(
-                f"DPConv needs channels to be a multiple of deep_channels, and deep_channels of 8; "
-                f"got {channels} and {deep_channels}"
+                "DPConv needs the channels of its result to be a multiple of those of its source, and these of 8; "
+                f"got {out_channels} and {source_channels}"
+            )
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"DPConv needs its channels to be multiples of groups, got {in_channels} to {out_channels} "
+                f"in {groups} groups"
             )
         if form not in FORMS:
             raise ValueError(f"DPConv form {form!r} is not one of {', '.join(FORMS)}")
-        self.channels = channels
+        self.in_channels, self.out_channels, self.source_channels = in_channels, out_channels, source_channels
+        self.kernel_size, self.stride, self.dilation, self.groups = kernel_size, stride, dilation, groups
+        self.padding = dilation * (kernel_size - 1) // 2 if padding is None else padding
         self.form = form
-        self.channel_attention = ChannelAttention(deep_channels)
+        self.channel_attention = ChannelAttention(source_channels)
         self.spatial_attention = SpatialAttention()
-        self.project = nn.Conv2d(deep_channels, deep_channels, 1)
-        self.expand = nn.Conv2d(deep_channels, channels * channels * self.KERNEL_SIZE**2, 1, groups=deep_channels)
+        self.project = nn.Conv2d(source_channels, source_channels, 1)
+        numbers = out_channels * (in_channels // groups) * kernel_size**2
+        self.expand = nn.Conv2d(source_channels, numbers, 1, groups=source_channels)
 
-    def code(self, deep: Tensor) -> Tensor:
-        """The code g of each sample: (B, deep_channels, h, w) to (B, deep_channels)."""
-        refined = self.spatial_attention(self.channel_attention(deep) * deep) * deep
+    def code(self, source: Tensor) -> Tensor:
+        """The code g of each sample: (B, source_channels, h, w) to (B, source_channels)."""
+        refined = self.spatial_attention(self.channel_attention(source) * source) * source
         # The average is taken before the 1x1 convolution, not after: both are linear, so it is the same number, on one
         # pixel in place of h * w.
         return self.project(mean(refined, (2, 3))).flatten(1)
 
-    def kernels(self, deep: Tensor) -> Tensor:
-        """The generated kernels: (B, deep_channels, h, w) to (B, out = C, in = C, 3, 3)."""
-        return self._kernels(self.code(deep))
+    def kernels(self, source: Tensor) -> Tensor:
+        """The generated kernels: (B, source_channels, h, w) to (B, out, in / groups, kernel_size, kernel_size)."""
+        return self.kernels_of(self.code(source))
 
-    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
-        """x (B, C, h, w) and deep (B, deep_channels, h', w') to (B, C, h, w)."""
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """x (B, in_channels, h, w) and source (B, source_channels, h', w') to (B, out_channels, h'', w'')."""
+        return self.with_code(x, self.code(source))
+
+    def with_code(self, x: Tensor, code: Tensor) -> Tensor:
+        """x (B, in_channels, h, w) with the kernels that the codes g (B, source_channels) stand for."""
         convolve = self._convolve_per_sample if self.form == "per_sample" else self._convolve_shared
-        return convolve(x, self.code(deep))
+        return convolve(x, code)
 
     def _convolve_shared(self, x: Tensor, code: Tensor) -> Tensor:
-        weights, biases = self._view(self.expand.weight), self._view(self.expand.bias)
-        both = F.conv2d(x, torch.cat([weights, biases]), padding=self.KERNEL_SIZE // 2)  # (B, 2C, h, w)
-        scaled, constant = both.chunk(2, dim=1)
-        return self._gain(code)[:, :, None, None] * scaled + constant
+        both = torch.stack([self._view(self.expand.weight), self._view(self.expand.bias)])
+        by_group = both.unflatten(1, (self.groups, -1)).transpose(0, 1)  # (groups, 2, out / groups, ...)
+        both = self._conv(x, by_group.flatten(0, 2), self.groups)  # (B, 2 * out, h, w)
+        scaled, constant = both.unflatten(1, (self.groups, 2, -1)).unbind(2)  # (B, groups, out / groups, h, w)
+        gain = self._gain(code).unflatten(1, (self.groups, -1))
+        return (gain[..., None, None] * scaled + constant).flatten(1, 2)
 
     def _convolve_per_sample(self, x: Tensor, code: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        kernels = self._kernels(code).flatten(0, 1)  # (B * C, C, 3, 3)
+        kernels = self.kernels_of(code).flatten(0, 1)  # (B * out, in / groups, k, k)
         # A batch of samples with kernels of their own is one grouped convolution over their channels side by side.
         stacked = x.reshape(1, batch * channels, height, width)
-        return F.conv2d(stacked, kernels, padding=self.KERNEL_SIZE // 2, groups=batch).view_as(x)
+        result = self._conv(stacked, kernels, batch * self.groups)
+        return result.view(batch, self.out_channels, *result.shape[2:])
 
-    def _kernels(self, code: Tensor) -> Tensor:
+    def _conv(self, x: Tensor, kernels: Tensor, groups: int) -> Tensor:
+        return F.conv2d(x, kernels, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=groups)
+
+    def kernels_of(self, code: Tensor) -> Tensor:
+        """The kernels that the codes g (B, source_channels) stand for."""
         return self._view(self.expand(code[:, :, None, None]), len(code))
 
     def _gain(self, code: Tensor) -> Tensor:
-        """What each output channel's W is multiplied by, g[o // (C / deep_channels)]: (B, C)."""
-        return code.repeat_interleave(self.channels // code.shape[1], dim=1)
+        """What each output channel's W is multiplied by, g[o // (out / source_channels)]: (B, out_channels)."""
+        return code.repeat_interleave(self.out_channels // code.shape[1], dim=1)
 
     def _view(self, numbers: Tensor, *leading: int) -> Tensor:
-        return numbers.reshape(*leading, self.channels, self.channels, self.KERNEL_SIZE, self.KERNEL_SIZE)
+        size = (self.out_channels, self.in_channels // self.groups, self.kernel_size, self.kernel_size)
+        return numbers.reshape(*leading, *size)
+
+
+class DPConv(DPConv2d):
+    """DPConv as SRS has it: a `DPConv2d` of 3x3 that keeps channels and size.
+
+    Args:
+        channels: C, of x and of the result; a multiple of `deep_channels`.
+        deep_channels: of the deep feature, its source; a multiple of 8.
+        form: see `DPConv2d`.
+
+    Shape: x (B, C, h, w) and deep (B, deep_channels, h', w') to (B, C, h, w).
+
+    Raises:
+        ValueError: for channels that do not fit together, or an unknown form.
+    """
+
+    def __init__(self, channels: int, deep_channels: int = 64, form: str = "shared") -> None:
+        super().__init__(channels, channels, source_channels=deep_channels, form=form)
+        self.channels = channels
 
 
 def build(channels: int, deep_channels: int) -> DPConv:

@@ -11,7 +11,8 @@ class SegmentationNetwork(Protocol):
     """Required: the call, and what every nn.Module has. An attribute that is not here is looked for, never expected:
 
     encoder_bn: str                       SRS: how its encoder's batch norms compute, see `models.SRS`
-    deep_features(image) -> Tensor        SRS with an encoder: the encoder's deepest map
+    deep_features(image) -> Tensor        SRS: what its layer reads, the encoder's deepest map or its own
+    layer_inputs(image) -> (x, deep)      SRS: all that its layer gets
     dpconv: DynamicLayer                  SRS: the slot, which keeps its name whatever fills it
     """
 
@@ -25,7 +26,7 @@ class DynamicLayer(Protocol):
     """What the slot `dpconv` holds. Optional: `form`, "shared" or "per_sample", see `models.DPConv`."""
 
     def __call__(self, x: Tensor, deep: Tensor | None) -> Tensor:
-        """x (B, C, h, w) and the encoder's map, None without an encoder, to what is added to x."""
+        """x (B, C, h, w) and the encoder's map, x itself without an encoder, to what is added to x."""
 
 
 @runtime_checkable
@@ -40,9 +41,9 @@ class WritesKernels(Protocol):
 
 
 def kernel_writer(network: nn.Module) -> WritesKernels | None:
-    """The layer of `network` that writes kernels from its encoder's map; None if it has none."""
+    """The layer of `network` that writes kernels from a source feature; None if it has none."""
     layer = getattr(network, "dpconv", None)
-    reads = hasattr(network, "deep_features") and getattr(network, "encoder", None) is not None
+    reads = hasattr(network, "deep_features")
     return layer if reads and isinstance(layer, WritesKernels) else None
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STRIDE = 8  # the deepest map is at 1/8 of the input, in each direction
 ROWS = 4  # of a nested U-Net
 ENCODER_BN = ("frozen", "batch")  # see `models.srs.SRS`
+KERNEL_SOURCES = ("recon", "random", "self")  # see `build_srs`
 DPCONV = "dpconv"  # the paper's layer, in models/dpconv.py; models/dynamic holds what may stand in its place
 
 
@@ -52,26 +53,42 @@ def layers() -> list[str]:
     return [DPCONV, *_files(dynamic)]
 
 
-def needs_encoder(name: str, layer: str = DPCONV) -> bool:
-    """Whether the network holds a reconstruction encoder, so that phase 1 comes first. Imports a layer's file."""
-    if name not in VARIANTS:
-        return False
-    return layer == DPCONV or getattr(import_module(f"{dynamic.__name__}.{layer}"), "NEEDS_ENCODER", True)
+def needs_encoder(name: str, layer: str = DPCONV, kernel_source: str = "recon") -> bool:
+    """Whether the network holds a reconstruction encoder. Imports a layer's file."""
+    return name in VARIANTS and kernel_source != "self" and _reads_source(layer)
 
 
-def check_network(name: str, layer: str = DPCONV, encoder_bn: str = "frozen") -> None:
-    """What can be said of these options without torch.
+def needs_phase_1(name: str, layer: str = DPCONV, kernel_source: str = "recon") -> bool:
+    """Whether that encoder is a pretrained one, so that phase 1 comes first. Imports a layer's file."""
+    return kernel_source == "recon" and needs_encoder(name, layer)
+
+
+def build_layer(name: str, channels: int, deep_channels: int) -> nn.Module:
+    """One of `layers`: takes x (B, channels, h, w) and deep (B, deep_channels, h', w'), returns the term added to x.
 
     Raises:
-        ValueError: for an unknown name, options that are SRS' alone, or widths and depths that `check_rows` refuses.
+        ValueError: for an unknown name, or channels that the layer does not take.
+    """
+    return _layer_file(name).build(channels=channels, deep_channels=deep_channels)
+
+
+def check_network(name: str, layer: str = DPCONV, encoder_bn: str = "frozen", kernel_source: str = "recon") -> None:
+    """What can be said of these options without torch; another `kernel_source` than "recon" imports a layer's file.
+
+    Raises:
+        ValueError: for an unknown name, options that do not go together or are SRS' alone, or widths and depths that
+            `check_rows` refuses.
     """
     _known(name)
-    if layer not in layers():
-        raise ValueError(f"unknown layer {layer!r}; there are {', '.join(layers())}")
+    _check_layer(layer)
+    if kernel_source not in KERNEL_SOURCES:
+        raise ValueError(f"kernel_source {kernel_source!r} is not one of {', '.join(KERNEL_SOURCES)}")
     if name in VARIANTS:
         check_rows(VARIANTS[name].widths, VARIANTS[name].depths)
-    elif (layer, encoder_bn) != (DPCONV, "frozen"):
-        raise ValueError("a layer in DPConv's place and encoder_bn are for variants of SRS")
+        if kernel_source != "recon" and not _reads_source(layer):
+            raise ValueError(f"kernel_source {kernel_source} is for layers that read a source, {layer} reads none")
+    elif (layer, encoder_bn, kernel_source) != (DPCONV, "frozen", "recon"):
+        raise ValueError("a layer in DPConv's place, its source and encoder_bn are for variants of SRS")
 
 
 def check_rows(widths: Sequence[int], depths: Sequence[int]) -> None:
@@ -115,7 +132,11 @@ def build_reconstruction(variant: str = "srs") -> NestedUNet:
 
 
 def build_srs(
-    variant: str = "srs", encoder_bn: str = "frozen", encoder: NestedEncoder | None = None, layer: str = DPCONV
+    variant: str = "srs",
+    encoder_bn: str = "frozen",
+    encoder: NestedEncoder | None = None,
+    layer: str = DPCONV,
+    kernel_source: str = "recon",
 ) -> SRS:
     """The network of phase 2: (B, 1 or 3, H, W) to (B, 1, H, W) logits, initialised as PyTorch does.
 
@@ -125,27 +146,49 @@ def build_srs(
         encoder: the `encode` half of a pretrained `build_reconstruction`; a fresh one if not given. It becomes part of
             the network and is frozen. A network whose layer needs none gets none.
         layer: what stands in the slot `dpconv`, one of `layers`.
+        kernel_source: what the layer reads beside x. "recon": the deepest map of the (pretrained) encoder, as in the
+            paper. "random": the same of a fresh encoder, which stays as it was initialised. "self": x itself, the
+            segmenter's own deepest map; the network holds no encoder.
 
     Raises:
-        ValueError: for an unknown variant, layer or `encoder_bn`, or widths that do not fit.
+        ValueError: for an unknown variant, layer, source or `encoder_bn`, or widths that do not fit.
     """
     from models.nested import NestedUNet
     from models.srs import SRS
 
-    check_network(variant, layer, encoder_bn)
+    check_network(variant, layer, encoder_bn, kernel_source)
     shape = VARIANTS[variant]
     segmenter = NestedUNet(shape.widths, shape.depths, stem=8, out_channels=1, local_contrast=False)
-    source = import_module("models.dpconv" if layer == DPCONV else f"{dynamic.__name__}.{layer}")
-    dpconv = source.build(channels=shape.widths[-1], deep_channels=RECONSTRUCTION_WIDTHS[-1])
-    if not needs_encoder(variant, layer):
+    channels = shape.widths[-1]
+    deep_channels = channels if kernel_source == "self" else RECONSTRUCTION_WIDTHS[-1]
+    dpconv = build_layer(layer, channels, deep_channels)
+    if not needs_encoder(variant, layer, kernel_source):
         return SRS(None, segmenter, dpconv, encoder_bn)
-    return SRS(encoder or build_reconstruction(variant).encode, segmenter, dpconv, encoder_bn)
+    if encoder is None or kernel_source == "random":
+        encoder = build_reconstruction(variant).encode
+    return SRS(encoder, segmenter, dpconv, encoder_bn)
 
 
-def _build_baseline(name: str, encoder_bn: str = "frozen", encoder: None = None, layer: str = DPCONV) -> nn.Module:
+def _build_baseline(
+    name: str, encoder_bn: str = "frozen", encoder: None = None, layer: str = DPCONV, kernel_source: str = "recon"
+) -> nn.Module:
     """`build()` of models/baselines/NAME.py; the options of `build_srs` are refused but for their defaults."""
-    check_network(name, layer, encoder_bn)
+    check_network(name, layer, encoder_bn, kernel_source)
     return import_module(f"{baselines.__name__}.{name}").build()
+
+
+def _layer_file(name: str) -> Any:
+    _check_layer(name)
+    return import_module("models.dpconv" if name == DPCONV else f"{dynamic.__name__}.{name}")
+
+
+def _reads_source(layer: str) -> bool:
+    return layer == DPCONV or getattr(_layer_file(layer), "NEEDS_ENCODER", True)
+
+
+def _check_layer(name: str) -> None:
+    if name not in layers():
+        raise ValueError(f"unknown layer {name!r}; there are {', '.join(layers())}")
 
 
 def _files(package: Any) -> list[str]:

@@ -19,9 +19,11 @@ class SRS(nn.Module):
     evaluation mode.
 
     Args:
-        encoder: the `encode` half of a pretrained reconstruction network; None for a layer that needs none.
+        encoder: the `encode` half of a pretrained reconstruction network; None for a layer that reads
+            none, or the segmenter's own deepest map.
         segmenter: a nested U-Net with one output channel.
-        dpconv: takes the segmenter's deepest map and the encoder's; the paper's `DPConv`, or what stands in its place.
+        dpconv: takes the segmenter's deepest map and the encoder's (without an encoder, the segmenter's twice); the
+            paper's `DPConv`, or what stands in its place.
         encoder_bn: "frozen" as in the paper: the encoder's batch norms use their running statistics; "batch" as in the
             released training: they use the statistics of the batch at hand, in evaluation too (so that a prediction
             depends on what else is in the batch: evaluate with batch size 1). The running statistics stay as they were.
@@ -59,17 +61,23 @@ class SRS(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def deep_features(self, image: Tensor) -> Tensor:
-        """The reconstruction encoder's deepest map: (B, 1 or 3, H, W) to (B, 64, ceil(H / 8), ceil(W / 8)).
+        """What the layer reads beside x: (B, 1 or 3, H, W) to (B, D, ceil(H / 8), ceil(W / 8)).
 
-        Only of a network that has an encoder.
+        The reconstruction encoder's deepest map; without an encoder, the segmenter's.
         """
-        return self._deep(prepare_image(image))
+        image = prepare_image(image)
+        return self.segmenter.encode(image)[-1] if self.encoder is None else self._deep(image)
+
+    def layer_inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What the layer gets: x (B, C, h, w) and deep (B, D, h, w) of the image (B, 1 or 3, H, W)."""
+        x = self.segmenter.encode(prepare_image(image))[-1]
+        return x, x if self.encoder is None else self.deep_features(image)
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         image = prepare_image(image)
         *shallow, x = self.segmenter.encode(image)
-        x = x + self.dpconv(x, None if self.encoder is None else self._deep(image))
+        x = x + self.dpconv(x, x if self.encoder is None else self._deep(image))
         return self.segmenter.decode([*shallow, x])[..., :height, :width]
 
     def _deep(self, image: Tensor) -> Tensor:

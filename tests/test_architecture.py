@@ -139,7 +139,11 @@ def test_a_variant(newcomer):
         ((12, 16, 16, 64), (1, 1, 1, 1), "widths must be multiples of 8"),
         ((8, 16, 64), (1, 1, 1, 1), "4 rows; got 3 widths"),
         ((8, 16, 16, 64), (1, 1, 0, 1), "depths must be at least 1"),
-        ((8, 16, 16, 72), (1, 1, 1, 1), "DPConv needs channels to be a multiple of deep_channels"),
+        (
+            (8, 16, 16, 72),
+            (1, 1, 1, 1),
+            "DPConv needs the channels of its result to be a multiple of those of its source",
+        ),
     ],
 )
 def test_widths_that_do_not_fit_name_the_flag_and_the_rule(monkeypatch, widths, depths, rule):
@@ -217,7 +221,7 @@ def test_a_network_of_another_library(newcomer):
     with pytest.raises(UserError, match=r"^--variant basic_unet has no phase 1[^\n]*$"):
         train_recon.main(train_recon.settings(["--Dataset", "sample", "--variant", "basic_unet"]))
     for flag, message in (
-        ("--recon_weights x.pth", "--recon_weights: --variant basic_unet holds no reconstruction encoder"),
+        ("--recon_weights x.pth", "--recon_weights: --variant basic_unet holds no pretrained encoder"),
         ("--dynamic static", "--variant basic_unet --dynamic static: [^\n]* variants of SRS"),
         ("--encoder_bn batch", "--variant basic_unet: [^\n]* variants of SRS"),
     ):
@@ -242,7 +246,7 @@ def test_a_network_of_another_library(newcomer):
 def test_a_layer_without_an_encoder_needs_no_phase_1(newcomer, layer):
     shutil.rmtree("checkpoints/sample/recon")
     command = f"train_seg.py --Dataset sample --variant srs_tiny --dynamic {layer}"
-    with pytest.raises(UserError, match=r"^--recon_weights: [^\n]* holds no reconstruction encoder; leave it out$"):
+    with pytest.raises(UserError, match=r"^--recon_weights: [^\n]* holds no pretrained encoder; leave it out$"):
         newcomer.run(f"{command} --recon_weights x.pth")
     newcomer.run(command)
     state = load_checkpoint(SEG / "best.pth", "seg")["model"]

@@ -7,18 +7,21 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from random_weights import save_random_weights
 
 import benchmark
 import demo
 import evaluation
 import export
+import models
 import predict
 import prepare_data
 import reproduce
 import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
+from utils.networks.checkpoints import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -63,12 +66,28 @@ def test_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        exec(code, names)  # our own file
+        if "segmentation_models_pytorch" not in code:  # of a library that is optional: the next test
+            exec(code, names)  # our own file
     assert names["mask"].shape == (32, 32)
     assert names["logits"].shape == (1, 1, 200, 300)
     assert names["deep"].shape == (1, 64, 25, 38)
     assert names["kernels"].shape == (1, 256, 256, 3, 3)
     assert names["x"].shape == (1, 128, 25, 38)
+
+
+@pytest.mark.long
+def test_dpconv_in_a_network_of_another_library(tmp_path, monkeypatch):
+    pytest.importorskip("segmentation_models_pytorch")
+    reconstruction = models.build_reconstruction()
+    content = {"phase": "recon", "model": reconstruction.state_dict(), "settings": {}}
+    save_checkpoint(tmp_path / "checkpoints" / "BUS" / "recon" / "best.pth", content)
+    monkeypatch.chdir(tmp_path)
+    (code,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "smp.Unet" in code)
+    backbone = torch.nn.Conv2d(3, 64, 3, padding=1)
+    names = {"torch": torch, "models": models, "my_network": torch.nn.Sequential()}
+    names["my_network"].add_module("backbone", backbone)
+    exec(code, names)  # our own file
+    assert names["logits"].shape == (2, 1, 256, 256)
 
 
 def test_links_lead_to_files():

@@ -88,7 +88,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(data, tmp_path, script, build)
 def as_earlier(path):
     """Takes out of a checkpoint what came later, as a run of before it left it."""
     content = torch.load(path, weights_only=True)
-    for name in ("augment_order", "dynamic", "loss", "mask_interpolation"):
+    for name in ("augment_order", "dynamic", "kernel_source", "loss", "mask_interpolation"):
         del content["settings"][name]
     content.pop("mask_shift", None)
     torch.save(content, path)

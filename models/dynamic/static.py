@@ -28,8 +28,8 @@ class StaticDPConv(nn.Module):
 
     def forward(self, x: Tensor, deep: Tensor | None = None) -> Tensor:
         numbers = self.expand(self.g[None, :, None, None])  # (1, C * C * 3 * 3, 1, 1)
-        channels, size = x.shape[1], DPConv.KERNEL_SIZE
-        return F.conv2d(x, numbers.view(channels, channels, size, size), padding=size // 2)
+        channels = x.shape[1]
+        return F.conv2d(x, numbers.view(channels, channels, 3, 3), padding=1)
 
 
 def build(channels: int, deep_channels: int) -> StaticDPConv:

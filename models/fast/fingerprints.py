@@ -34,7 +34,7 @@ RECORDED = {
     "Join": "cf14fc3b745185d4",
     "NestedEncoder": "e158898a1f663a93",
     "NestedDecoder": "8b622de1e00b27a7",
-    "DPConv": "d27ccc200b11027b",
+    "DPConv": "827784614766bbef",
 }
 
 CLASSES = (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models import DPConv
+from models import DPConv, DPConv2d
 from models.dpconv import FORMS
 
 
@@ -88,3 +88,56 @@ def test_channels_that_do_not_fit(channels, deep_channels):
 def test_unknown_form():
     with pytest.raises(ValueError, match="shared, per_sample"):
         DPConv(16, 8, form="fast")
+
+
+SETTINGS = [
+    {},
+    {"kernel_size": 1},
+    {"kernel_size": 5, "stride": 2},
+    {"kernel_size": 4, "padding": 0},
+    {"dilation": 2, "stride": 2},
+    {"groups": 2},
+    {"groups": 8, "kernel_size": 5, "dilation": 2},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_dpconv2d_is_a_convolution_of_each_sample_with_its_own_kernel(form, settings):
+    torch.manual_seed(0)
+    conv = DPConv2d(16, 24, source_channels=8, form=form, **settings).double()
+    x, source = torch.randn(3, 16, 9, 12).double(), torch.randn(3, 8, 5, 4).double()
+    kernels, groups, size = conv.kernels(source), settings.get("groups", 1), settings.get("kernel_size", 3)
+    assert kernels.shape == (3, 24, 16 // groups, size, size)
+    ordinary = torch.nn.Conv2d(16, 24, **{"kernel_size": 3, "padding": conv.padding, **settings}, bias=False).double()
+    expected = []
+    for i in range(3):
+        ordinary.weight.data.copy_(kernels[i])
+        expected.append(ordinary(x[i : i + 1]))
+    torch.testing.assert_close(conv(x, source), torch.cat(expected))
+    # The kernel itself, number by number, from the grouped convolution's weights.
+    code, per_group = conv.code(source), conv.expand.out_channels // 8
+    numbers = conv.expand.weight.flatten() * code.repeat_interleave(per_group, dim=1) + conv.expand.bias
+    torch.testing.assert_close(kernels.flatten(1), numbers)
+
+
+@pytest.mark.parametrize("settings", SETTINGS[2:], ids=str)
+def test_the_forms_of_dpconv2d_have_the_same_gradients(settings):
+    conv = DPConv2d(16, 16, source_channels=8, **settings).double()
+    x, deep = (t.detach().double().requires_grad_() for t in inputs(size=9))
+    for a, b in zip(run(conv, "shared", x, deep), run(conv, "per_sample", x, deep), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_dpconv_is_dpconv2d_with_equal_channels():
+    torch.manual_seed(1)
+    dpconv = DPConv(16, 8)
+    torch.manual_seed(1)
+    conv = DPConv2d(16, 16, source_channels=8)
+    assert list(dpconv.state_dict()) == list(conv.state_dict())
+    assert torch.equal(dpconv(*inputs()), conv(*inputs()))
+
+
+def test_groups_that_do_not_fit():
+    with pytest.raises(ValueError, match="multiples of groups, got 16 to 24 in 3 groups"):
+        DPConv2d(16, 24, groups=3, source_channels=8)

@@ -29,7 +29,7 @@ def inputs(dtype=torch.float64):
 def test_names():
     assert models.layers()[0] == "dpconv" and {"none", "static"} <= set(models.layers())
     assert models.NETWORKS.keys() == models.networks().keys() >= models.VARIANTS.keys()
-    with pytest.raises(ValueError, match=r"unknown layer 'odd'; there are dpconv, none"):
+    with pytest.raises(ValueError, match=r"unknown layer 'odd'; there are dpconv, "):
         models.build("srs_tiny", layer="odd")
     with pytest.raises(ValueError, match=r"unknown variant 'odd'; there are srs, srs_tiny"):
         models.build("odd")
@@ -38,10 +38,11 @@ def test_names():
 @pytest.mark.parametrize("layer", OTHERS)
 def test_a_layer_has_the_shape_of_x_and_the_right_gradients(layer):
     module, (x, deep) = build(layer).double(), inputs()
-    given = deep if models.needs_encoder("srs", layer) else None
+    given = deep.requires_grad_() if models.needs_encoder("srs", layer) else None
     assert module(x, given).shape == x.shape
     parameters = list(module.parameters())
-    assert torch.autograd.gradcheck(lambda x, *_: module(x, given), (x.requires_grad_(), *parameters))
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, *_: module(x, given), (x, *parameters), fast_mode=True)
 
 
 @pytest.mark.parametrize("layer", OTHERS)
@@ -71,7 +72,7 @@ def test_static_is_dpconv_of_one_code():
 
 
 def test_static_takes_the_channels_of_dpconv_alone():
-    with pytest.raises(ValueError, match="multiple of deep_channels"):
+    with pytest.raises(ValueError, match="multiple of those of its source"):
         build("static", channels=12)
 
 
@@ -114,3 +115,39 @@ def test_rows_that_do_not_fit():
             check_rows(widths, depths)
         with pytest.raises(ValueError, match=rule):
             models.NestedUNet(widths, depths, stem=8, out_channels=1, local_contrast=False)
+
+
+@pytest.mark.parametrize("layer", ["dpconv", "gate", "condconv", "odconv", "dcd"])
+def test_the_source_of_the_kernel(layer):
+    torch.manual_seed(0)
+    encoder, image = models.build_reconstruction().encode, torch.randn(2, 3, 16, 24)
+    state = {name: value.clone() for name, value in encoder.state_dict().items()}
+    options = {"layer": layer, "encoder": encoder}
+    recon, random, own = (models.build("srs_tiny", **options, kernel_source=s).eval() for s in models.KERNEL_SOURCES)
+    assert recon.encoder is encoder
+    assert all(torch.equal(value, state[name]) for name, value in recon.encoder.state_dict().items())
+    assert random.encoder is not encoder and random.encoder.state_dict().keys() == state.keys()
+    assert not torch.equal(random.encoder.stem[0].weight, encoder.stem[0].weight)
+    assert not any(parameter.requires_grad for parameter in random.encoder.parameters())
+    assert own.encoder is None and not [name for name in own.state_dict() if name.startswith("encoder")]
+    pyramid = own.segmenter.encode(image)
+    assert torch.equal(own.deep_features(image), pyramid[-1])
+    pyramid[-1] = pyramid[-1] + own.dpconv(pyramid[-1], pyramid[-1])
+    torch.testing.assert_close(own(image), own.segmenter.decode(pyramid))
+    needs = [models.needs_phase_1("srs_tiny", layer, source) for source in models.KERNEL_SOURCES]
+    assert needs == [True, False, False]
+    held = [models.needs_encoder("srs_tiny", layer, source) for source in models.KERNEL_SOURCES]
+    assert held == [True, True, False]
+
+
+def test_sources_that_are_refused():
+    for layer in ("none", "static", "conv", "conv_scaled"):
+        assert not models.needs_phase_1("srs", layer)
+        with pytest.raises(ValueError, match=f"kernel_source random is for layers that read a source, {layer} reads"):
+            models.build("srs_tiny", layer=layer, kernel_source="random")
+    with pytest.raises(ValueError, match="not one of recon, random, self"):
+        models.build("srs_tiny", kernel_source="odd")
+    with pytest.raises(ValueError, match="variants of SRS"):
+        models.build("unext", kernel_source="self")
+    with pytest.raises(ValueError, match="no encoder"):
+        models.build("srs_tiny", kernel_source="self", encoder_bn="batch")

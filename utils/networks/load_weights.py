@@ -91,8 +91,9 @@ def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -
     Raises:
         UserError: if the weights do not fit the variant the checkpoint names.
     """
-    settings = {"dynamic": DPCONV, **checkpoint["settings"]}
-    network = explain(lambda: build(settings["variant"], layer=settings["dynamic"], encoder_bn=encoder_bn), path)
+    settings = {"dynamic": DPCONV, "kernel_source": "recon", **checkpoint["settings"]}
+    options = {"layer": settings["dynamic"], "kernel_source": settings["kernel_source"], "encoder_bn": encoder_bn}
+    network = explain(lambda: build(settings["variant"], **options), path)
     fill(network, checkpoint["model"], path)
     return network.eval()
 

@@ -162,21 +162,31 @@ def _rows(runs: Sequence[Evaluation]) -> list[tuple[str, list[float], list[float
 
 def _pair(first: Evaluation, other: Evaluation) -> dict[str, Any]:
     """The charts and the extremes of one comparison; IoU in percent."""
+    ranked = _ranked(first, other)
+    return {
+        "other": other,
+        "charts": paired_charts(first, other),
+        "gains": [row for row in reversed(ranked[-LARGEST:]) if row[2] > row[1]],
+        "losses": [row for row in ranked[:LARGEST] if row[2] < row[1]],
+    }
+
+
+def _ranked(first: Evaluation, other: Evaluation) -> list[tuple[str, float, float]]:
+    """Each image with the IoU of both runs in percent, the largest loss first."""
     a, b = ([100 * value for value in run.columns["iou"]] for run in (first, other))
-    ranked = sorted(zip(first.names, a, b, strict=True), key=lambda row: row[2] - row[1])
+    return sorted(zip(first.names, a, b, strict=True), key=lambda row: row[2] - row[1])
+
+
+def paired_charts(first: Evaluation, other: Evaluation) -> list[Chart]:
+    """The IoU of each image in both runs, and the differences."""
+    ranked = _ranked(first, other)
     differences = [two - one for _, one, two in ranked]
     widest = max(1.0, *map(abs, differences))
     points = [(one, two, f"{name}: {one:.1f} and {two:.1f} ({two - one:+.1f})") for name, one, two in ranked]
     axes = (Axis(f"IoU (%) of {run.label}", 0, 100) for run in (first, other))
     above = sum(difference > 0 for difference in differences)
     text = f"above the line {other.label} is better: {above} of {len(points)} images"
-    charts: list[Chart] = [
+    return [
         scatter("IoU of each image", text, *axes, points, diagonal=True),
         histogram("Differences of the images", "difference of IoU (points)", differences, -widest, widest),
     ]
-    return {
-        "other": other,
-        "charts": charts,
-        "gains": [row for row in reversed(ranked[-LARGEST:]) if row[2] > row[1]],
-        "losses": [row for row in ranked[:LARGEST] if row[2] < row[1]],
-    }

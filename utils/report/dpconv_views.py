@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from models import SRS
-from models.nested import prepare_image
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class Inside:
 @torch.inference_mode()
 def look_inside(model: SRS, image: Tensor) -> Inside:
     """Runs the image (1, 3, H, W), normalised, through the network up to DPConv."""
-    deep = model.deep_features(image)
-    before = model.segmenter.encode(prepare_image(image))[-1]
+    before, deep = model.layer_inputs(image)
     change = model.dpconv(before, deep)
     maps = (_mean_map(x) for x in (deep, before, change, before + change))
     code, kernel = model.dpconv.code(deep)[0], model.dpconv.kernels(deep)[0]

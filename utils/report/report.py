@@ -16,14 +16,17 @@ import numpy as np
 from models import VARIANTS
 from utils.common.errors import UserError
 from utils.common.run_log import read_log
+from utils.evaluation.code_swap import CodeTest
 from utils.evaluation.published import ReleasedLog, released_log
 from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
 from utils.report.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
+from utils.report.code_section import charts
+from utils.report.compare import change, p_value
 from utils.report.example_cases import CaseView
 from utils.report.html_page import write_page
 
 # The settings that stand at the top of the page; all others at its end.
-ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "dynamic", "img_size")
+ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "dynamic", "kernel_source", "img_size")
 CURVES = ("loss", "iou")  # of the log; its other figures move with these
 
 
@@ -50,6 +53,7 @@ def write_report(
     cases: Sequence[CaseView],
     weights: Path | None = None,
     sweep: SweepCurves | None = None,
+    code: CodeTest | None = None,
 ) -> Path:
     """Writes `report.html` and returns its path.
 
@@ -59,6 +63,7 @@ def write_report(
         cases: what `utils.report.example_cases.look_at_cases` returns.
         weights: our checkpoint; the logs of its two phases are looked for where training writes them.
         sweep: figures over thresholds, if there are any.
+        code: what another code changes, if that was tested.
 
     Raises:
         UserError: if the evaluation cannot be read, or the page not be written.
@@ -76,6 +81,10 @@ def write_report(
         thresholds=[] if sweep is None else sweep_charts(sweep),
         distributions=[_distribution(table, name) for name in ("iou", "F1") if name in table.columns],
         sizes=_sizes(table),
+        code=code,
+        code_charts=[] if code is None else charts(code),
+        change=change,
+        p_value=p_value,
         table=table,
         cases=cases,
         case_of={case.name: number for number, case in enumerate(cases)},
@@ -137,7 +146,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, str]]
     alone: dict[str, tuple[str, str]] = {}
     intervals = flat(summary.get("intervals", {}))
     for name, value in summary.items():
-        if name in PARTS:
+        if name in PARTS or name == "code":  # a section of the page
             continue
         if isinstance(value, Mapping):
             groups[name.replace("_", " ")] = {

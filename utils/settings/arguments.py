@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
-from models import DPCONV, ENCODER_BN, layers, networks
+from models import DPCONV, ENCODER_BN, KERNEL_SOURCES, layers, networks
 from utils.common.errors import UserError
 from utils.networks import ENGINES
 
+CODES = ("own", "swap", "mean", "zero")
 RESIZE = ("img_size", "keep", "back")
 PRECISIONS = ("auto", "off", "bf16", "fp16")
 DEVICES = "auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu, mps"
@@ -176,6 +177,13 @@ def add_layer_argument(parser: argparse.ArgumentParser) -> None:
         default=DPCONV,
         help="layer at the segmenter's deepest map: the paper's DPConv, or a file of models/dynamic in its place",
     )
+    parser.add_argument(
+        "--kernel_source",
+        choices=KERNEL_SOURCES,
+        default="recon",
+        help="what that layer reads: the encoder of phase 1 (the paper); the same encoder with random weights; or the "
+        "segmenter's own deepest map. The last two need no phase 1",
+    )
 
 
 def add_segmentation_arguments(parser: argparse.ArgumentParser, losses: Collection[str]) -> None:
@@ -224,6 +232,23 @@ def add_engine_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, default="torch", help="what runs the network; see requirements-export.txt"
     )
+
+
+def add_code_argument(parser: argparse.ArgumentParser) -> None:
+    """Whose code DPConv gets, see utils/evaluation/code_swap.py; what is not given stands nowhere."""
+    parser.add_argument(
+        "--code",
+        choices=CODES,
+        default=argparse.SUPPRESS,
+        help="also predict each image with another code in DPConv than its own, and test the differences: another "
+        "image's (swap), the mean of the list (mean), zeros (zero); own: no such test",
+    )
+
+
+def other_code(settings: argparse.Namespace) -> str | None:
+    """The code that is tested against the images' own; None if none is."""
+    code = getattr(settings, "code", "own")
+    return None if code == "own" else code
 
 
 def add_result_arguments(parser: argparse.ArgumentParser) -> None:

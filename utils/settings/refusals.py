@@ -13,6 +13,7 @@ from datasets.load import data_folder, list_path
 from models import DPCONV, STRIDE, check_network
 from utils.common.errors import UserError
 from utils.common.processes import refuse_one_gpu_for_all, world_size
+from utils.settings.arguments import other_code
 
 SMALLEST = 2 * STRIDE  # pixels: two pixels of the deepest map, so that a batch norm has something to average
 
@@ -24,7 +25,8 @@ def check_training(settings: argparse.Namespace, folder: Path) -> None:
         UserError: names what is wrong, and the flag.
     """
     with naming_the_network(settings):
-        check_network(settings.variant, getattr(settings, "dynamic", DPCONV), settings.encoder_bn)
+        layer, source = getattr(settings, "dynamic", DPCONV), getattr(settings, "kernel_source", "recon")
+        check_network(settings.variant, layer, settings.encoder_bn, source)
     refuse_one_gpu_for_all(settings.device)
     if settings.batch_size < world_size():
         raise UserError(
@@ -58,8 +60,10 @@ def naming_the_network(settings: argparse.Namespace) -> Iterator[None]:
 
 def network_flags(settings: argparse.Namespace) -> str:
     """The flags that name the network of these settings."""
-    layer = getattr(settings, "dynamic", DPCONV)
-    return f"--variant {settings.variant}" + (f" --dynamic {layer}" if layer != DPCONV else "")
+    usual = {"dynamic": DPCONV, "kernel_source": "recon"}
+    others = {name: getattr(settings, name, default) for name, default in usual.items()}
+    flags = [f"--{name} {value}" for name, value in others.items() if value != usual[name]]
+    return " ".join([f"--variant {settings.variant}", *flags])
 
 
 def check_evaluation(settings: argparse.Namespace) -> None:
@@ -68,6 +72,8 @@ def check_evaluation(settings: argparse.Namespace) -> None:
     Raises:
         UserError: names what is wrong, and the flag.
     """
+    if (code := other_code(settings)) and settings.engine != "torch":
+        raise UserError(f"--code {code} requires --engine torch: other engines take images alone")
     refuse_one_gpu_for_all(settings.device)
     read_list(list_path(data_folder(settings.base_dir), settings.val_file_dir))
     for name in ("weights", "recon_weights", "seg_weights"):

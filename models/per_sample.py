@@ -1,0 +1,30 @@
+"""Convolution of each sample with its own kernel, in operations that export at any batch and size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def convolve_per_sample(x: Tensor, kernels: Tensor, size: int = 3) -> Tensor:
+    """Convolves sample b of x with kernels[b], padded so that the map keeps its size.
+
+    A grouped convolution would do it, too, with a group for each sample; but the number of groups is an attribute of an
+    exported convolution, so that the file would be for one batch size. The batched matrix product of the kernels and
+    the patches of x has no such attribute. The multiplications are the same.
+
+    Args:
+        x: (B, in, h, w).
+        kernels: (B, out, in, size, size).
+        size: of the kernel, odd.
+
+    Returns:
+        (B, out, h, w).
+    """
+    height, width = x.shape[2:]
+    padded = F.pad(x, [size // 2] * 4)
+    shifted = [padded[:, :, i : i + height, j : j + width] for i in range(size) for j in range(size)]
+    patches = torch.cat(shifted, dim=1).flatten(2)  # (B, size * size * in, h * w)
+    rows = kernels.permute(0, 1, 3, 4, 2).flatten(2)  # (B, out, size * size * in), in the order of the patches
+    return (rows @ patches).unflatten(2, (height, width))

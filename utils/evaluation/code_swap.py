@@ -1,0 +1,217 @@
+"""Does the image's own code matter? The network with each image's own code, and with another in its place.
+
+A layer such as DPConv turns the deep feature of an image into a code g, and all that the image changes of the layer is
+g. So the test needs no training: every image is predicted once with its own g, and once with another image's ("swap"),
+with the mean g of the list ("mean"), or with a g of zeros ("zero", which no training image had). The differences are
+taken image by image, as `evaluation.py --compare` does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datasets.resizing import Shift
+from utils.common.distributed import gather
+from utils.common.errors import UserError
+from utils.common.precision import Precision
+from utils.common.processes import rank, world_size
+from utils.common.runtime import to_device
+from utils.evaluation.evaluate import MaskLogits, evaluate
+from utils.evaluation.paired_tests import CONFIDENCE, Paired, compare_figures
+from utils.evaluation.read_results import Evaluation
+from utils.evaluation.results import Results
+
+IN_WORDS = {"swap": "another image's code", "mean": "the mean code of the list", "zero": "a code of zeros"}
+
+
+@dataclass(frozen=True)
+class CodeTest:
+    """What another code changes.
+
+    Attributes:
+        given: a key of `IN_WORDS`.
+        runs: the list with the images' own codes, and with the given ones.
+        found: the differences, given minus own, a row for each figure.
+        changed: images whose counts of pixels differ.
+        code_distance: of each image, the distance of its code from the mean code, as a share of the mean's norm.
+        kernel_distance: the same of its kernel; empty for a layer without kernels.
+    """
+
+    given: str
+    runs: list[Evaluation]
+    found: list[Paired]
+    changed: int
+    code_distance: list[float]
+    kernel_distance: list[float]
+
+    def verdict(self) -> str:
+        """What follows, in plain words; it rests on the IoU of the images."""
+        (iou,) = (row for row in self.found if row.column == "iou")
+        if not self.changed:
+            return f"Nothing changes: with {self.words}, all {iou.n} predictions have the same counts of pixels."
+        found = f"with {self.words}, {self.changed} of {iou.n} predictions change, and IoU "
+        found += f"by {100 * iou.difference:+.2f} points on average (p {iou.p:.2g}"
+        if not isnan(iou.low):
+            found += f", {100 * CONFIDENCE:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}"
+        by_test, by_interval = iou.p < 1 - CONFIDENCE, iou.low > 0 or iou.high < 0
+        if not by_test and not by_interval:
+            return f"No effect was found: {found}), which may be chance."
+        if by_test != by_interval:
+            return f"Undecided: {found}); the test and the interval disagree."
+        if iou.difference > 0:
+            return f"The image's own code is not the better one: {found})."
+        warning = " No training image had such a code." if self.given == "zero" else ""
+        return f"The image's own code matters: {found}).{warning}"
+
+    @property
+    def words(self) -> str:
+        return IN_WORDS[self.given]
+
+    def spread(self) -> str:
+        """How much codes and kernels differ between images, in words."""
+        parts = {"code": self.code_distance, "kernel": self.kernel_distance}
+        words = [
+            f"an image's {what} is {100 * np.mean(values):.3g} % from the mean {what} "
+            f"(at most {100 * max(values):.3g} %)"
+            for what, values in parts.items()
+            if values
+        ]
+        return ", ".join(words)
+
+    def summary(self) -> dict[str, Any]:
+        """For summary.json; None for a figure that is undefined."""
+        figures = {}
+        for row in self.found:
+            values = asdict(row)
+            own, given = values.pop("means")
+            kept = {"own": own, self.given: given, **values}
+            figures[row.column] = {
+                name: None if isinstance(value, float) and isnan(value) else value
+                for name, value in kept.items()
+                if name not in ("column", "run")
+            }
+        return {
+            "given": self.given,
+            "verdict": self.verdict(),
+            "images_changed": self.changed,
+            "distance_from_mean": {
+                what: {"mean": float(np.mean(values)), "largest": max(values)}
+                for what, values in (("code", self.code_distance), ("kernel", self.kernel_distance))
+                if values
+            },
+            "figures": figures,
+        }
+
+
+def check_codes(network: nn.Module, given: str) -> None:
+    """Whether the network has a layer that turns a source feature of each image into a code.
+
+    Raises:
+        UserError: if it has none.
+    """
+    layer = getattr(network, "dpconv", None)
+    if not (hasattr(network, "deep_features") and all(hasattr(layer, part) for part in ("code", "with_code"))):
+        raise UserError(f"--code {given} requires a layer that reads a source, such as dpconv; this network has none")
+
+
+def run_code_test(
+    network: nn.Module,
+    loader: DataLoader,
+    precision: Precision,
+    given: str,
+    seed: int,
+    shift: Shift | None = (0.0, 0.0),
+) -> CodeTest:
+    """Evaluates the network with its own codes and with the given ones (collective). `network` stays as it is.
+
+    Args:
+        given: a key of `IN_WORDS`.
+        seed: of the swap.
+        shift: see `utils.evaluation.evaluate.MaskLogits`.
+
+    Raises:
+        UserError: if the network reads no codes, or the list is a single image.
+    """
+    check_codes(network, given)
+    if len(loader.dataset) < 2 and given != "zero":
+        raise UserError(f"--code {given} requires a list of at least two images")
+    plain = copy.deepcopy(network).to(precision.device, memory_format=torch.channels_last).eval()
+    layer = plain.dpconv
+    own = _own_codes(plain, loader, precision)
+    others = {
+        "swap": lambda: own[torch.from_numpy(partners(len(own), seed))],
+        "mean": lambda: own.mean(0, keepdim=True).expand_as(own),
+        "zero": lambda: torch.zeros_like(own),
+    }[given]()
+    results = []
+    for codes in (own, others):
+        plain.dpconv = _GivenCodes(layer, codes[rank() :: world_size()])
+        results.append(evaluate(MaskLogits(plain, precision, shift), loader))
+    runs = [_as_run(name, each) for name, each in zip(("own", given), results, strict=True)]
+    differing = torch.stack([results[0].counts[name] != results[1].counts[name] for name in results[0].counts])
+    return CodeTest(
+        given,
+        runs,
+        compare_figures(runs),
+        int(differing.any(0).sum()),
+        _distances(own, lambda codes: codes),
+        _distances(own.to(precision.device), layer.kernels_of) if hasattr(layer, "kernels_of") else [],
+    )
+
+
+def partners(count: int, seed: int) -> np.ndarray:
+    """Whose code each of `count` images gets: every image's serves once, none its own."""
+    order = np.random.default_rng(seed).permutation(count)
+    partner = np.empty(count, int)
+    partner[order] = np.roll(order, 1)  # one circle through all images
+    return partner
+
+
+class _GivenCodes(nn.Module):
+    """Stands in a layer's place and takes the codes of a list, in its order."""
+
+    def __init__(self, layer: nn.Module, codes: Tensor) -> None:
+        super().__init__()
+        self.layer, self.rest = layer, codes
+
+    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
+        codes, self.rest = self.rest[: len(x)], self.rest[len(x) :]
+        return self.layer.with_code(x, codes.to(x.device))
+
+
+@torch.inference_mode()
+def _own_codes(network: nn.Module, loader: DataLoader, precision: Precision) -> Tensor:
+    """(N, numbers) float32, on the CPU, of the whole list."""
+    found = []
+    for batch in loader:
+        with precision.autocast():
+            images = to_device(batch, precision.device)["image"]
+            found += network.dpconv.code(network.deep_features(images)).float().cpu()
+    codes = [torch.empty(0)] * len(loader.dataset)
+    for process, share in enumerate(gather(found)):
+        codes[process :: world_size()] = share
+    return torch.stack(codes)
+
+
+@torch.inference_mode()
+def _distances(codes: Tensor, of: Any) -> list[float]:
+    """Of each image, how far what its code gives is from the mean of the list, as a share of the mean's norm."""
+    mean = sum(of(code[None]) / len(codes) for code in codes)
+    size = mean.norm().clamp(min=1e-12)
+    return [((of(code[None]) - mean).norm() / size).item() for code in codes]
+
+
+def _as_run(label: str, results: Results) -> Evaluation:
+    tables: list[Mapping[str, Tensor]] = [results.figures, results.of_masks, results.counts]
+    columns = {name: values.tolist() for table in tables for name, values in table.items()}
+    return Evaluation(Path(), label, results.names, columns, {}, {})
