@@ -20,6 +20,7 @@ def benchmark(*flags):
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_row_as_json():
     row = json.loads(benchmark("--only", "seg_step", "--amp", "bf16", *SMALL, "--json"))
@@ -28,6 +29,7 @@ def test_one_row_as_json():
     assert 0 < row["seconds_per_image"] < 10 and 0.1 < row["peak_rss_gb"] < 5 and 0 < row["of_peak"] < 2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_profile_names_the_operators():
     lines = benchmark("profile", "--only", "seg_step", *SMALL).splitlines()

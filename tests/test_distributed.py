@@ -93,6 +93,7 @@ def experiments(data, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("phase", "processes"), [("recon", 2), ("seg", 3)])
 def test_the_gradients_are_those_of_the_whole_batch(phase, processes, tmp_path):
     """In float64, with five images shared unevenly: two steps end in the same weights."""
@@ -103,6 +104,7 @@ def test_the_gradients_are_those_of_the_whole_batch(phase, processes, tmp_path):
         assert torch.allclose(value, several[name], rtol=1e-9, atol=1e-9), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", ["recon", "seg"])
 def test_two_processes_with_synchronised_batch_norms_follow_one(experiments, phase):
     for ours, theirs in zip(
@@ -130,6 +132,7 @@ def test_synchronised_statistics_are_float32(dtype, tmp_path):
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", ["recon", "seg"])
 def test_synchronised_batch_norms_in_bfloat16_follow_one_process(experiments, data, phase, tmp_path):
     recon = [] if phase == "recon" else ["--recon_weights", f"{experiments}/one/recon/best.pth"]
@@ -141,6 +144,7 @@ def test_synchronised_batch_norms_in_bfloat16_follow_one_process(experiments, da
     assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=0.02)
 
 
+@pytest.mark.long
 def test_processes_agree_on_the_parts_of_an_uneven_step(data, tmp_path):
     """Shares of two images and one: synchronised batch norms meet once a step, since one image is one part."""
     flags = ["--base_dir", str(data), *FLAGS, "--batch_size", "3", "--epochs", "1", *SMALL_STEPS, "--output_dir"]
@@ -151,6 +155,7 @@ def test_processes_agree_on_the_parts_of_an_uneven_step(data, tmp_path):
     assert ours["val"]["loss"] == pytest.approx(theirs["val"]["loss"], rel=1e-4)
 
 
+@pytest.mark.long
 def test_evaluation_is_the_same_on_one_two_and_three_processes(experiments):
     found = []
     for processes in (1, 2, 3):
@@ -178,6 +183,7 @@ def endless(data, folder, *more):
     return ["--base_dir", data, *FLAGS, "--epochs", "10000", "--output_dir", folder, *more]
 
 
+@pytest.mark.long
 def test_a_process_that_dies_ends_the_job_with_the_reason(data, tmp_path):
     job = start(2, "train_recon.py", *endless(data, tmp_path))
     last = tmp_path / "recon" / "last.pth"
@@ -189,6 +195,7 @@ def test_a_process_that_dies_ends_the_job_with_the_reason(data, tmp_path):
     load_checkpoint(last, "recon")
 
 
+@pytest.mark.long
 def test_torchruns_restart_goes_on(data, tmp_path):
     job = start(2, "train_recon.py", *FLAGS, "--base_dir", data, "--epochs", "9", "--output_dir", tmp_path,
                 "--resume", "auto", restarts=1)  # fmt: skip
@@ -201,6 +208,7 @@ def test_torchruns_restart_goes_on(data, tmp_path):
     assert re.search(r"going on after epoch [3-8]", output)
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_all_at_one_step(data, tmp_path):
     """The terminal signals the whole group: torchrun, its processes and theirs; torchrun then passes it on again."""
     flags = endless(data, tmp_path, "--workers", "1")
@@ -215,6 +223,7 @@ def test_ctrl_c_stops_all_at_one_step(data, tmp_path):
     assert done["means"]["count"] == min(done["step"] * 4, 11)
 
 
+@pytest.mark.long
 def test_a_stopped_job_ends_in_the_same_weights_as_a_whole_one(data, tmp_path):
     flags = ["--base_dir", str(data), *FLAGS, "--epochs", "6", "--output_dir"]
     run_job(2, train, "recon", [*flags, f"{tmp_path}/whole"])

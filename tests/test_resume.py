@@ -133,6 +133,7 @@ def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path, re
     assert evaluation.load_model(evaluation.settings(["--weights", str(best), "--resize", "back"]))[1] == (0, 0)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_runs_of_one_seed_are_equal_and_of_two_are_not(data, tmp_path):
     ends = []

@@ -153,6 +153,7 @@ def test_errors_are_one_message_and_exit_code_2(script, argv, message, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 0), (signal.SIGTERM, 2)])
 def test_a_signal_to_the_whole_job_stops_it_and_resume_goes_on(data, tmp_path, number, workers):
     flags = ["--base_dir", data, "--output_dir", tmp_path, *SMALL, "--epochs", 4, "--workers", workers]

@@ -111,6 +111,7 @@ class Interrupts(MetaPathFinder):
     def find_spec(self, name, *_):
         if name == at:
             os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.meta_path.insert(0, Interrupts())
 runpy.run_path(script, run_name="__main__")
 """

@@ -82,8 +82,9 @@ def test_at_most_20_are_shown(count, end):
     assert lines[1:] == [f"  problem {i}." for i in range(20)]
 
 
-def test_progress_bar(tmp_path, capsys):
+def test_progress_bar(tmp_path, capsys, monkeypatch):
     cases = [case(tmp_path, "a")]
+    monkeypatch.setattr("utils.common.progress._is_terminal", lambda file: True)
     check_cases(cases, [])
     assert "checking" in capsys.readouterr().err
     check_cases(cases, [], progress=False)

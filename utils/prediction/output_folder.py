@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 
 from datasets.inputs import Input
 from utils.common.errors import UserError
-from utils.common.files import replacing
+from utils.common.files import LEFT_BEHIND, replacing
 from utils.common.pictures import overlay, save_png
 
 SETTINGS = "predict.json"
+ABANDONED = 3600  # seconds after which an unfinished file is a killed run's, not one of a run beside this one
 _ADVICE = "pass another --output, or --overwrite"
 
 
@@ -84,11 +86,14 @@ class Outputs:
             self._check_settings(inputs, made_with)
 
     def begin(self, made_with: dict[str, Any], overwrite: bool) -> None:
-        """Writes predict.json, if it is not there or all results are to be made anew.
+        """Writes predict.json, if it is not there or all results are to be made anew; removes what killed runs left.
 
         Raises:
             UserError: if it cannot be written.
         """
+        for path in self.folder.rglob(LEFT_BEHIND):
+            if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink(missing_ok=True)
         if overwrite or not (self.folder / SETTINGS).exists():
             with replacing(self.folder / SETTINGS) as beside:
                 beside.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")

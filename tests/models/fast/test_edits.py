@@ -512,6 +512,7 @@ def test_an_edit_that_comes_later(name, edited, monkeypatch, request):
         assert largest(found, copy.deepcopy(trained)(images.double())) < 1e-9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["training", "prediction"])
 def test_numbers_find_what_the_source_does_not_show(way, monkeypatch, capsys):
     """As if the twins had been written for another block: the plain network runs, and a line says so."""

@@ -126,6 +126,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_and_every_checkpoint_loads(base, small_disk):
     done = run_script_of_toy(base, small_disk / "run", None, 1)
     assert done.returncode == 0, done.stderr
@@ -144,6 +145,7 @@ def test_a_full_disk_ends_the_run_and_every_checkpoint_loads(base, small_disk):
     assert run_script_of_toy(base, small_disk / "run2", None, 1).returncode == 0
 
 
+@pytest.mark.long
 def test_a_read_only_folder_ends_the_run_and_costs_nothing(base, small_disk):
     assert run_script_of_toy(base, small_disk / "run", None, 1).returncode == 0
     before = {path: path.read_bytes() for path in (small_disk / "run").glob("*.pth")}
