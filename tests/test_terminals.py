@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import waiting
 
 import _this_folder
 from utils.common import progress
@@ -34,7 +34,7 @@ def script(*words, folder=ROOT, flags=(), **environment):
     """A script as a user runs it; bytes, as the terminal gets them."""
     command = [sys.executable, *flags, str(ROOT / words[0]), *map(str, words[1:])]
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(command, capture_output=True, cwd=folder, env={**clean, **environment}, timeout=120)
+    return waiting.run(command, text=False, cwd=folder, env={**clean, **environment})
 
 
 @pytest.mark.parametrize("environment", ENCODINGS, ids=lambda each: " ".join(each.values()))
@@ -58,12 +58,12 @@ def test_help_comes_on_every_terminal():
 def test_a_reader_that_has_read_enough_ends_a_script_quietly():
     for name in ("train_seg.py", "evaluation.py"):
         command = f"{sys.executable} {ROOT / name} --help | head -1; echo ${{PIPESTATUS[0]}}"
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+        done = waiting.run(["bash", "-c", command])
         assert done.stderr == "" and done.stdout.splitlines()[-1] in ("0", "141")
     lines = "from utils.common.processes import say\nfor _ in range(1000): say('x' * 1000)"
     code = f"from utils.common.script import run_script; run_script(lambda _: exec({lines!r}), lambda: None)"
     command = f"{sys.executable} -c {shlex.quote(code)} | head -1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", f"cd {ROOT}; {command}"], capture_output=True, text=True, timeout=60)
+    done = waiting.run(["bash", "-c", f"cd {ROOT}; {command}"])
     assert done.stderr == "" and done.stdout.splitlines()[-1] == "141"
 
 
@@ -97,7 +97,7 @@ def test_a_package_of_that_name_that_was_imported_before_is_named(others):
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith(f"error: datasets ({others / 'datasets'}) was imported before") and str(ROOT) in line
     code = f"import datasets, sys; sys.path.insert(0, {str(ROOT)!r}); import evaluation"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=others, timeout=60)
+    done = waiting.run([sys.executable, "-c", code], cwd=others)
     assert done.stderr.splitlines()[-1].startswith("ImportError: datasets (")
     assert _this_folder.foreign_modules() == []
 
@@ -133,7 +133,7 @@ def test_ctrl_c_during_the_imports_is_quiet(tmp_path, at, code, said):
     for name in ("train.txt", "val.txt"):
         (tmp_path / name).write_text("a\n")
     words = [str(ROOT / "train_recon.py"), at, "--base_dir", str(tmp_path), "--output_dir", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED, *words], capture_output=True, text=True, timeout=120)
+    done = waiting.run([sys.executable, "-c", INTERRUPTED, *words])
     assert (done.returncode, done.stderr) == (code, said)
 
 
@@ -171,7 +171,7 @@ def test_files_may_be_open_as_far_as_the_system_allows():
     code += "resource.RLIMIT_NOFILE)[0]), lambda: None)"
     for limits, expected in (("ulimit -Sn 64; ulimit -Hn 2000", "2000"), ("ulimit -Sn 64; ulimit -Hn 256", "256")):
         command = ["bash", "-c", f"{limits}; cd {ROOT}; {sys.executable} -c '{code}'"]
-        assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.strip() == expected
+        assert waiting.run(command).stdout.strip() == expected
 
 
 def test_control_characters_in_names_are_escaped(capsys):

@@ -68,9 +68,9 @@ def finish(process: subprocess.Popen, launcher: bool = False) -> tuple[Any, Any]
             watch.look(1)
 
 
-def run(command: list[str], **options: Any) -> subprocess.CompletedProcess:
-    """The command's exit code and its output and errors, as text."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+def run(command: list[str], text: bool = True, **options: Any) -> subprocess.CompletedProcess:
+    """The command's exit code and its output and errors, as text or bytes."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=text, **options) as process:
         output, errors = finish(process)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
