@@ -65,6 +65,8 @@ def test_an_epoch_an_evaluation_and_an_export(base, tmp_path, flags, exported):
         export.main(export.parser().parse_args(["--weights", weights, "--format", "onnx"]))
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_an_untrained_encoder_is_the_same_for_the_same_seed(base, tmp_path):
     first, second, other = (
         train(base, tmp_path / name, "--variant", "srs_tiny", "--kernel_source", "random", "--seed", seed)["model"]
