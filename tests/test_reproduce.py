@@ -157,11 +157,11 @@ def test_each_division_has_an_encoder_of_its_own(whole):
 def test_stopped_in_phase_2_it_goes_on_inside_the_epoch_to_the_same_table(whole, base, ran, tmp_path, monkeypatch):
     step, steps = train_seg.Segmentation.step, []
 
-    def counted(self, batch):
+    def counted(self, *args):
         steps.append(torch.is_grad_enabled())
         if sum(steps) == 3 and steps[-1]:  # the first of the second epoch's two
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batch)
+        return step(self, *args)
 
     monkeypatch.setattr(train_seg.Segmentation, "step", counted)
     with pytest.raises(Stopped, match=r"division 1, phase 2; the same command goes on there"):
