@@ -17,10 +17,10 @@ demo: $(VENV)/.demo DataSet/sample
 	@echo "open checkpoints/demo/report/report.html: figures, curves, predictions and their errors, DPConv at work"
 
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 -m "not long"  # many wait for their processes: one more than CI's two cores
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 4 -m "not long"  # many wait for their processes: two more than two cores
 
 test-all: test
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 3 -m long
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 4 -m long
 
 lint: $(VENV)/.test
 	$(RUN) -m ruff check .

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.sample import make_sample
+from datasets.prepare.sample import make_sample
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE = 64
@@ -32,8 +32,8 @@ EDITS = {
         "return 2 * torch.sigmoid(self.expand(relu(self.reduce(average))))",
     ),
 }
-# Of the network without spatial attention the losses are 5e-4 to 4e-2 off, the area under the ROC curve is 0.03. A pixel
-# may fall on either side of the threshold.
+# Of the network without spatial attention the losses are 5e-4 to 4e-2 off, the area under the ROC curve is 0.03. A
+# pixel may fall on either side of the threshold.
 TOLERANCES = {"loss": {"rel": 1e-4}, "AUC": {"abs": 2e-3}, "IoU": {"abs": 0.01}}
 SCRIPTS = f"""
 import sys
