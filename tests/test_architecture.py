@@ -196,8 +196,8 @@ def test_a_figure_from_counts_and_one_from_masks(newcomer, capsys):
     capsys.readouterr()
     newcomer.run(evaluate)
     printed = capsys.readouterr().out
-    assert re.search(r"^  FPR +\d+\.\d\d %$", printed, re.M)
-    assert re.search(r"^  area error +\d+\.\d\d pixels, over 2 images$", printed, re.M)
+    assert re.search(r"^  FPR +\d+\.\d\d %  \[.*\]$", printed, re.M)
+    assert re.search(r"^  area error +\d+\.\d\d pixels  \[.*\], over 2 images$", printed, re.M)
     folder = Path("checkpoints/sample/evaluation/best-val")
     (first, second) = csv.DictReader((folder / "per_image.csv").open())
     means = json.loads((folder / "summary.json").read_text())["mean_over_images"]

@@ -80,7 +80,7 @@ def test_dpconv_in_a_network_of_another_library(tmp_path, monkeypatch):
     pytest.importorskip("segmentation_models_pytorch")
     reconstruction = models.build_reconstruction()
     content = {"phase": "recon", "model": reconstruction.state_dict(), "settings": {}}
-    save_checkpoint(tmp_path / "checkpoints" / "BUS" / "recon" / "best.pth", content)
+    save_checkpoint(tmp_path / "checkpoints" / "BUSI" / "recon" / "best.pth", content)
     monkeypatch.chdir(tmp_path)
     (code,) = (code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "smp.Unet" in code)
     backbone = torch.nn.Conv2d(3, 64, 3, padding=1)

@@ -17,7 +17,7 @@ from utils.common.errors import UserError
 from utils.networks.checkpoints import checked, explain, fill, load_checkpoint, load_state
 
 
-def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
+def load_encoder(path: str | Path) -> tuple[NestedEncoder, dict[str, Any]]:
     """The encoder of a reconstruction checkpoint, ours or the authors' 'SRS_R', and the settings it was trained with.
 
     The settings are empty for the authors' file, which holds none.
@@ -25,6 +25,7 @@ def load_encoder(path: Path) -> tuple[NestedEncoder, dict[str, Any]]:
     Raises:
         UserError: if the file is missing, damaged, or something else.
     """
+    path = Path(path)
     content = load_state(path, "a reconstruction checkpoint")
     if "conv1.0.weight" in content:  # the stem, in the authors' names
         return explain(lambda: load_reconstruction(content), path).encode, {}
