@@ -120,7 +120,13 @@ def stopped_and_resumed(newcomer, train, resume):
 
 
 def test_the_page_has_the_five_changes():
-    assert list(SECTIONS) == ["a variant", "a layer in DPConv's place", "a loss", "a figure", "a network"]
+    assert list(SECTIONS) == [
+        "a variant",
+        "dynamic, kernel_source and encoder_bn require",
+        "a loss",
+        "a figure",
+        "a network",
+    ]
 
 
 @pytest.mark.slow
@@ -162,7 +168,7 @@ def test_widths_that_do_not_fit_name_the_flag_and_the_rule(monkeypatch, widths, 
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_layer_in_dpconvs_place(newcomer):
-    train, resume, evaluate, masks, exported = newcomer.follow("a layer in DPConv's place")
+    train, resume, evaluate, masks, exported = newcomer.follow("dynamic, kernel_source and encoder_bn require")
     checkpoint = stopped_and_resumed(newcomer, train, resume)
     assert checkpoint["settings"]["dynamic"] == "offset"
     names = {name for name in checkpoint["model"] if name.startswith("dpconv.")}
@@ -221,9 +227,9 @@ def test_a_network_of_another_library(newcomer):
     with pytest.raises(UserError, match=r"^--variant basic_unet has no phase 1[^\n]*$"):
         train_recon.main(train_recon.settings(["--Dataset", "sample", "--variant", "basic_unet"]))
     for flag, message in (
-        ("--recon_weights x.pth", "--recon_weights: --variant basic_unet holds no pretrained encoder"),
-        ("--dynamic static", "--variant basic_unet --dynamic static: [^\n]* variants of SRS"),
-        ("--encoder_bn batch", "--variant basic_unet: [^\n]* variants of SRS"),
+        ("--recon_weights x.pth", "--recon_weights: --variant basic_unet uses no pretrained encoder"),
+        ("--dynamic static", "--variant basic_unet --dynamic static: [^\n]* a variant of SRS"),
+        ("--encoder_bn batch", "--variant basic_unet: [^\n]* a variant of SRS"),
     ):
         with pytest.raises(UserError, match=f"^{message}[^\n]*$"):
             newcomer.run(f"{train} {flag}")
@@ -246,7 +252,7 @@ def test_a_network_of_another_library(newcomer):
 def test_a_layer_without_an_encoder_needs_no_phase_1(newcomer, layer):
     shutil.rmtree("checkpoints/sample/recon")
     command = f"train_seg.py --Dataset sample --variant srs_tiny --dynamic {layer}"
-    with pytest.raises(UserError, match=r"^--recon_weights: [^\n]* holds no pretrained encoder; leave it out$"):
+    with pytest.raises(UserError, match=r"^--recon_weights: [^\n]* uses no pretrained encoder. Omit --recon_weights$"):
         newcomer.run(f"{command} --recon_weights x.pth")
     newcomer.run(command)
     state = load_checkpoint(SEG / "best.pth", "seg")["model"]

@@ -134,7 +134,7 @@ def test_phase_2_starts_from_the_authors_encoder(golden, data, tmp_path):
 @pytest.mark.parametrize(
     ("script", "argv", "message"),
     [
-        ("train_recon.py", [], "which data"),
+        ("train_recon.py", [], "no data given"),
         ("train_recon.py", ["--Dataset", "NOPE"], "BUSI"),
         ("train_recon.py", ["--base_dir", "nowhere"], "images/case0001.png"),
         ("train_seg.py", ["--Dataset", "BUS"], "DataSet/bus is not there"),
@@ -164,9 +164,9 @@ def test_a_signal_to_the_whole_job_stops_it_and_resume_goes_on(data, tmp_path, n
         os.killpg(process.pid, number)
         _, errors = waiting.finish(process)
     assert process.returncode == 128 + number, errors
-    assert "Traceback" not in errors and "--resume goes on from there" in errors
+    assert "Traceback" not in errors and "Continue with --resume" in errors
     done = run_script("train_recon.py", *flags, "--resume")
-    assert done.returncode == 0 and "going on after epoch" in done.stdout
+    assert done.returncode == 0 and "resuming from" in done.stdout
     assert [entry["epoch"] for entry in read_log(tmp_path / "recon" / "log.jsonl")] == [1, 2, 3, 4]
 
 

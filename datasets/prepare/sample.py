@@ -1,6 +1,6 @@
 """A small synthetic data set in the project's layout: B-mode-like lesions or infrared-like dim point targets.
 
-It is for trying the whole chain in minutes, without a download; it says nothing about accuracy on real pictures.
+It allows a trial of all scripts in minutes without a download; results on it say nothing about real images.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def _curve(rng: np.random.Generator, size: int, height: float) -> np.ndarray:
 
 
 def _step(distance: np.ndarray, width: float) -> np.ndarray:
-    """Return a smooth step from 0 to 1 across distance 0: nothing in these pictures ends in a knife edge."""
+    """Return a smooth step from 0 to 1 across distance 0, because these pictures have no sharp edges."""
     return 0.5 + 0.5 * np.tanh(distance / (2 * width))
 
 

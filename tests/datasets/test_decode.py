@@ -161,7 +161,7 @@ def test_other_pixel_types_are_refused(tmp_path, dtype):
 def test_several_pages_are_refused(tmp_path):
     page = Image.fromarray(TARGET * 255)
     path = save(tmp_path / "a.tif", page, save_all=True, append_images=[page])
-    with pytest.raises(UserError, match="more than one page"):
+    with pytest.raises(UserError, match="must contain one page"):
         read_mask([path])
 
 

@@ -66,7 +66,7 @@ def test_results_are_no_inputs(tree):
 @pytest.mark.parametrize("nothing", ["*.jpg", "empty"])
 def test_an_input_that_names_nothing_is_an_error(nothing):
     Path("empty").mkdir()
-    with pytest.raises(UserError, match="no image there"):
+    with pytest.raises(UserError, match="no images found"):
         names(nothing)
 
 

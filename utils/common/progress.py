@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal; elsewhere (a log file, a pipe, a notebook) a line now and then."""
+"""Progress: a bar on a terminal; elsewhere (log file, pipe, notebook) an occasional line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed}, {rate_fmt}{postfix}"
 
 
 class Progress(tqdm):
-    """tqdm, with its arguments; without a terminal nothing is printed for what takes less than `EVERY` seconds."""
+    """tqdm with its arguments; without a terminal it prints one line per `EVERY` seconds instead of a bar."""
 
     def __init__(self, *args: Any, **words: Any) -> None:
         self.lines = not _is_terminal(words.get("file") or sys.stderr)
@@ -32,7 +32,7 @@ class Progress(tqdm):
         return lambda text: print(text.strip(), file=file, flush=True) if text.strip() else None
 
     def refresh(self, *args: Any, **words: Any) -> None:
-        """Also called for each new figure beside the count, and after each line that is written between."""
+        """tqdm also calls this for each new postfix, and after each line that is written between."""
         if not self.lines or time.monotonic() - self.shown >= EVERY:
             self.shown = time.monotonic()
             super().refresh(*args, **words)
@@ -46,7 +46,7 @@ class Progress(tqdm):
             super().moveto(n)
 
     def close(self) -> None:
-        if not getattr(self, "lines", False):  # it fails in its beginnings if its words are wrong
+        if not getattr(self, "lines", False):  # also called if __init__ has failed
             super().close()
         elif not self.disable:
             self.disable = True

@@ -2,7 +2,7 @@
 
     python -m utils.evaluation.published > docs/published.md      # the page, after a change of the data
 
-Every number of that page that the data files hold, or that follows from them, is computed here.
+Every number of that page is read from the data files or computed from them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SPLITS = Path(__file__).resolve().parents[2] / "splits"
 
 @dataclass(frozen=True)
 class ReleasedLog:
-    """A released training log of phase 2, by column: "train_loss", "val_iou", "val_F1", ...; figures are shares of 1.
+    """A released training log of phase 2, by column: "train_loss", "val_iou", "val_F1", ...; figures are in 0..1.
 
-    Its epochs are counted from 0, as in the file.
+    Epochs are counted from 0, as in the file.
     """
 
     columns: dict[str, list[float]]
@@ -41,12 +41,12 @@ class ReleasedLog:
 
 @lru_cache
 def ledger() -> dict[str, Any]:
-    """What splits/published.json holds."""
+    """The content of splits/published.json."""
     return json.loads((SPLITS / "published.json").read_text(encoding="utf-8"))
 
 
 def released_log(dataset: str) -> ReleasedLog | None:
-    """The log that the authors released for this --Dataset; None for all but BUS and KBT2019."""
+    """The log that the authors released for this --Dataset (BUS or KBT2019); None for others."""
     for entry in ledger()["srs"]:
         if entry["dataset"] == dataset:
             with (SPLITS / entry["log"]).open(newline="", encoding="utf-8") as file:
@@ -65,7 +65,7 @@ def logged_rate(epoch: int, epochs: int, steps: int) -> float:
 
 
 def highest_f1(iou: float) -> float:
-    """The most that a mean F1 can be at a mean IoU, both in percent.
+    """The highest possible mean F1 at a mean IoU, both in percent.
 
     The F1 of an image is 2 IoU / (1 + IoU), a concave function: its mean is at most the function of the mean IoU.
     """

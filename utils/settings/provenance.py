@@ -1,4 +1,4 @@
-"""Where a result comes from: what a checkpoint and a summary record beside their settings."""
+"""Provenance: what checkpoints and summaries record in addition to their settings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
 
 
 def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
-    """The SHA-256 of each list file that is there, by its setting's name; of unlabeled images, of names and sizes."""
+    """The SHA-256 of each existing list file, by setting; for unlabeled images, of their names and sizes."""
     base = Path(settings.base_dir)
     hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
     folders = getattr(settings, "unlabeled_dir", None)
@@ -62,17 +62,17 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
 
 
 def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """`datasets.known_divisions.facts` of each list file that can be read, by its setting's name."""
+    """`datasets.known_divisions.facts` of each readable list file, by setting."""
     found = {}
     for name in LISTS:
-        # A list that is not read by this script may be missing, or anything.
+        # A list that this script does not use may be missing or invalid.
         with contextlib.suppress(UserError):
             found[name] = facts(read_list(list_path(Path(settings.base_dir), getattr(settings, name, None) or "")))
     return found
 
 
 def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
-    """The SHA-256 of each file of weights that the settings name, by the setting's name."""
+    """The SHA-256 of each file of weights in the settings, by setting."""
     return _hashes({name: Path(file) for name in WEIGHTS if (file := getattr(settings, name, None))})
 
 
@@ -81,7 +81,7 @@ def _hashes(files: dict[str, Path]) -> dict[str, str]:
 
 
 def _version(package: str) -> str | None:
-    """None for a package that is installed under another name, as OpenCV may be."""
+    """The installed version; None for a package that is installed under another name, as OpenCV may be."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -89,7 +89,7 @@ def _version(package: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """The commit of the project's code; "+changes" where files differ from it."""
+    """The commit of the project's code, with "+changes" if files differ from it; None outside a checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout

@@ -40,7 +40,7 @@ def test_freed_memory_is_kept_for_the_next_use(keep, kept):
 
 
 def test_float16_needs_cuda():
-    with pytest.raises(UserError, match=r"fp16 needs CUDA.*cpu.*bf16"):
+    with pytest.raises(UserError, match=r"fp16 requires CUDA.*cpu.*bf16"):
         Precision("fp16", torch.device("cpu"))
 
 

@@ -145,7 +145,7 @@ def test_labels_are_what_differs(tmp_path):
     ("argv", "message"),
     [
         (["--compare", "a"], "two runs"),
-        (["--compare", "a", "b", "--weights", "w.pth"], "leave out --weights"),
+        (["--compare", "a", "b", "--weights", "w.pth"], "omit --weights"),
         (["--compare", "nowhere", "b"], "nowhere is not there"),
     ],
 )
@@ -157,7 +157,7 @@ def test_what_a_comparison_does_not_take(argv, message):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "no evaluation that can be read"),
+        ("", "no readable evaluation"),
         ("name,iou\n", "not a table"),
         ("iou,name\n0.5,a\n", "not a table"),
         ("name,iou\na,0.5,1\n", "not a table"),
