@@ -32,9 +32,9 @@ class DPConv2d(nn.Module):
         kernel[o] = g[o // (out_channels / source_channels)] * W[o] + V[o]
 
     and, since convolution is linear, DPConv2d(x) = g * conv(x, W) + conv(x, V): two ordinary convolutions, shared by
-    all samples. Both forms are exact. `form` selects one: "shared" does not build the kernels of each sample (2.4 MB per
-    sample for 256 to 256 channels); "per_sample" builds them and convolves each sample with its own kernel, like the
-    equation of the paper, with half the multiplications.
+    all samples. Both forms are exact. `form` selects one: "shared" does not build the kernels of each sample (2.4 MB
+    per sample for 256 to 256 channels); "per_sample" builds them and convolves each sample with its own kernel, like
+    the equation of the paper, with half the multiplications.
 
     PyTorch's default initialisation is used. The grouped convolution has a fan-in of 1, so W and V are initially
     uniform in (-1, 1), about 25 to 50 times as large as the weights of an ordinary convolution.

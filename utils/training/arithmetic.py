@@ -41,7 +41,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         before, now: the "provenance" of checkpoints.
     """
     if "modules" in before:
-        before = {**before, "modules": before["modules"].replace("compiled passes", KERNELS)}  # as called at first
+        before = {**before, "modules": str(before["modules"]).replace("compiled passes", KERNELS)}  # the old name
         if KERNELS not in before["modules"]:  # checkpoints before November 2026 do not record them
             now = {**now, "modules": re.sub(rf", with(out)? {re.escape(KERNELS)}", "", now.get("modules", ""))}
     pairs = [(name, before[name], now.get(name)) for name in KEYS if name in before]
