@@ -184,7 +184,8 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     """Evaluates, and writes the results into a folder that this process has locked."""
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
-    from utils.common.runtime import set_up
+    from utils.common.runtime import describe_execution, set_up
+    from utils.common.tables import aligned
     from utils.evaluation.code_swap import check_codes, run_code_test
     from utils.evaluation.evaluate import MaskLogits, draw_examples, evaluate
     from utils.evaluation.protocol_card import protocol_card, words
@@ -197,7 +198,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     from utils.settings.data_loaders import checked_cases, evaluation_loader
     from utils.settings.provenance import list_hashes, provenance
 
-    say(f"evaluation, with\n{config.describe(args)}")
+    config.announce("evaluation", args)
     device = set_up(args)
     precision = Precision(args.amp, device)
     network, shift, run = load_model_and_run(args)
@@ -207,6 +208,15 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     predict = MaskLogits(engine, precision, shift)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
+    execution = f"{device.type}, {describe_execution(args, precision)}"
+    execution += f", {engine.speed.short}" if args.engine == "torch" else f", {args.engine}"
+    header = {
+        "data": f"{args.Dataset}: {len(cases)} images of {args.val_file_dir}",
+        "network": f"{args.variant}, {args.weights or args.seg_weights}",
+        "execution": execution,
+        "output": folder,
+    }
+    say(aligned(list(header.items())))
     results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
     test = run_code_test(network, loader, precision, other, args.seed, shift) if other else None

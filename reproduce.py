@@ -230,7 +230,7 @@ def _training_flags() -> config.ScriptParser:
 
 def _known_to(script: ModuleType, args: argparse.Namespace) -> dict[str, object]:
     """The flags that were given and that this script takes."""
-    known = vars(script.parser().parse_args([]))
+    known = {action.dest for action in script.parser()._actions}
     return {name: value for name, value in args.handed_on.items() if name in known}
 
 

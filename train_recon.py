@@ -23,7 +23,6 @@ import _this_folder  # noqa: F401
 import models
 from utils.common.errors import UserError
 from utils.common.locks import hold
-from utils.common.processes import say
 from utils.common.script import run_script
 from utils.settings import arguments, config
 from utils.settings.refusals import check_training
@@ -88,7 +87,7 @@ def train(args: argparse.Namespace, folder: Path) -> None:
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit
 
-    say(f"phase 1, reconstruction, with\n{config.describe(args)}")
+    config.announce("phase 1: reconstruction", args)
     device = set_up(args)
     train, val = training_loaders(args, False, args.batch_size, args.unlabeled_dir or ())
     phase = Reconstruction(models.build_reconstruction(args.variant))

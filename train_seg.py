@@ -159,7 +159,7 @@ def train(args: argparse.Namespace, folder: Path, needs_phase_1: bool) -> None:
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit
 
-    say(f"phase 2, segmentation, with\n{config.describe(args)}")
+    config.announce("phase 2: segmentation", args)
     device = set_up(args)
     # With batch statistics, a prediction depends on the other images of its batch. The released code uses batch size 1.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)

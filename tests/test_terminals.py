@@ -47,7 +47,7 @@ def test_a_terminal_that_is_not_utf8_is_printed_to_and_lists_are_utf8_there(tmp_
     assert done.returncode in (1, 2) and b"Traceback" not in done.stderr, done.stderr
     printed = done.stdout + done.stderr
     # Found, and without a mask; the name is shown as far as the terminal can.
-    assert b"no such image" not in printed and b"no mask in" in printed
+    assert b"image not found" not in printed and b"no mask in" in printed
 
 
 def test_help_comes_on_every_terminal():

@@ -16,12 +16,13 @@ LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed}, {rate_fmt}{postfix}"
 
 
 class Progress(tqdm):
-    """tqdm with its arguments; without a terminal it prints one line per `EVERY` seconds instead of a bar."""
+    """tqdm with its arguments; without a terminal it prints a line every `every` seconds (default: `EVERY`)."""
 
-    def __init__(self, *args: Any, **words: Any) -> None:
+    def __init__(self, *args: Any, every: float | None = None, **words: Any) -> None:
         self.lines = not _is_terminal(words.get("file") or sys.stderr)
+        self.every = EVERY if every is None else every
         if self.lines:
-            words |= {"mininterval": EVERY, "maxinterval": EVERY, "delay": EVERY, "bar_format": LINE}
+            words |= {"mininterval": self.every, "maxinterval": self.every, "delay": self.every, "bar_format": LINE}
             self.shown = time.monotonic()
         super().__init__(*args, **{**words, "desc": printable(words.get("desc") or "")})
 
@@ -33,7 +34,7 @@ class Progress(tqdm):
 
     def refresh(self, *args: Any, **words: Any) -> None:
         """tqdm also calls this for each new postfix, and after each line that is written between."""
-        if not self.lines or time.monotonic() - self.shown >= EVERY:
+        if not self.lines or time.monotonic() - self.shown >= self.every:
             self.shown = time.monotonic()
             super().refresh(*args, **words)
 

@@ -57,8 +57,8 @@ def describe_execution(settings: argparse.Namespace, precision: Precision) -> st
     words += [f"TF32 {'allowed' if has_tf32() else 'off'}"] if precision.device.type == "cuda" else []
     threads = torch.get_num_threads()
     words += ["1 thread" if threads == 1 else f"{threads} threads"]
-    words += ["channels_last" if settings.channels_last else "NCHW"]
-    words += ["training step compiled"] if settings.compile else []
+    words += ["channels_last" if getattr(settings, "channels_last", True) else "NCHW"]
+    words += ["compiled training step"] if getattr(settings, "compile", False) else []
     words += ["deterministic"] if settings.deterministic else []
     return ", ".join(words)
 

@@ -27,6 +27,12 @@ class Speed:
     words: str
     warning: str = ""
 
+    @property
+    def short(self) -> str:
+        """The words without the numbers of modules: "fast modules, C++ kernels"."""
+        kernels = ", C++ kernels" if ", with C++ kernels" in self.words else ""
+        return self.words.partition(":")[0] + kernels
+
 
 @contextmanager
 def training(model: nn.Module, device: torch.device, compiled: bool = False, alone: bool = True) -> Iterator[Speed]:

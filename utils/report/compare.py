@@ -19,7 +19,7 @@ from utils.report.html_page import write_page
 
 LARGEST = 5  # gains and losses that the page lists
 # What says nothing of how two runs differ: where things lie, and how fast they are read.
-PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "weights", "workers")
+PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "verbose", "weights", "workers")
 
 
 def main(args: argparse.Namespace) -> list[Paired]:

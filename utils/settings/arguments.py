@@ -1,20 +1,22 @@
-"""The flags that several scripts share, and the types of their values."""
+"""The flags that several scripts share."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import math
-import os
-import re
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
 from models import DPCONV, ENCODER_BN, KERNEL_SOURCES, layers, networks
 from utils.common.errors import UserError
 from utils.networks import ENGINES
+from utils.settings.argument_types import AUTO as AUTO  # re-exported, with the types of other scripts' flags
+from utils.settings.argument_types import HelpFormatter as HelpFormatter
+from utils.settings.argument_types import Repeated as Repeated
+from utils.settings.argument_types import budget, image_side, natural, path, positive, rate, white_level_or_auto
+from utils.settings.argument_types import folder as folder
+from utils.settings.argument_types import integer as integer
+from utils.settings.argument_types import white_level as white_level
 
 CODES = ("own", "swap", "mean", "zero")
 RESIZE = ("img_size", "keep", "back")
@@ -22,25 +24,7 @@ PRECISIONS = ("auto", "off", "bf16", "fp16")
 DEVICES = "compute device: auto (CUDA, else XPU, else MPS, else the CPU), cpu, cuda, cuda:1, xpu or mps"
 THREADS = "CPU threads (default: one per core)"
 FIELDS = ("medical", "infrared", "both")  # values of evaluation.py --field
-AUTO = "auto"  # a value of --white_level
-LARGEST_SIDE = 16384  # pixels: such an image in float32 has 3 GB
 LOSS = "bce_dice"  # the paper's
-
-
-class Repeated(argparse.Action):
-    """A flag that may be repeated, or a list in a configuration; its value is the list of all values."""
-
-    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, flag: str | None = None) -> None:
-        # argparse's own "append" would fail on the placeholder default of `ScriptParser.given`, which is not a list.
-        before = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to the end of each help line, unless it is None or False."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +118,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None:
     """The training loop; `epochs` is the default of --epochs."""
     group = parser.add_argument_group("training")
-    group.add_argument("--base_lr", type=_rate, default=0.01, help="initial learning rate")
+    group.add_argument("--base_lr", type=rate, default=0.01, help="initial learning rate")
     group.add_argument("--batch_size", type=positive, default=8, help="batch size over all processes together")
     group.add_argument(
         "--accumulate",
@@ -180,7 +164,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     )
     group.add_argument(
         "--cache",
-        type=_budget,
+        type=budget,
         default=1.0,
         metavar="GB",
         help="memory for decoded images, in GB per process; 0 disables the cache",
@@ -246,6 +230,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--output_dir", type=path, metavar="FOLDER", help="output folder (default: checkpoints/NAME of the Dataset)"
+    )
+    group.add_argument(
+        "--verbose",
+        action="store_true",
+        default=argparse.SUPPRESS,  # not a setting of an experiment: left out unless given
+        help="verbose output: also print all settings, which training writes to settings.txt",
     )
 
 
@@ -335,75 +325,6 @@ def names_authors_files(given: Collection[str]) -> bool:
     return bool(named)
 
 
-def path(text: str) -> str:
-    """An argument type: a file or folder; ~ is the home folder, which shells do not expand in --flag=~ or YAML."""
-    return os.path.expanduser(text)  # noqa: PTH111 - Path would remove a trailing /
-
-
-def folder(text: str) -> Path:
-    """An argument type: the same as a Path."""
-    return Path(path(text))
-
-
-def positive(text: str) -> int:
-    """An argument type: an integer of at least 1."""
-    return _at_least(1, text)
-
-
 def _switch(group: argparse._ArgumentGroup, name: str, default: bool, help: str) -> None:
     """--name and --no-name."""
     group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help)
-
-
-def natural(text: str) -> int:
-    """An argument type: an integer of at least 0."""
-    return _at_least(0, text)
-
-
-def image_side(text: str) -> int:
-    """An argument type: an image side that the networks accept, in pixels."""
-    value = _at_least(16, text)  # two pixels of the deepest map: a batch norm needs more than one value
-    if value > LARGEST_SIDE:
-        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_SIDE}, got {value}")
-    return value
-
-
-def integer(text: str) -> int:
-    """An argument type: an integer in decimal digits. int() also accepts 0100 and 1_000."""
-    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text):
-        raise ValueError(text)
-    return int(text)
-
-
-def white_level(text: str) -> int:
-    """An argument type: a value of 16-bit images."""
-    value = integer(text)
-    if not 1 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"must be between 1 and 65535, got {value}")
-    return value
-
-
-def white_level_or_auto(text: str) -> int | str:
-    """An argument type: the same, or "auto"."""
-    return text if text == AUTO else white_level(text)
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {value}")
-    return value
-
-
-def _budget(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number of GB, 0 or more, got {value}")
-    return value
-
-
-def _at_least(minimum: int, text: str) -> int:
-    value = integer(text)
-    if value < minimum:
-        raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {value}")
-    return value

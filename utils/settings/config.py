@@ -50,6 +50,7 @@ FREE_SETTINGS = {
     "test_file_dir",  # training never reads it
     "threads",
     "unlabeled_dir",  # the hash of its images is compared instead, with those of the lists
+    "verbose",
 }
 
 _UNSET = object()
@@ -185,6 +186,11 @@ def output_dir(settings: argparse.Namespace) -> Path:
 def describe(settings: argparse.Namespace) -> str:
     """The resolved settings, one per line."""
     return "\n".join(f"  {name:<15} {value}" for name, value in sorted(vars(settings).items()) if value is not None)
+
+
+def announce(title: str, settings: argparse.Namespace) -> None:
+    """Prints the title of a script's work, with --verbose also the resolved settings."""
+    say(f"{title}\n{describe(settings)}" if "verbose" in settings else title)
 
 
 def as_flags(name: str, value: object) -> list[str]:

@@ -28,16 +28,19 @@ from utils.common.progress import Progress
 from utils.common.run_log import RunLog
 from utils.common.runtime import Batch, describe_execution, layout, to_device
 from utils.common.signals import Stopped, StopRequest
+from utils.common.tables import aligned
 from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
 from utils.training.arithmetic import changes
-from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short
+from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short, time_left
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
 from utils.training.previews import distributions, preview
 from utils.training.run_state import Means, Run
 from utils.training.sync_batch_norm import synchronise_batch_norms
+
+LINE_EVERY = 600.0  # seconds between two lines within an epoch, in a log file; each epoch prints a line at its end
 
 
 class Phase(Protocol):
@@ -104,12 +107,15 @@ def fit(
         run.provenance["modules"] = speed.words
     if changed := changes(run.resumed_from, run.provenance):
         say(changed)
-    processes = f" in {world_size()} processes" if world_size() > 1 else ""
-    say(
-        f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, batches of "
-        f"{settings.batch_size}{processes}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on "
-        f"{device.type} ({describe_execution(settings, run.precision)}; {speed.words}); writes to {folder}"
-    )
+    images = f"{len(train.dataset)} training and {len(val.dataset)} validation images"
+    processes = f", {world_size()} processes" if world_size() > 1 else ""
+    header = {
+        "data": f"{settings.Dataset}: {images}, batch size {settings.batch_size}{processes}",
+        "network": f"{settings.variant}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters",
+        "execution": f"{device.type}, {describe_execution(settings, run.precision)}, {speed.short}",
+        "output": folder,
+    }
+    say(aligned(list(header.items())))
     if speed.warning:
         say(f"warning: {speed.warning}")
     log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
@@ -123,7 +129,9 @@ def fit(
         for loader in (train, val):
             end_workers(loader)
     value, epoch = run.best[phase.watch], run.best["epoch"]
-    say(f"{phase.name} done: best {phase.watch} {short(value)} in epoch {epoch}; {folder / 'best.pth'}")
+    say(
+        f"done: best {phase.watch} {short(value)} in epoch {epoch} of {settings.epochs}, weights: {folder / 'best.pth'}"
+    )
 
 
 def _one_epoch(
@@ -169,7 +177,8 @@ def _one_epoch(
     histograms = distributions(partial(shown, model), val, device) if shown else {}
     log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
-    Progress.write(epoch_line(phase.watch, entry, epochs, best))
+    seconds = [entry["seconds"] for entry in log.entries]
+    Progress.write(epoch_line(phase.watch, entry, epochs, best, time_left(seconds, epochs - epoch)))
     if has_collapsed(log.entries):
         Progress.write(COLLAPSE_ADVICE)
 
@@ -189,7 +198,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
         return
     losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
-    bar = Progress(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
+    bar = Progress(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer(), every=LINE_EVERY)
     with _training(phase, run.settings, device), bar, repeating_sizes():
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
@@ -248,7 +257,8 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
     if speed.warning:
         say_once(f"warning: in validation {speed.warning}")
     means = Means()
-    bar = Progress(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
+    words = {"desc": "validating", "unit": "batch", "leave": False, "every": LINE_EVERY}
+    bar = Progress(loader, **words, disable=not is_writer())
     # Processes with one batch less make an additional round, because `_stop_if_asked` is collective.
     rounds = highest(len(loader))
     for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
