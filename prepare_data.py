@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
         default=["train.txt", "val.txt"],
         type=path,
         metavar="LIST",
-        help="lists: files in BASE, or paths",
+        help="lists: files in BASE, or paths (default: train.txt val.txt)",
     )
     check.add_argument(
         "--img_size", type=positive, default=256, help="side length to which images will be resized, in pixels"

@@ -23,10 +23,15 @@ class Repeated(argparse.Action):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to the end of each help line, unless it is None or False."""
+    """Adds the default to the end of each help line, unless it is None or False or the line names it already."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        help = action.help or ""
+        if action.default is None or action.default is False:
+            return help.removesuffix(" (default: %(default)s)")  # which Python 3.10 adds to switches
+        if "(default: " in help:
+            return help
+        return super()._get_help_string(action)
 
 
 def path(text: str) -> str:
