@@ -47,7 +47,7 @@ def base(tmp_path_factory):
 
 
 class Newcomer:
-    """Someone who follows a section of the page, in a folder of their own."""
+    """Someone who follows a section of the page, in a separate folder."""
 
     def __init__(self, monkeypatch, folder):
         self.monkeypatch, self.folder = monkeypatch, folder

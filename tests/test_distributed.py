@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 
 
 def start(processes, script, *flags, restarts=0):
-    """A job under torchrun, in a group of its own."""
+    """A job under torchrun, in a separate group."""
     # Not as torchrun's console script: this is the interpreter of the tests.
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "--max_restarts", restarts]
     launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]

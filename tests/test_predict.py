@@ -1,4 +1,4 @@
-"""predict.py as a user runs it: folders of all kinds of files in, masks out, interrupted and gone on with."""
+"""predict.py as a user runs it: folders of all kinds of files in, masks out, interrupted and continued."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_ctrl_c_ends_between_two_passes_and_the_next_call_goes_on(weights, scans
     with pytest.raises(Stopped, match="stopped after 3 images"):
         predict_files(predictor, inputs, outputs, {}, overwrite)
     report = predict_files(predictor, inputs, outputs, {})
-    assert (report.predicted, report.there_before) == (4, 3), "an interrupted --overwrite goes on, too"
+    assert (report.predicted, report.there_before) == (4, 3), "an interrupted --overwrite continues, too"
 
 
 def test_images_of_one_size_share_a_batch(weights, scans, tmp_path):
@@ -228,7 +228,7 @@ def test_two_processes_share_the_images(weights, scans, tmp_path):
     [
         (["x.png"], "no weights given"),
         (["x.png", "--seg_weights", "a.pth"], "two files"),
-        (["nowhere", "--weights", "a.pth"], "nowhere is not there"),
+        (["nowhere", "--weights", "a.pth"], "nowhere was not found"),
         (["{scans}", "--weights", "a.pth"], "a.pth was not found"),
         (["{scans}", "--weights", "{weights}", "--tile", "100"], "multiple of 8"),
         (["{scans}", "--weights", "{weights}", "--amp", "fp16", "--device", "cpu"], "requires CUDA"),

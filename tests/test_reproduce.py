@@ -323,7 +323,7 @@ def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
 def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_until_then(tmp_path, monkeypatch):
-    argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes half a second to save
+    argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes 0.5 s to save
     code = (
         "import sys; from pathlib import Path; from utils.common.locks import hold\n"
         "from utils.reproduction.run_scripts import CommandRunner\n"

@@ -118,7 +118,7 @@ def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_pa
 
 
 def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path, reads):
-    """With the figures of its own validation; and at the images' size without a shift that it has not learned."""
+    """With the figures of this validation; and at the images' size without a shift that it has not learned."""
     flags = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
     run(train_seg, seg, data, tmp_path / "seg", 0, resume=flags)
     best = tmp_path / "seg" / "best.pth"

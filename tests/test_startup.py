@@ -39,7 +39,7 @@ def run(script, argv, folder):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A data folder of the right form, in which nothing can be read; a run; a file that is no checkpoint."""
+    """A data folder of the right form, in which nothing can be read; a run; a file that is not a checkpoint."""
     for name in ("images", "masks"):
         (tmp_path / "set" / name).mkdir(parents=True)
     for name in ("train.txt", "val.txt"):

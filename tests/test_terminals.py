@@ -184,7 +184,7 @@ def test_control_characters_in_names_are_escaped(capsys):
 
 def test_control_characters_in_errors_are_escaped(tmp_path):
     done = script("predict.py", tmp_path / "\x1b]0;title\x07.png", "--output", tmp_path, "--weights", "x")
-    assert done.returncode == 2 and b"\x1b" not in done.stderr and rb"\x1b]0;title\x07.png is not there" in done.stderr
+    assert done.returncode == 2 and b"\x1b" not in done.stderr and rb"\x1b]0;title\x07.png was not found" in done.stderr
 
 
 class Terminal(io.StringIO):

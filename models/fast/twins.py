@@ -163,7 +163,7 @@ def swap(network: nn.Module, allowed: Callable[[str], bool] = lambda name: True)
 
 
 def swap_back(network: nn.Module) -> None:
-    """Makes the twins in `network` what they stand for again."""
+    """Converts the twins in `network` back to the plain modules."""
     plain = {twin: cls for cls, (twin, _) in KNOWN.items()}
     for module in network.modules():
         module.__class__ = plain.get(type(module), type(module))

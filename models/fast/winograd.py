@@ -52,7 +52,7 @@ class WinogradConv2d(nn.Module):
 
     @staticmethod
     def suits(conv: nn.Conv2d, dtype: torch.dtype) -> bool:
-        """Whether it may stand for `conv`, and may pay."""
+        """Whether it can replace `conv`, and can pay off."""
         ordinary = (conv.kernel_size, conv.padding, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         return ordinary and dtype == torch.float32 and min(conv.in_channels, conv.out_channels) >= 64
 

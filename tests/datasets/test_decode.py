@@ -127,7 +127,7 @@ def test_truncated_file(tmp_path, rgb, suffix, read):
 
 
 def test_jpeg_with_a_thumbnail_cut_in_the_scan(tmp_path, rgb):
-    # The end marker of the thumbnail must not stand for the one of the image.
+    # The end marker of the thumbnail must not count as the one of the image.
     path = save(tmp_path / "a.jpg", rgb)
     data = path.read_bytes()
     thumbnail = b"\xff\xe1" + (2 + len(data)).to_bytes(2, "big") + data

@@ -1,4 +1,4 @@
-"""Files that lie about themselves: one named line each, never a crash, a hang or the end of the memory."""
+"""Files with false headers: a one-line error each, never a crash, a hang or the end of the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links, hidden names and things that are no files, in every verb; and sets of many files."""
+"""Links, hidden names and things that are not files, in every command; and sets of many files."""
 
 from __future__ import annotations
 

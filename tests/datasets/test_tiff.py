@@ -79,7 +79,7 @@ FULL = tuple(
 
 
 def write(path, samples, bits, photometric, compression, planar, orientation, alpha, place, soft_alpha=False):
-    """Writes a cell; returns its samples as they stand in the file, (H, W, samples)."""
+    """Writes a cell; returns its samples as they are in the file, (H, W, samples)."""
     rng = np.random.default_rng(samples * 100 + bits)
     high = 2 ** (8 if photometric == "palette" else bits)
     stored = rng.integers(0, high, (*SHAPE, samples)).astype(np.uint16 if bits == 16 else np.uint8)

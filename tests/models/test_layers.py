@@ -1,4 +1,4 @@
-"""What stands in DPConv's place, by name, and networks that are not SRS."""
+"""The layers that replace DPConv, by name, and networks that are not SRS."""
 
 from __future__ import annotations
 

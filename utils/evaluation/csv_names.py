@@ -13,5 +13,5 @@ def escaped(name: str) -> str:
 
 
 def unescaped(cell: str) -> str:
-    """The inverse of `escaped`: the original name, including any ' of its own text."""
+    """The inverse of `escaped`: the original name, including a ' that belongs to it."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -107,7 +107,7 @@ def _srs(entry: dict[str, Any]) -> str:
 - The log has {len(log)} of {entry["epochs"]} epochs, counted from 0. Its learning rates are those of {steps} steps
   an epoch: {entry["training_images"]} training images in batches of {entry["batch_size"]}.
 - A mean F1 is at most 2 IoU / (1 + IoU) of the mean IoU, reached where all images have the same IoU.
-  The logged epochs lie at least {min(gaps):.2f} points below it, the published pair {gap:.2f}: the published F1 {fits}.
+  The logged epochs are at least {min(gaps):.2f} points below it, the published pair {gap:.2f}: the published F1 {fits}.
 - {entry["verdict"]}
 - Data: `splits/published.json`, `splits/{entry["log"]}`; `evaluation.py --report` draws the log's curve
   beside a run of `--Dataset {name}`."""

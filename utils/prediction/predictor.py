@@ -67,7 +67,7 @@ class Predictor:
         tta: test-time augmentation: average the probabilities of the eight rotations and flips.
         tile: tile size in pixels, a multiple of 8. Larger images are predicted in tiles, and all images at their
             original size (resize is "keep").
-        overlap: overlap of neighbouring tiles in pixels, a multiple of 8, at most half a tile (default: a quarter).
+        overlap: overlap of neighbouring tiles in pixels, a multiple of 8, at most half of it (default: a quarter).
         batch_size: batch size for images of img_size x img_size; larger images and tiles have batches with as many
             pixels, at least one image.
         engine, threads: see `utils.networks.inference_engines.load_engine`.

@@ -179,7 +179,7 @@ def trained_resize(settings: Mapping[str, Any]) -> str:
 
 
 def output_dir(settings: argparse.Namespace) -> Path:
-    """The folder of the experiment; each script writes into a folder of its own in it (recon, seg, evaluation)."""
+    """The folder of the experiment, in which each script has its own folder (recon, seg, evaluation)."""
     return Path(settings.output_dir or Path("checkpoints") / settings.Dataset)
 
 

@@ -76,7 +76,7 @@ def test_faults_name_the_file_and_leave_nothing(raw, tmp_path, fault):
         for path in (raw / "malignant").iterdir():
             path.unlink()
         (raw / "malignant").rmdir()
-        named = "malignant is not there"
+        named = "malignant was not found"
     with pytest.raises(UserError, match=named):
         convert_busi(raw, tmp_path / "deep" / "out")
     assert not (tmp_path / "deep" / "out").exists()

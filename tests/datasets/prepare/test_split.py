@@ -162,7 +162,7 @@ def test_faults_of_the_data_are_named_and_cost_no_list(base):
 
 
 def test_a_missing_folder_and_a_bad_pattern(tmp_path, capsys):
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="was not found"):
         run(tmp_path / "nowhere")
     with pytest.raises(SystemExit):
         run(tmp_path, "--group", "(")

@@ -1,4 +1,4 @@
-"""Which device a script takes, and how it is set: on devices that are not there."""
+"""Which device a script takes, and how it is set: on devices that do not exist here."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is what is set")
-@pytest.mark.parametrize(("keep", "kept"), [("keep", True), ("as it comes", False)])
+@pytest.mark.parametrize(("keep", "kept"), [("keep", True), ("default", False)])
 def test_freed_memory_is_kept_for_the_next_use(keep, kept):
     command = [sys.executable, "-c", MEMORY_AFTER_FREEING, keep]
     done = waiting.run(command, cwd=ROOT)
