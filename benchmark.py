@@ -32,6 +32,7 @@ from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.benchmarking.side_by_side import changed, compare, grow, line
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.networks import ENGINES
 from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, positive
 from utils.settings.refusals import naming_the_network
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="benchmark.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter
     )
+    add_version(parser)
     parser.add_argument(
         "verb",
         nargs="?",

@@ -24,6 +24,7 @@ import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
+from utils.common.version import add_version
 from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, folder, positive
 
 
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="demo.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
     )
+    add_version(parser)
     parser.add_argument(
         "--weights",
         nargs="+",

@@ -26,6 +26,7 @@ from models import DPCONV, ENCODER_BN
 from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.networks import EXPORT_FORMATS
 from utils.settings.arguments import HelpFormatter, add_weights_arguments, names_authors_files, path
 from utils.settings.refusals import check_file
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
+    add_version(parser)
     add_weights_arguments(parser, "checkpoint of train_seg.py")
     parser.add_argument("--format", choices=EXPORT_FORMATS, required=True, help="file format")
     parser.add_argument(

@@ -31,6 +31,7 @@ from utils.common.errors import UserError
 from utils.common.printable import one_line
 from utils.common.processes import is_writer, refuse_one_gpu_for_all, say
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.settings import arguments
 from utils.settings.refusals import check_file, check_threshold, check_tiles
 
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=arguments.HelpFormatter,
         allow_abbrev=False,
     )
+    add_version(parser)
     parser.add_argument(
         "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image, folder, or pattern in quotes"
     )

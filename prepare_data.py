@@ -34,6 +34,7 @@ from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.common.processes import say
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.settings.arguments import HelpFormatter, natural, path, positive, white_level_or_auto
 from utils.settings.arguments import folder as as_folder
 
@@ -51,6 +52,7 @@ FOLDER = "contains the image and mask folders"
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prepare_data.py", description=__doc__.splitlines()[0])
+    add_version(parser)
     commands = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
     sample = _command(commands, "sample", "small synthetic data set")

@@ -42,12 +42,12 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Ar
 
 
 def flags(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action, str]]:
-    """The title of its group, the flag, and its help as in --help, for each flag but --help and the commands."""
+    """The title of its group, the flag, and its help as in --help, for each flag except --help and --version."""
     formatter = parser._get_formatter()
     for group in parser._action_groups:
         for action in group._group_actions:
             hidden = action.help == argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction)
-            if not hidden and action.dest != "help":
+            if not hidden and action.dest not in ("help", "version"):
                 yield group.title or "", action, formatter._expand_help(action) if action.help else ""
 
 

@@ -22,6 +22,7 @@ import yaml
 
 from utils.common.errors import UserError
 from utils.common.processes import say
+from utils.common.version import add_version
 from utils.settings.arguments import (
     LOSS,
     HelpFormatter,
@@ -69,6 +70,7 @@ class ScriptParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.script = script
+        add_version(self)
         self.add_argument("--Dataset", metavar="NAME", help="data set: use the settings in configs/NAME.yaml")
         self.add_argument(
             "--config", type=path, metavar="FILE", help="configuration file (YAML) that replaces configs/NAME.yaml"

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from utils.common.devices import device_name, has_tf32
 from utils.common.errors import UserError
 from utils.common.files import sha256
 from utils.common.processes import world_size
+from utils.common.version import version
 
 PACKAGES = (
     "torch",
@@ -39,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Versions, the git commit (None outside a checkout), the device; list files and weights by their SHA-256."""
     return {
+        "version": version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {package: _version(package) for package in PACKAGES},
@@ -83,8 +85,8 @@ def _hashes(files: dict[str, Path]) -> dict[str, str]:
 def _version(package: str) -> str | None:
     """The installed version; None for a package that is installed under another name, as OpenCV may be."""
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 

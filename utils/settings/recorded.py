@@ -20,7 +20,7 @@ def recorded_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]
     parser = ScriptParser("train", "")
     add_shared_arguments(parser, epochs=1)
     add_layer_argument(parser)
-    known = {action.dest for action in parser._actions} - {"help"}
+    known = {action.dest for action in parser._actions} - {"help", "version"}
     checked = dict(settings)
     for name, value in settings.items():
         if name not in known or value is None:
