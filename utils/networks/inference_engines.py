@@ -46,7 +46,7 @@ def load_engine(
         ValueError: for an unknown engine; when called, for images that the network does not accept.
     """
     if name not in ENGINES:
-        raise ValueError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
     if name == "torch":
         return _Torch(model, precision)
     if precision.device.type != "cpu":

@@ -108,7 +108,7 @@ class Predictor:
         self.tile = tile
         self.threshold = check_threshold(threshold)
         if resize not in (None, *RESIZE):
-            raise ValueError(f"resize {resize!r} is not one of {', '.join(RESIZE)}")
+            raise ValueError(f"resize must be one of {', '.join(RESIZE)}, got {resize!r}")
         self.tta = tta
         self.batch_size = batch_size
         self.progress = progress
