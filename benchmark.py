@@ -1,6 +1,6 @@
 """Measure time and memory of prediction, of a training step of both phases and of the loader, against plain torch.
 
-    python benchmark.py                                              # the table of docs/performance.md
+    python benchmark.py                                              # the table of docs/development/speed.md
     python benchmark.py --only seg_step --variant srs --img_size 256 --batch_size 8 --amp bf16 --json
     python benchmark.py --only predict --img_size 256 --batch_size 1 --engine openvino --amp bf16
     python benchmark.py profile --only predict --img_size 256 --batch_size 1         # time by operator
