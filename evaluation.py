@@ -9,13 +9,13 @@
     python evaluation.py --Dataset BUSI --report report              # also writes report/report.html
     python evaluation.py --Dataset SIRST --test              # best.pth and last.pth on the test list (--test_file_dir)
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
-    python evaluation.py --Dataset BUSI --code swap                  # code swap test, see docs/method.md
-    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # with OpenVINO, see docs/export.md
+    python evaluation.py --Dataset BUSI --code swap                  # code swap test: docs/explanation/method.md
+    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # with OpenVINO
 
 The variant, image size, normalization and encoder_bn are read from the checkpoint; flags on the command line override
 them. The script writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png to
 OUTPUT_DIR/evaluation/WEIGHTS-LIST. A --resize or --code other than the default is appended to this name (-keep, -back,
--swap, -mean, -zero). docs/metrics.md defines all figures.
+-swap, -mean, -zero). docs/reference/metrics.md defines all figures.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
         --format onnx                                                                # the authors' released weights
 
 ONNX and OpenVINO require `pip install -r requirements-export.txt`. The file accepts any batch size and any image size
-from 8x8 pixels. docs/export.md describes its contents and how to run it.
+from 8x8 pixels. docs/how_to/export.md describes its contents and how to run it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 
 The script writes OUTPUT/NAME.png (0 and 255, at the original size of the image). --probability and --overlay write
 probability maps and overlays to separate folders. Existing results are skipped, so an interrupted call can be repeated.
-The exit code is 1 if an image could not be read; all other images are still predicted. See docs/predict.md.
+The exit code is 1 if an image could not be read; all other images are still predicted. See docs/how_to/predict.md.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@
     python prepare_data.py check DataSet/BUSI --img_size 256           # contents, errors and warnings
 
 Existing folders and lists are not overwritten unless --overwrite is given. `check` exits with code 1 if it finds
-errors. docs/data.md describes each data set. For the flags of a command: python prepare_data.py COMMAND --help
+errors. docs/reference/data_sets.md describes each data set. For the flags of a command: prepare_data.py COMMAND --help
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def remarks(lists: Mapping[str, Iterable[str]], dataset: str | None = None) -> l
     if others and published:
         which = f"{' and '.join(others)} list{'s' * (len(others) > 1)}"
         said.append(
-            f"{which}: not a published division of {dataset} ({', '.join(published)}; docs/data.md lists their sources)"
+            f"{which}: not a published division of {dataset} ({', '.join(published)}; "
+            "docs/reference/data_sets.md lists their sources)"
         )
     return said + list(dict.fromkeys(notes))
 

@@ -3,8 +3,8 @@
 Pixel u of a resized map covers the positions u * s to (u + 1) * s of its source, in source pixels, with s = source side
 / resized side. Its centre is at (u + 0.5) * s, where bilinear resizing reads the image. OpenCV's INTER_NEAREST reads
 the source pixel floor(u * s) of the mask instead, which shifts the resized mask by half a resized pixel to the right
-and down. A network trained on such masks predicts with this shift, and `restore` removes it. docs/paper_vs_code.md
-shows the effect.
+and down. A network trained on such masks predicts with this shift, and `restore` removes it.
+docs/explanation/paper_vs_code.md shows the effect.
 """
 
 from __future__ import annotations

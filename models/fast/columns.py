@@ -3,7 +3,7 @@
 In channels_last, (B, C, H, W) is stored as (B, H, W, C), which is also (B, H, W / n, n * C): a map with n * C channels
 and W / n columns, whose channel i * C + c is channel c of the columns i, i + n, i + 2n... Operations on separate
 channels can be applied to this view, with the values of each channel repeated n times. torch's CPU kernels are
-vectorised over the channels, and with 8 channels take up to ten times as long as with 64 (docs/performance.md).
+vectorised over the channels, and with 8 channels take up to ten times as long as with 64 (docs/development/speed.md).
 """
 
 from __future__ import annotations

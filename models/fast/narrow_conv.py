@@ -3,7 +3,7 @@
 With two input channels and one output channel, a convolution uses a sixteenth of a vector register. Here eight
 neighbouring columns become channels: (B, 1, H, W) is stored like (B, H, W / 8, 8), a channels_last map of 8 channels
 and W / 8 columns, so that no data is moved. The kernel becomes one from 2 * 8 to 8 channels of size 7x3, mostly zeros:
-3.4 times the arithmetic in a quarter of the time (docs/performance.md). The result is exact.
+3.4 times the arithmetic in a quarter of the time (docs/development/speed.md). The result is exact.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Means and maxima over pixels and over channels, each with the operator that is fastest in channels_last.
 
-For some shapes torch's reductions take ten times longer than reading the memory (docs/performance.md). Maps are (B, C,
-H, W).
+For some shapes torch's reductions take ten times longer than reading the memory (docs/development/speed.md). Maps are
+(B, C, H, W).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sizes from which each fast form pays off, as measured (docs/performance.md); smaller maps use the plain form."""
+"""The sizes from which each fast form pays off (docs/development/speed.md); smaller maps use the plain form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logs of a run: its settings, one JSON line per epoch, and TensorBoard events (docs/tensorboard.md)."""
+"""The logs of a run: its settings, one JSON line per epoch, and TensorBoard events (docs/reference/files.md)."""
 
 from __future__ import annotations
 

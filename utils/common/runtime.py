@@ -82,7 +82,7 @@ def keep_freed_memory() -> None:
     """Lets glibc's allocator, where there is one, keep large freed blocks for reuse.
 
     By default it requests blocks over 32 MB from the system, which zeroes them page by page, and returns them when they
-    are freed: at 256x256 with batch size 8 this costs more than the arithmetic (docs/performance.md).
+    are freed: at 256x256 with batch size 8 this costs more than the arithmetic (docs/development/speed.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,7 +1,7 @@
 """The results of an evaluation: its means, the table for the terminal, and the CSV files.
 
 The formulas are documented with their functions (pixel_metrics.py, target_metrics.py, hausdorff.py, threshold_sweep.py)
-and in docs/metrics.md.
+and in docs/reference/metrics.md.
 """
 
 from __future__ import annotations
