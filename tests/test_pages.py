@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,6 @@ from random_weights import save_random_weights
 from test_readme import PARSE, SCRIPTS
 
 import prepare_data
-import reproduce
 import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
@@ -26,9 +27,29 @@ from datasets.prepare.sample import make_sample
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "getting_started" / "tutorial.md"
 # What a block may need that is not in the project or in its requirements.
-NEEDS = {"a GPU", "several GPUs", "Slurm", "the data set", "CMake and a C++ compiler"}
+NEEDS = {
+    "a GPU",
+    "several GPUs",
+    "an idle machine",
+    "Slurm",
+    "the data set",
+    "trained weights",
+    "CMake and a C++ compiler",
+}
 # Pages that a test follows as a reader would; a flag's value may be what an earlier block of the page has made.
 FOLLOWED = {TUTORIAL, DOCS / "how_to" / "extend.md"}
+# Pages whose blocks run below, if nothing is needed for them.
+OWN_DATA, REPRODUCE = DOCS / "how_to" / "own_data.md", DOCS / "how_to" / "reproduce.md"
+FIRST_STEPS = DOCS / "getting_started" / "first_steps.md"  # commands of README, and the check
+RUN = {README, OWN_DATA, REPRODUCE, FIRST_STEPS}
+# Appended to what runs below.
+TRAINING = ["--variant", "srs_tiny", "--img_size", "32", "--batch_size", "4", "--epochs", "1", "--workers", "0"]
+SMALL = {
+    "train_recon.py": TRAINING,
+    "train_seg.py": TRAINING,
+    "evaluation.py": ["--workers", "0"],
+    "reproduce.py": ["--dry_run"],
+}
 # Who runs the Python of a page.
 PYTHON = {
     TUTORIAL: "tests/test_pages.py",
@@ -82,11 +103,13 @@ def test_commands_of_the_page(page):
         assert block.needs in NEEDS | {""}
         if block.language == "bash":
             for command in commands(block):
+                script = re.search(r"\w+\.py", command)
                 if page in FOLLOWED:
-                    script = command.split()[1]
-                    assert set(re.findall(r"--\w+", command)) <= FLAGS[script], command
+                    assert set(re.findall(r"--\w+", command)) <= FLAGS[script[0]], command
                 else:
                     check_command(command, block)
+                    runs = page in RUN | GENERATED or not script or script[0] not in PARSE
+                    assert runs or block.needs, f"{command}: say what it needs, or add the page to RUN"
         elif not block.language:
             assert not re.search(r"^\W*(python|torchrun|make) ", block.code, re.MULTILINE), "name its language: bash"
     for script, flags in inline_commands(page):
@@ -133,33 +156,60 @@ def test_configurations_are_taken(tmp_path):
             assert script.parser().settings(["--config", str(tmp_path / "page.yaml")]).base_dir
 
 
-def test_cheap_commands_run(tmp_path, monkeypatch, capsys):
-    """What needs no training: README's conversion, the check and the divisions of own data, the dry run."""
+def scripts_of(page: Path) -> list[list[str]]:
+    """The script and flags of each command of a page that needs nothing."""
+    found = (shlex.split(command) for block in blocks(page) if not block.needs for command in commands(block))
+    return [words[1:] for words in found if words[0] == "python" and words[1] in PARSE]
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """A folder with what a reader brings along; runs a command of a page there, small."""
+    make_sample(tmp_path / "brought", count=12, size=32)
+    for i, image in enumerate(sorted((tmp_path / "brought" / "images").iterdir())):
+        name = f"patient{i // 2}_{i % 2}"
+        mask = tmp_path / "brought" / "masks" / image.name
+        copies = {f"my_images/images/{name}.png": image, f"my_images/masks/{name}.png": mask}
+        copies |= {f"raw/jpg/{name}.png": image, f"raw/labels/{name}_gt.png": mask, f"new_images/{name}.png": image}
+        for target, source in copies.items():
+            (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, tmp_path / target)
+    make_sample(tmp_path / "more", count=2, size=32, seed=7)
+    (tmp_path / "more" / "images").rename(tmp_path / "more_images")
     monkeypatch.chdir(tmp_path)
-    make_sample(tmp_path / "my_images", count=12, size=32)
-    make_sample(tmp_path / "DataSet" / "sample", count=12, size=32)
-    for name in ("train.txt", "val.txt"):
-        (tmp_path / "my_images" / name).unlink()
-    pages = (README, DOCS / "how_to" / "own_data.md", DOCS / "how_to" / "reproduce.md")
-    found = [command for page in pages for block in blocks(page) for command in commands(block) if not block.needs]
-    wanted = (
-        "folder my_images",
-        "check DataSet/mine",
-        "split DataSet/mine",
-        "split DataSet/sample",
-        "--Dataset sample",
-    )
-    for part in wanted:
-        command = next(command for command in found if part in command)
-        script, *argv = shlex.split(command.removeprefix("python "))
-        if "--group" in argv:
-            argv[argv.index("--group") + 1] = "^(us.*)"  # each image its own patient: what the sample's names have
-        if script == "prepare_data.py":
-            prepare_data.main(prepare_data.parser().parse_args(argv))
-        else:
-            reproduce.main(reproduce.settings([*argv, "--dry_run"]))
+
+    def run(script, *argv):
+        module = importlib.import_module(script.removesuffix(".py"))
+        argv = [*argv, *([] if "--compare" in argv else SMALL.get(script, []))]
+        return module.main(prepare_data.parser().parse_args(argv) if module is prepare_data else module.settings(argv))
+
+    return run
+
+
+def test_first_steps_are_those_of_readme():
+    assert scripts_of(FIRST_STEPS) and all(words in scripts_of(README) for words in scripts_of(FIRST_STEPS))
+
+
+def test_data_commands_run(user, capsys):
+    """What needs no training: the check and the divisions of own data, the dry run."""
+    for script, *argv in [*scripts_of(OWN_DATA), *scripts_of(REPRODUCE)]:
+        if script in ("prepare_data.py", "reproduce.py"):
+            user(script, *argv)
     assert "12 cases" in capsys.readouterr().out
-    assert (tmp_path / "DataSet" / "mine" / "test1.txt").is_file()
+    assert Path("DataSet/mine/test1.txt").is_file() and Path("DataSet/sample/train3.txt").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [README, OWN_DATA], ids=["README", "own_data"])
+def test_all_commands_run(page, user):
+    for script, *argv in scripts_of(page):
+        user(script, *argv)
+    assert Path("checkpoints/mine/seg/best.pth").is_file()
+    if page == README:
+        assert Path("report/report.html").is_file() and Path("report/comparison.html").is_file()
+        assert Path("masks/patient0_0.png").is_file() and Path("masks/overlay/patient0_0.png").is_file()
+        assert Path("checkpoints/mine/evaluation/best-val-swap/summary.json").is_file()
 
 
 @pytest.mark.long
