@@ -1,4 +1,4 @@
-"""A newcomer's five changes, by the text of docs/development/architecture.md: its blocks added, its commands run."""
+"""A newcomer's five changes, by the text of docs/how_to/extend.md: its blocks added, its commands run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from utils.common.signals import Stopped
 from utils.networks.checkpoints import load_checkpoint
 from utils.settings.refusals import naming_the_network
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "how_to" / "extend.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## How do I add (.+?)\?\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 SMALL = ["--img_size", "32", "--batch_size", "4", "--workers", "0"]
 SEG = Path("checkpoints/sample/seg")

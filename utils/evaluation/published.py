@@ -126,7 +126,7 @@ them."""
 _OTHERS = """## Other networks
 
 Figures of other protocols. Put them beside yours only if your protocol card says the same
-([metrics.md](../reference/metrics.md#comparable-or-not-the-protocol-card))."""
+([metrics.md](../reference/metrics.md#protocol-card))."""
 
 if __name__ == "__main__":
     print(page())
