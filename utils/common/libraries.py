@@ -11,6 +11,7 @@ from utils.common.errors import UserError
 INSTALL = {
     # Its wheels hold code for one release of torch, and say "operator torchvision::nms does not exist" beside another.
     "torchvision": "it must be of torch's release (pip install --upgrade torch torchvision, both from one index)",
+    "matplotlib": "pip install -r requirements-plots.txt",
 }
 
 

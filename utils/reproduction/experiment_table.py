@@ -11,8 +11,13 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.common.errors import UserError
 from utils.common.files import replacing
+from utils.common.processes import say
 from utils.common.tables import markdown
+from utils.reproduction.arm_settings import differing_settings, shared_settings, uneven_settings
+from utils.reproduction.code_table import code_table
+from utils.reproduction.experiment_plots import PLOTS, draw
 from utils.reproduction.experiment_summary import FIGURES, Cell, Plan, Summary, summarise
 from utils.reproduction.result_lines import EPOCH_RULES, Line
 from utils.reproduction.table_cells import NONE, TITLES, count, interval, p_value, shown, t_interval, with_deviation
@@ -29,30 +34,43 @@ All figures are percent (Fa: millionths; differences: points).
 - The best epoch is chosen on `val`, which flatters the figures of `val`."""
 
 
-def tabulate(name: str, lines: Sequence[Line], results: Path, planned: Plan = ()) -> str:
-    """Writes `NAME.md` and `NAME.csv` into the folder of results, and returns the page.
+def tabulate(name: str, lines: Sequence[Line], results: Path, planned: Plan = (), plots: bool = True) -> str:
+    """Writes `NAME.md`, `NAME.csv` and the plots into the folder of results, and returns the page.
+
+    Without matplotlib it says what to install, and the tables come anyway.
 
     Args:
         lines, planned: see `summarise`.
+        plots: whether to draw them; those that exist are in the page in any case.
 
     Raises:
         UserError: if a per-image file cannot be read, or a table cannot be written.
     """
     summary = summarise(name, lines, results, planned)
-    text = page(summary)
+    if plots:
+        try:
+            draw(summary, results)
+        except UserError as error:
+            say(f"no plots: {error}")
+    text = page(summary, existing_plots(name, results))
     for suffix, content in (("md", text), ("csv", as_csv(summary))):
         with replacing(results / f"{name}.{suffix}") as beside:
             beside.write_text(content, encoding="utf-8", newline="\n")
     return text
 
 
-def page(summary: Summary) -> str:
+def existing_plots(name: str, results: Path) -> list[str]:
+    """The file names of the plots that there are, PNG only."""
+    names = (f"{name}-{plot}.png" for plot in PLOTS)
+    return [file for file in names if (results / file).is_file()]
+
+
+def page(summary: Summary, plots: Sequence[str] = ()) -> str:
     """The Markdown of all tables."""
-    command = f"python reproduce.py --experiment {summary.name}"
-    parts = [f"# {summary.name}", f"Runs and tables: `{command}`.", *remarks(summary)]
+    parts = [f"# {summary.name}", f"Runs, tables and plots: `{command(summary.name)}`.", *remarks(summary)]
     if not any(summary.runs.values()):
         return "\n\n".join([*parts, "No run is finished."]) + "\n"
-    parts.append(LEGEND)
+    parts += ["## Arms", shared_settings(summary.runs), differing_settings(summary.runs), cost_table(summary), LEGEND]
     for on in summary.lists:
         parts += [f"## On {on}", iou_table(summary, on)]
         if len(summary.arms) > 1:
@@ -60,13 +78,20 @@ def page(summary: Summary) -> str:
             parts += [first, difference_table(summary, on), verdicts(summary, on)]
             parts += ["The same over the images of each division:", division_table(summary, on)]
         parts += ["Every figure:", figure_table(summary, on)]
-    parts += ["## Cost", cost_table(summary)]
-    return "\n\n".join(parts) + "\n"
+    if codes := code_table(summary.runs):
+        parts += ["## Another code in place of the image's own", codes]
+    if plots:
+        parts += ["## Plots", *(f"![{file.removesuffix('.png')}]({file})" for file in plots)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def command(name: str) -> str:
+    return f"python reproduce.py --experiment {name}"
 
 
 def remarks(summary: Summary) -> list[str]:
     """What is missing, and what differs between the runs; a paragraph, or nothing."""
-    said = list(summary.notes)
+    said = [*summary.notes, *uneven_settings(summary.runs)]
     if missing := summary.missing:
         total = len(missing) + sum(map(len, summary.runs.values()))
         arms = {arm: [f"{division}/{seed}" for of, division, seed in missing if of == arm] for arm in summary.arms}
