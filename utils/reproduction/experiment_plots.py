@@ -51,7 +51,7 @@ def draw(summary: Summary, results: Path) -> list[Path]:
     """
     matplotlib = library("matplotlib")
     written = []
-    for plot, paint in PLOTS.items():
+    for plot, paint in PLOTS.items() if summary.lists else ():
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # whatever a user's matplotlibrc says
             matplotlib.rcParams.update(STYLE)
