@@ -27,7 +27,7 @@ from utils.common.errors import UserError
 from utils.common.locks import hold
 from utils.common.signals import Stopped
 from utils.networks.checkpoints import load_checkpoint
-from utils.reproduction import protocol
+from utils.reproduction.dataset_job import DatasetJob
 from utils.reproduction.run_scripts import CommandRunner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -359,10 +359,5 @@ def test_a_real_run_is_stopped_and_ends_its_script(base, tmp_path):
         _, errors = waiting.finish(process, launcher=True)
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped in division 1, phase 1; the same command goes on there" in errors and "Traceback" not in errors
-    plan = reproduce.steps(prepared(reproduce.settings(flags)), 1)
-    assert plan[0].progress().text.startswith("to go on after epoch")
-
-
-def prepared(args):
-    args.test_file = protocol.find_test_lists(args.base_dir, args.divisions)
-    return args
+    job = DatasetJob(reproduce.settings(flags), reproduce.SCRIPTS)
+    assert job.steps(job.runs[0])[0].progress().text.startswith("to go on after epoch")

@@ -16,15 +16,11 @@ from typing import Any
 
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
-from utils.common.locks import hold
 from utils.common.processes import say
-from utils.common.signals import SIGNALS, Stopped
 from utils.evaluation.result_files import read_summary
-from utils.reproduction.run_scripts import CommandRunner
 from utils.settings.config import FREE_SETTINGS, with_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
-ONLY = "`--only N` gives each of several processes a division of its own"
 
 
 @dataclass(frozen=True)
@@ -99,6 +95,7 @@ class EvaluationStep:
         weights: "best" or "last".
         on: which of the division's lists, "val" or "test".
         folder: where the figures of the resolved settings are.
+        code: the other code that is tested against the images' own, if one is.
     """
 
     title: str
@@ -109,6 +106,7 @@ class EvaluationStep:
     on: str
     checkpoint: Path
     folder: Callable[[argparse.Namespace], Path]
+    code: str | None = None
 
     def progress(self) -> Progress:
         """Done when summary.json is of these weights (by their hash), this list and these settings; else it is redone.
@@ -176,40 +174,14 @@ def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
                 )
 
 
-def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], folder: Path, processes: int) -> None:
-    """Runs the steps of a division that are not done, each in a process (or `processes`) of its own.
-
-    Raises:
-        Stopped: at a signal, which the running script was told.
-        UserError: if a script fails, or another process works in the folder.
-    """
-    with hold(folder, ONLY) as held:
-        for step in plan:
-            state, where = step.progress(), f"division {division}, {step.title}"
-            say(f"{where}: {state.text}")
-            if state.done:
-                continue
-            say(shown(step, processes))
-            code = runner.run(_command(step, processes), held)
-            number = runner.number or code - 128
-            if number in SIGNALS or runner.number:
-                raise Stopped(number, f"stopped in {where}; the same command goes on there")
-            if code:
-                cause = f"signal {number} has ended it (out of memory?)" if number > 0 else "its message stands above"
-                raise UserError(
-                    f"{where} has failed: {cause}. Once the cause is removed, the same command goes on there"
-                )
-            if not (state := step.progress()).done:
-                raise UserError(f"{where} ended without an error, but is not done: {state.text}")
-
-
 def shown(step: Step, processes: int) -> str:
     """The command of a step as one would type it."""
     start = ["torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
     return shlex.join([*start, step.script, *_arguments(step)])
 
 
-def _command(step: Step, processes: int) -> list[str]:
+def command(step: Step, processes: int) -> list[str]:
+    """The same for the system."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     return [sys.executable, *many, str(ROOT / step.script), *_arguments(step)]
 
@@ -234,8 +206,8 @@ def find_test_lists(base_dir: str, divisions: int) -> str | None:
     return pattern if found else None
 
 
-def check_lists(base_dir: str, patterns: dict[str, str], divisions: int) -> None:
-    """That there is a list for each division.
+def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int]) -> None:
+    """That there is a list for each of the divisions, given by their numbers.
 
     Args:
         patterns: the flag, and the pattern it holds: {"--train_file": "train{}.txt"}.
@@ -246,19 +218,36 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: int) -> None
     """
     base = data_folder(base_dir)
     for flag, pattern in patterns.items():
-        if divisions > 1 and "{}" not in pattern:
+        if len(divisions) > 1 and "{}" not in pattern:
             raise UserError(
-                f"{flag} {pattern}: with {divisions} divisions it needs {{}} where the division's number stands, as in "
-                "train{}.txt; --divisions 1 takes one list as it is"
+                f"{flag} {pattern}: with {len(divisions)} divisions it needs {{}} where the division's number stands, "
+                "as in train{}.txt; --divisions 1 takes one list as it is"
             )
-    wanted = [numbered(pattern, i) for i in range(1, divisions + 1) for pattern in patterns.values()]
+    wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
         raise UserError(
             f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
-            f"  python prepare_data.py split {base} --divisions {divisions}\n"
+            f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
             f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
             "{} for the division's number"
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):
         raise UserError(f"{', '.join(patterns.values())}: results are filed by the lists' names, which must differ")
+
+
+def check_images(run: Any, steps: Sequence[Step]) -> None:
+    """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later.
+
+    Args:
+        run: a run on it (`utils.reproduction.plan.Run`).
+
+    Raises:
+        UserError: names every fault.
+    """
+    from utils.settings.data_loaders import checked_cases
+
+    training = next(step for step in steps if isinstance(step, TrainingStep) and step.phase == "seg")
+    purposes = {"train": "training", "val": "validation", "test": "test"}
+    checked_cases(training.settings, {purposes[on]: name for on, name in run.lists.items()})
+    say(f"division {run.division}: all images and masks are readable, no case is in two lists")

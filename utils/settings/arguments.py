@@ -347,6 +347,14 @@ def _rate(text: str) -> float:
     return value
 
 
+def minutes(text: str) -> float:
+    """An argument type: a time of more than nothing."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{value} must be a number of minutes above 0")
+    return value
+
+
 def _budget(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:

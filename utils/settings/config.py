@@ -99,9 +99,17 @@ class ScriptParser(argparse.ArgumentParser):
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """Only what stands in argv."""
+        given, rest = self.given_and_rest(argv)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return given
+
+    def given_and_rest(self, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+        """Only what stands in argv, and those of its words that this parser does not know."""
         # argparse fills in no default where the namespace holds a value already.
         unset = argparse.Namespace(**dict.fromkeys(vars(self.parse_args([])), _UNSET))
-        return {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not _UNSET}
+        found, rest = self.parse_known_args(argv, unset)
+        return {name: value for name, value in vars(found).items() if value is not _UNSET}, rest
 
     def configured(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
         """What the configuration file says of this script's settings."""
@@ -120,6 +128,14 @@ class ScriptParser(argparse.ArgumentParser):
                 raise UserError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
+        return self.from_file(values, path)
+
+    def from_file(self, values: Mapping[str, Any], where: object) -> dict[str, Any]:
+        """Settings as a YAML file has them, each checked as its flag.
+
+        Raises:
+            UserError: for one that this script does not take, or whose value does not fit; begins with `where`.
+        """
         repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
         # YAML 1.1's words for true and false, where nothing else can be meant.
         switches = {action.dest for action in self._actions if isinstance(action, argparse.BooleanOptionalAction)}
@@ -136,7 +152,7 @@ class ScriptParser(argparse.ArgumentParser):
         try:
             return self.given(flags)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{where}: {error}") from error
 
 
 def known_datasets() -> list[str]:
