@@ -227,6 +227,8 @@ def test_the_field_s_table_puts_like_beside_like(tmp_path):
     ((head, rows),) = tables(text)
     by_name = {row[0]: row for row in rows}
     assert by_name["U-Net"][1:5] == ["34.52", "65.52", "68.61 ± 2.86", "76.97 ± 3.10"]
+    half = stats.t.ppf(0.975, 2) * 2.86 / 3**0.5
+    assert by_name["U-Net"][5:8] == ["300", "3", f"[{68.61 - half:.2f}, {68.61 + half:.2f}]"]
     assert by_name["U-Net"][8:] == ["–"] * 4  # no figure of ours stands in their columns, none of theirs in ours
     ours = by_name["**srs_tiny**, ours"]
     of_runs = values(lines, "srs_tiny", "best", "benchmark_iou").values()
