@@ -43,7 +43,8 @@ def field_table(summary: Summary) -> str:
         "95 % (t) of the IoU",
     ]
     headings += ["last epoch: IoU, batches of 8", "mean over images: IoU, best epoch", "last epoch", "F1, last epoch"]
-    source = f"Published rows: {table['source']}; {table['protocol']}. ±: over the divisions; their intervals are computed from it."
+    source = f"Published rows: {table['source']}; {table['protocol']}. ±: over the divisions, "
+    source += "from which their intervals are computed."
     sentences = [f"- {_standing(summary, arm)}" for arm, runs in summary.runs.items() if runs]
     return f"{source}\n\n{markdown(headings, rows)}\n\n" + "\n".join(sentences)
 

@@ -48,4 +48,5 @@ def test_the_band_is_of_seeds_within_divisions():
 
 
 def test_arms_differ_in_more_than_colour():
-    assert len(set(experiment_plots.COLOURS)) == len(set(experiment_plots.MARKERS)) == 8
+    looks = {(experiment_plots.MARKERS[i % 10], experiment_plots.DASHES[i % 4]) for i in range(10)}
+    assert len(looks) == len(set(experiment_plots.COLOURS)) == len(experiment_plots.MARKERS) == 10
