@@ -90,7 +90,7 @@ def work_through(work: Work, runner: CommandRunner) -> None:
             if waited_for != holder:
                 say(f"waiting for {holder}: nothing else is left to do ({len(busy)} runs are not done)")
                 waited_for = holder
-            _sleep(work, runner, f"waiting for {run.title}")
+            _sleep(work, runner, f"while waiting for {run.title}")
     if work.failed:
         raise UserError("; ".join(work.failed.values()))
 
@@ -180,10 +180,10 @@ def _do(
         raise _Busy(f"{where} (this process was silent for too long, and another has taken over)")
     number = runner.number or code - 128
     if number in SIGNALS or runner.number:
-        raise _stopped(work, runner, where, number)
+        raise _stopped(work, runner, f"in {where}", number)
     if code:
         cause = f"signal {number} has ended it (out of memory?)" if number > 0 else "its message stands above"
-        problem = f"{where} has failed: {cause}. Once the cause is removed, the same command goes on there"
+        problem = f"{where} has failed: {cause}. Once the cause is removed, the same command resumes there"
     elif not (state := step.progress()).done:
         problem = f"{where} ended without an error, but is not done: {state.text}"
     else:
@@ -197,6 +197,6 @@ def _do(
 
 def _stopped(work: Work, runner: CommandRunner, where: str, number: int = 0) -> Stopped:
     left = sum(not work.is_finished(run) for run in work.runs)
-    cause = "the time of --budget is over: " if runner.time_is_out else ""
+    cause = "--budget is used up: " if runner.time_is_out else ""
     number = number or runner.number or signal.SIGTERM
-    return Stopped(number, f"{cause}stopped in {where}; the same command goes on there ({left} runs are not done)")
+    return Stopped(number, f"{cause}stopped {where}; the same command resumes there ({left} runs are not done)")
