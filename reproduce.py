@@ -5,7 +5,7 @@
     python reproduce.py --Dataset sample --variant srs_tiny --recon_epochs 1 --seg_epochs 2 --divisions 2     # a trial
     python reproduce.py --Dataset BUS --nproc 4 --sync_bn                        # each training on four GPUs
     python reproduce.py --experiment busi128           # arms, divisions and seeds of experiments/busi128.yaml
-    python reproduce.py --experiment busi128 --budget 150 --output_dir checkpoints/b    # stops within 150 minutes
+    python reproduce.py --experiment busi128 --budget 150                    # stops within 150 minutes
 
 With --Dataset, all other flags are passed to train_recon.py, train_seg.py and evaluation.py. The lists of division N
 are trainN.txt and valN.txt in the data folder (written by `prepare_data.py split`), and testN.txt if it exists. Each
@@ -140,8 +140,7 @@ def main(args: argparse.Namespace) -> None:
         check_images(run, steps)
     work = Work(job.chosen, job.folder / "claims", job.steps, job.is_finished, job.finish, args.nproc, job.keep_going)
     with runner_for(args.budget) as runner:
-        work_through(work, runner)
-    job.tabulate()
+        job.conclude(work_through(work, runner))
 
 
 def _training_flags() -> config.ScriptParser:

@@ -61,14 +61,14 @@ def runner_for(budget: float | None) -> CommandRunner:
     return CommandRunner(None if seconds is None else seconds - min(LEAVE, seconds / 10))
 
 
-def work_through(work: Work, runner: CommandRunner) -> None:
-    """Does what is to be done, until all runs are finished.
+def work_through(work: Work, runner: CommandRunner) -> int:
+    """Does what is to be done, until all runs are finished; how many of them this process has brought to their end.
 
     Raises:
         Stopped: at a signal or when the runner's time is out; the running script was told and has saved.
         UserError: if a script has failed.
     """
-    waited_for = None
+    waited_for, done = None, 0
     while True:
         busy: list[tuple[Run, str]] = []
         for run in work.runs:
@@ -77,7 +77,7 @@ def work_through(work: Work, runner: CommandRunner) -> None:
             if runner.stopped():
                 raise _stopped(work, runner, f"before {run.title}")
             try:
-                _claim_and_do(work, runner, run)
+                done += _claim_and_do(work, runner, run)
             except _Busy as holder:
                 busy.append((run, str(holder)))
                 continue
@@ -93,6 +93,7 @@ def work_through(work: Work, runner: CommandRunner) -> None:
             _sleep(work, runner, f"while waiting for {run.title}")
     if work.failed:
         raise UserError("; ".join(work.failed.values()))
+    return done
 
 
 def _sleep(work: Work, runner: CommandRunner, where: str) -> None:
@@ -103,15 +104,15 @@ def _sleep(work: Work, runner: CommandRunner, where: str) -> None:
         time.sleep(min(0.2, LOOK))
 
 
-def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> None:
-    """Takes a run and does what is left of it.
+def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> bool:
+    """Takes a run and does what is left of it; whether this process has brought it to its end.
 
     Raises:
         _Busy: if another process has it, or its phase 1.
     """
     with _claimed(work.claims, run.name, run.title) as claim:
         if work.is_finished(run):  # by the process that has just let go of it
-            return
+            return False
         steps = work.steps(run)
         is_shared = [run.encoder != run.folder and _is_phase_1(step) for step in steps]
         for step, shared in zip(steps, is_shared, strict=True):
@@ -122,8 +123,9 @@ def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> None:
             for step, shared in zip(steps, is_shared, strict=True):
                 where = f"{run.title}, {step.title}"
                 if not shared and not _do(work, runner, run.key, step, where, claim, held, seconds):
-                    return
+                    return False
             work.finish(run, steps, seconds)
+    return True
 
 
 def _is_phase_1(step: Step) -> bool:
