@@ -10,6 +10,8 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import in_process
@@ -304,6 +306,34 @@ def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
     sender.wait()
     assert runner.number == number and signal.signal(number, was) == signal.SIG_DFL
     assert (tmp_path / "told").read_text().split() == [str(int(told))]
+
+
+def test_when_its_time_is_out_the_command_is_told_to_save(tmp_path):
+    ready = tmp_path / "ready"
+    command = [sys.executable, "-c", SAVES, str(tmp_path / "told"), str(ready), "0"]
+    with CommandRunner(seconds=1e9) as runner:
+
+        def time_passes():
+            while not ready.exists():
+                time.sleep(0.02)
+            runner._until = 0
+
+        clock = threading.Thread(target=time_passes)
+        clock.start()
+        assert runner.run(command) == 128 + signal.SIGTERM and runner.time_is_out
+        assert runner.run(command) == 128 + signal.SIGTERM  # nothing is started any more
+        clock.join()
+    assert (tmp_path / "told").read_text().split() == ["15"]
+
+
+def test_a_command_that_is_no_longer_wanted_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.reproduction.run_scripts._ASK", 0)
+    ready = tmp_path / "ready"
+    with CommandRunner() as runner:
+        runner.unwanted = ready.exists
+        command = [sys.executable, "-c", SAVES, str(tmp_path / "told"), str(ready), "0"]
+        assert runner.run(command) == 128 + signal.SIGKILL and not runner.number
+    assert not (tmp_path / "told").exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
