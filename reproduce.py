@@ -1,20 +1,20 @@
-"""Experiments in one command: both phases and the evaluations of every run, and the table of their results.
+"""Run the paper's protocol, or an experiment, in one command: both phases, the evaluations, and the table.
 
-    python reproduce.py --Dataset BUS                  # the paper's protocol: three divisions, a table with mean and sd
-    python reproduce.py --Dataset BUS --dry_run        # what it would run, what is done, and how long the rest takes
+    python reproduce.py --Dataset BUS                  # three divisions; a table with mean and standard deviation
+    python reproduce.py --Dataset BUS --dry_run        # prints the commands, which are done, and the time to come
     python reproduce.py --Dataset sample --variant srs_tiny --recon_epochs 1 --seg_epochs 2 --divisions 2     # a trial
     python reproduce.py --Dataset BUS --nproc 4 --sync_bn                        # each training on four GPUs
     python reproduce.py --experiment busi128           # arms, divisions and seeds of experiments/busi128.yaml
-    python reproduce.py --experiment busi128 --budget 150 --output_dir /data/runs      # two hours and a half of it
+    python reproduce.py --experiment busi128 --budget 150                    # stops within 150 minutes
 
-With --Dataset any other flag is handed on to train_recon.py, train_seg.py and evaluation.py. The lists of division N
-are trainN.txt and valN.txt in the data folder (`prepare_data.py split` draws them), and testN.txt where there is one.
-Each division trains an encoder of its own, on its own training list. Writes reproduce.md, .csv, .json into OUTPUT_DIR.
+With --Dataset, all other flags are passed to train_recon.py, train_seg.py and evaluation.py. The lists of division N
+are trainN.txt and valN.txt in the data folder (written by `prepare_data.py split`), and testN.txt if it exists. Each
+division trains its own encoder, on its own training list. Writes reproduce.md, .csv and .json to OUTPUT_DIR.
 
-With --experiment each finished run adds a line to docs/results/NAME.jsonl at once, from which the table is made.
+With --experiment, each finished run adds a line to docs/results/NAME.jsonl at once. The table is made from these lines.
 
-It can be stopped or killed at any moment: the same command resumes inside the epoch and skips what is done. Several
-processes and machines that share OUTPUT_DIR take different runs.
+An interrupted call can be repeated: it skips finished steps and resumes the interrupted epoch. Several processes, also
+on other machines, can share OUTPUT_DIR: each takes other runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
 
 import _this_folder  # noqa: F401
 import evaluation
@@ -45,46 +45,46 @@ from utils.settings import arguments, config
 ROOT = Path(__file__).resolve().parent
 SCRIPTS = Scripts(train_recon, train_seg, evaluation)
 NOT_HERE = {
-    "epochs": "--recon_epochs and --seg_epochs name the phases' own",
+    "epochs": "use --recon_epochs and --seg_epochs",
     "resume": "reproduce.py always resumes",
-    "train_file_dir": "--train_file takes the lists of all divisions, as in train{}.txt",
-    "val_file_dir": "--val_file takes the lists of all divisions, as in val{}.txt",
-    "test_file_dir": "--test_file takes the lists of all divisions, as in test{}.txt",
-    "recon_weights": "each division trains an encoder of its own; train_seg.py takes a given one",
-    "init_from": "the protocol starts from scratch; the training scripts take it",
+    "train_file_dir": "use --train_file with a pattern for all divisions, e.g. train{}.txt",
+    "val_file_dir": "use --val_file with a pattern for all divisions, e.g. val{}.txt",
+    "test_file_dir": "use --test_file with a pattern for all divisions, e.g. test{}.txt",
+    "recon_weights": "each division trains its own encoder; use train_seg.py for a given encoder",
+    "init_from": "the protocol starts from scratch; use train_recon.py or train_seg.py",
 }
 OF_DATASET = ("Dataset", "config", "divisions", "train_file", "val_file", "test_file", "recon_epochs", "seg_epochs")
 OF_EXPERIMENT = ("arms", "results_dir")
 
 
 def parser() -> config.ScriptParser:
-    parser = config.ScriptParser("reproduce", "All runs of the paper's protocol, or of an experiment, and their table.")
-    parser.epilog = "Any other flag of train_recon.py and train_seg.py (--help lists them) is handed on to both."
+    parser = config.ScriptParser("reproduce", "Run the paper's protocol, or an experiment, and tabulate the results.")
+    parser.epilog = "All other flags of train_recon.py and train_seg.py (see their --help) are passed to both."
     add = parser.add_argument
-    add("--experiment", metavar="NAME", help="experiments/NAME.yaml, or a path to such a file")
-    add("--arms", nargs="+", metavar="ARM", help="run these arms of the experiment alone")
-    add("--divisions", type=arguments.positive, default=3, metavar="N", help="random divisions of the data")
-    add("--only", type=arguments.positive, nargs="+", metavar="N", help="run these divisions alone")
-    add("--train_file", metavar="LISTS", default="train{}.txt", help="{} is the division's number")
-    add("--val_file", metavar="LISTS", default="val{}.txt", help="these choose the best epoch, as in training")
-    add("--test_file", metavar="LISTS", help="evaluated, too; test{}.txt if there are such lists")
-    add("--recon_epochs", type=arguments.positive, metavar="N", help="of phase 1; as configured if not set")
-    add("--seg_epochs", type=arguments.positive, metavar="N", help="of phase 2; as configured if not set")
-    add("--nproc", type=arguments.positive, default=1, metavar="N", help="processes for each script, by torchrun")
-    add("--output_dir", type=arguments.path, metavar="FOLDER", help="checkpoints/NAME if not set")
-    add(
-        "--results_dir", type=arguments.path, metavar="FOLDER", help="of an experiment's lines; docs/results if not set"
-    )
-    add("--budget", type=arguments.minutes, metavar="MINUTES", help="stop before this time is over, as at a signal")
-    add("--dry_run", action="store_true", help="print the commands, which of them are done, and the time to come")
+    numbers = {"type": arguments.positive, "metavar": "N"}
+    folder = {"type": arguments.path, "metavar": "FOLDER"}
+    add("--experiment", metavar="NAME", help="experiment to run: experiments/NAME.yaml, or a path to a YAML file")
+    add("--arms", nargs="+", metavar="ARM", help="arms of the experiment to run (default: all)")
+    add("--divisions", **numbers, default=3, help="number of random divisions of the data")
+    add("--only", **numbers, nargs="+", help="numbers of the divisions to run (default: all)")
+    add("--train_file", metavar="LISTS", default="train{}.txt", help="training lists; {} is the number of the division")
+    add("--val_file", metavar="LISTS", default="val{}.txt", help="validation lists, which select the best epoch")
+    add("--test_file", metavar="LISTS", help="test lists, evaluated in addition (default: test{}.txt if they exist)")
+    add("--recon_epochs", **numbers, help="epochs of phase 1 (default: as configured)")
+    add("--seg_epochs", **numbers, help="epochs of phase 2 (default: as configured)")
+    add("--nproc", **numbers, default=1, help="processes of each script, by torchrun")
+    add("--output_dir", **folder, help="output folder (default: checkpoints/NAME of the Dataset or experiment)")
+    add("--results_dir", **folder, help="folder for the recorded results of an experiment (default: docs/results)")
+    add("--budget", type=arguments.minutes, metavar="MINUTES", help="time limit, after which the runs can be resumed")
+    add("--dry_run", action="store_true", help="dry run: print the commands, which are done, and the time to come")
     return parser
 
 
 def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags of this script, and in `handed_on` those of the training scripts that were given.
+    """The flags of this script, and in `handed_on` the given flags of the training scripts.
 
     Raises:
-        UserError: for a flag that neither knows, or that the protocol or the experiment decides.
+        UserError: for an unknown flag, or a flag that the protocol or the experiment decides.
     """
     given, rest = parser().given_and_rest(argv)
     args = argparse.Namespace(**{**vars(parser().parse_args([])), **given})
@@ -102,7 +102,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.output_dir = args.output_dir or str(config.output_dir(configured))
     args.published = division_table.published(args.Dataset, args.config)
     if args.only and max(args.only) > args.divisions:
-        raise UserError(f"--only {max(args.only)}: there are {args.divisions} divisions")
+        raise UserError(f"--only must be at most --divisions ({args.divisions}), got {max(args.only)}")
     return args
 
 
@@ -122,7 +122,7 @@ def _experiment_settings(args: argparse.Namespace, given: dict, handed_on: dict)
 def main(args: argparse.Namespace) -> None:
     job = ExperimentJob(args, SCRIPTS) if args.experiment else DatasetJob(args, SCRIPTS)
     job.check()
-    # Everything is looked at before anything runs: hours into the first run is late for a fault in the last.
+    # Every run is checked before the first one starts: an error in the last would be found hours later.
     plans = [(run, [] if job.recorded(run) else job.steps(run)) for run in job.chosen]
     progress = [[(step, step.progress()) for step in steps] for _, steps in plans]
     to_do = [plan for plan, of in zip(plans, progress, strict=True) if not all(state.done for _, state in of)]
@@ -140,8 +140,7 @@ def main(args: argparse.Namespace) -> None:
         check_images(run, steps)
     work = Work(job.chosen, job.folder / "claims", job.steps, job.is_finished, job.finish, args.nproc, job.keep_going)
     with runner_for(args.budget) as runner:
-        work_through(work, runner)
-    job.tabulate()
+        job.conclude(work_through(work, runner))
 
 
 def _training_flags() -> config.ScriptParser:

@@ -73,6 +73,11 @@ class DatasetJob:
     def finish(self, run: Run, steps: Sequence[Step], seconds: Mapping[str, float]) -> None:
         self.tabulate()
 
+    def conclude(self, done: int) -> None:
+        """Tabulates, unless a run that was just finished has had it done."""
+        if not done:
+            self.tabulate()
+
     def tabulate(self) -> None:
         """Prints and writes the table of the divisions that are done."""
         done = [run.division for run in self.runs if self.is_finished(run)]

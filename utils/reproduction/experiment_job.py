@@ -68,7 +68,7 @@ class ExperimentJob:
         say(f"{run.title}: done, its line is in {self._records.path}")
         self._tabulate(plots=False)
 
-    def tabulate(self) -> None:
+    def conclude(self, done: int) -> None:
         """Prints and writes the table of the runs that are done, and draws the plots."""
         say(f"\n{self._tabulate(plots=True)}\n\nwrote {self._records.path.with_suffix('.md')} and .csv")
 

@@ -1,4 +1,4 @@
-"""The figures of each image of a run, in one compressed CSV file beside the run's line (docs/results_schema.md)."""
+"""The figures of each image of a run, in a compressed CSV file beside its line: docs/reference/results_schema.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The lines of docs/results/NAME.jsonl: one finished run of an experiment each, in a fixed schema.
 
-docs/results_schema.md describes every key. `check` holds a line to it, on the way in and on the way out.
+docs/reference/results_schema.md describes every key. `check` holds a line to it, on the way in and on the way out.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ _LINE = _object(
     commit=_or_null(_text),
     machine=_object(device=_text, platform=_text, threads=_count, processes=_count),
     network=_object(parameters=_object(trained=_count, frozen=_count), macs=_or_null(_count)),
-    seconds=_object(recon=_or_null(_number), seg=_number, evaluation=_number),
+    seconds=_object(recon=_or_null(_number), seg=_number, evaluation=_or_null(_number)),
     epochs=_object(best=_count, last=_count),
     figures=_on_lists(_by_name(_or_null(_number), required=["images", *FIGURES])),
     curve=_by_name(_list_of(_or_null(_number)), required=["epoch", "train_loss", "val_loss", "val_iou"]),

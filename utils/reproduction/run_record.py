@@ -75,13 +75,14 @@ class Records:
 
     def _refuse_another_run(self, run: Run, line: Mapping[str, Any]) -> None:
         now = _resolved(run, self.scripts)
+        recorded = {phase: settings for phase, settings in line["settings"].items() if settings is not None}
         differing = [
-            f"{phase} {name} {before} (now {of_phase[name]})"
-            for phase, of_phase in now.items()
-            for name, before in recorded_settings(with_defaults(line["settings"][phase] or {})).items()
-            if name in of_phase and name not in FREE_SETTINGS and before != of_phase[name]
+            f"{phase} {name} {before} (now {now[phase][name]})"
+            for phase in recorded.keys() & now.keys()
+            for name, before in recorded_settings(with_defaults(recorded[phase])).items()
+            if name in now[phase] and name not in FREE_SETTINGS and before != now[phase][name]
         ]
-        differing += [f"{phase} none" for phase in now if line["settings"][phase] is None]
+        differing += [f"{phase} in one of them alone" for phase in recorded.keys() ^ now.keys()]
         for on, card in line["protocol"].items():
             path = list_path(self.base_dir, run.lists.get(on, ""))
             evaluated = (card["last"].get("evaluated_list") or {}).get("sha256")

@@ -61,14 +61,14 @@ def runner_for(budget: float | None) -> CommandRunner:
     return CommandRunner(None if seconds is None else seconds - min(LEAVE, seconds / 10))
 
 
-def work_through(work: Work, runner: CommandRunner) -> None:
-    """Does what is to be done, until all runs are finished.
+def work_through(work: Work, runner: CommandRunner) -> int:
+    """Does what is to be done, until all runs are finished; how many of them this process has brought to their end.
 
     Raises:
         Stopped: at a signal or when the runner's time is out; the running script was told and has saved.
         UserError: if a script has failed.
     """
-    waited_for = None
+    waited_for, done = None, 0
     while True:
         busy: list[tuple[Run, str]] = []
         for run in work.runs:
@@ -77,7 +77,7 @@ def work_through(work: Work, runner: CommandRunner) -> None:
             if runner.stopped():
                 raise _stopped(work, runner, f"before {run.title}")
             try:
-                _claim_and_do(work, runner, run)
+                done += _claim_and_do(work, runner, run)
             except _Busy as holder:
                 busy.append((run, str(holder)))
                 continue
@@ -90,9 +90,10 @@ def work_through(work: Work, runner: CommandRunner) -> None:
             if waited_for != holder:
                 say(f"waiting for {holder}: nothing else is left to do ({len(busy)} runs are not done)")
                 waited_for = holder
-            _sleep(work, runner, f"waiting for {run.title}")
+            _sleep(work, runner, f"while waiting for {run.title}")
     if work.failed:
         raise UserError("; ".join(work.failed.values()))
+    return done
 
 
 def _sleep(work: Work, runner: CommandRunner, where: str) -> None:
@@ -103,15 +104,15 @@ def _sleep(work: Work, runner: CommandRunner, where: str) -> None:
         time.sleep(min(0.2, LOOK))
 
 
-def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> None:
-    """Takes a run and does what is left of it.
+def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> bool:
+    """Takes a run and does what is left of it; whether this process has brought it to its end.
 
     Raises:
         _Busy: if another process has it, or its phase 1.
     """
     with _claimed(work.claims, run.name, run.title) as claim:
         if work.is_finished(run):  # by the process that has just let go of it
-            return
+            return False
         steps = work.steps(run)
         is_shared = [run.encoder != run.folder and _is_phase_1(step) for step in steps]
         for step, shared in zip(steps, is_shared, strict=True):
@@ -122,8 +123,9 @@ def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> None:
             for step, shared in zip(steps, is_shared, strict=True):
                 where = f"{run.title}, {step.title}"
                 if not shared and not _do(work, runner, run.key, step, where, claim, held, seconds):
-                    return
+                    return False
             work.finish(run, steps, seconds)
+    return True
 
 
 def _is_phase_1(step: Step) -> bool:
@@ -180,10 +182,10 @@ def _do(
         raise _Busy(f"{where} (this process was silent for too long, and another has taken over)")
     number = runner.number or code - 128
     if number in SIGNALS or runner.number:
-        raise _stopped(work, runner, where, number)
+        raise _stopped(work, runner, f"in {where}", number)
     if code:
         cause = f"signal {number} has ended it (out of memory?)" if number > 0 else "its message stands above"
-        problem = f"{where} has failed: {cause}. Once the cause is removed, the same command goes on there"
+        problem = f"{where} has failed: {cause}. Once the cause is removed, the same command resumes there"
     elif not (state := step.progress()).done:
         problem = f"{where} ended without an error, but is not done: {state.text}"
     else:
@@ -197,6 +199,6 @@ def _do(
 
 def _stopped(work: Work, runner: CommandRunner, where: str, number: int = 0) -> Stopped:
     left = sum(not work.is_finished(run) for run in work.runs)
-    cause = "the time of --budget is over: " if runner.time_is_out else ""
+    cause = "--budget is used up: " if runner.time_is_out else ""
     number = number or runner.number or signal.SIGTERM
-    return Stopped(number, f"{cause}stopped in {where}; the same command goes on there ({left} runs are not done)")
+    return Stopped(number, f"{cause}stopped {where}; the same command resumes there ({left} runs are not done)")

@@ -16,7 +16,7 @@ from utils.common.errors import UserError
 from utils.reproduction.per_image_files import Images, in_list_order, read_per_image, write_per_image
 from utils.reproduction.result_lines import append, check, read, run_of
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "results_schema.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "results_schema.md").read_text(encoding="utf-8")
 
 
 def test_lines_are_read_as_they_were_appended_and_a_run_stands_once(tmp_path):
