@@ -13,6 +13,8 @@ from utils.reproduction.experiment_summary import summarise
 from utils.reproduction.experiment_table import tabulate
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_plots_are_drawn_and_the_same_each_time(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (requirements-plots.txt)")
     lines = write_experiment(tmp_path, "trial", {"none": 0, "dpconv": 3}, divisions=2)
