@@ -176,7 +176,7 @@ def test_an_error_that_all_processes_meet_is_printed_once(tmp_path):
 
 def test_a_batch_smaller_than_the_job_is_refused(data):
     code, output = finish(start(2, "train_recon.py", "--base_dir", data, *FLAGS, "--batch_size", "1"))
-    assert code != 0 and "--batch_size 1 counts the images of all 2 processes" in output
+    assert code != 0 and "--batch_size must be at least the number of processes (2), got 1" in output
 
 
 def endless(data, folder, *more):

@@ -375,4 +375,4 @@ def test_a_real_run_is_stopped_and_ends_its_script(base, tmp_path):
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped in division 1, phase 1; the same command resumes there" in errors and "Traceback" not in errors
     job = DatasetJob(reproduce.settings(flags), reproduce.SCRIPTS)
-    assert job.steps(job.runs[0])[0].progress().text.startswith("to go on after epoch")
+    assert job.steps(job.runs[0])[0].progress().text.startswith("to be resumed after epoch")

@@ -90,7 +90,7 @@ class DatasetJob:
         ]
         args = self._args
         phases = {step.phase: step.settings for step in plans[1] if isinstance(step, TrainingStep)}
-        encoders = "; each trained an encoder of its own" if "recon" in phases else ""
+        encoders = "; each trained its own encoder" if "recon" in phases else ""
         notes = [f"Divisions done: {', '.join(map(str, done))}{encoders}."]
         if other := self._other_settings(phases):
             notes.append(f"Not as in configs/{args.Dataset}.yaml: {', '.join(other)}.")

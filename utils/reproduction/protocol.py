@@ -207,7 +207,7 @@ def find_test_lists(base_dir: str, divisions: int) -> str | None:
 
 
 def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int]) -> None:
-    """That there is a list for each of the divisions, given by their numbers.
+    """Checks that each of the divisions, given by their numbers, has its lists.
 
     Args:
         patterns: patterns by flag: {"--train_file": "train{}.txt"}.
@@ -219,21 +219,22 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int
     for flag, pattern in patterns.items():
         if len(divisions) > 1 and "{}" not in pattern:
             raise UserError(
-                f"{flag} {pattern}: with {len(divisions)} divisions it needs {{}} where the division's number stands, "
-                "as in train{}.txt; --divisions 1 takes one list as it is"
+                f"{flag} must contain {{}} for the number of the division, e.g. train{{}}.txt, got {pattern}; only "
+                "--divisions 1 accepts a single list"
             )
     wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
         flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
-            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
+            f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:\n"
             f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
-            f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
-            "{} for the division's number"
+            f"If your lists have other names, pass {flags}, with {{}} for the number of the division"
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):
-        raise UserError(f"{', '.join(patterns.values())}: results are filed by the lists' names, which must differ")
+        raise UserError(
+            f"the lists must have different names, by which results are stored, got {', '.join(patterns.values())}"
+        )
 
 
 def check_images(run: Any, steps: Sequence[Step]) -> None:

@@ -162,7 +162,7 @@ def _do(
     held: int | None,
     seconds: dict[str, float],
 ) -> bool:
-    """Runs a step, if it is not done, in a process (or several) of its own; whether it is done then.
+    """Runs a step, if it is not done, in a separate process (or several); returns whether it is done then.
 
     Raises:
         Stopped: see `work_through`.
@@ -184,10 +184,10 @@ def _do(
     if number in SIGNALS or runner.number:
         raise _stopped(work, runner, f"in {where}", number)
     if code:
-        cause = f"signal {number} has ended it (out of memory?)" if number > 0 else "its message stands above"
-        problem = f"{where} has failed: {cause}. Once the cause is removed, the same command resumes there"
+        cause = f"it was killed by signal {number} (out of memory?)" if number > 0 else "see its message above"
+        problem = f"{where} failed: {cause}. After a fix, run the same command again to continue"
     elif not (state := step.progress()).done:
-        problem = f"{where} ended without an error, but is not done: {state.text}"
+        problem = f"{where} ended without an error, but is not finished: {state.text}"
     else:
         return True
     if not work.keep_going:
