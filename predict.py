@@ -1,4 +1,4 @@
-"""Masks of images, without masks to compare with: files, folders (with their sub-folders) or patterns.
+"""Predict the masks of images: files, folders (with their sub-folders) or patterns.
 
     python predict.py --weights checkpoints/BUSI/seg/best.pth scans/ --output masks
     python predict.py --weights checkpoints/BUSI/seg/best.pth "study/*/images/*.png" --output masks --tta --overlay
@@ -7,9 +7,10 @@
     python predict.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
         scans/ --output masks                                                  # the authors' released weights
 
-Writes OUTPUT/NAME.png (0 and 255, of the image's own size), and what --probability and --overlay ask for into folders
-beside. What is there already is skipped, so that an interrupted call goes on. The exit code is 1 if an image could not
-be read; all others are predicted all the same. docs/predict.md tells the rest.
+Writes OUTPUT/NAME.png (0 and 255, at the image's own size), a contact sheet of up to 24 images
+(OUTPUT/contact_sheet/contact_sheet.png), and the folders that --probability and --overlay ask for. Existing results are
+skipped, so the same command resumes an interrupted run. An unreadable image does not stop the others; the exit code is
+then 1. More: docs/predict.md.
 """
 
 from __future__ import annotations
@@ -34,55 +35,78 @@ from utils.common.script import run_script
 from utils.settings import arguments
 from utils.settings.refusals import check_file, check_threshold, check_tiles
 
-if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+if TYPE_CHECKING:  # torch is imported inside the functions that need it, so --help and refusals are fast
     from utils.prediction.predict_folder import Report
     from utils.prediction.predictor import Predictor
 
-# A process that is done waits for the others, which may have large images left; one that has died is noticed at once.
+# How long a finished process waits for the others, which may have large images left. A dead one is noticed at once.
 PATIENCE = timedelta(days=7)
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="predict.py", description="Masks of images, from a trained SRS.", allow_abbrev=False
+        prog="predict.py", description="Predict the masks of images with a trained SRS.", allow_abbrev=False
     )
     parser.add_argument(
-        "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image, folder, or pattern in quotes"
+        "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image file, folder, or pattern in quotes"
     )
-    parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="folder of the results")
-    arguments.add_weights_arguments(parser, "our checkpoint, such as checkpoints/NAME/seg/best.pth")
-    how = parser.add_argument_group("how", "what is not set is as in training")
-    how.add_argument("--resize", choices=arguments.RESIZE[:2], help="to the training's size, or not at all")
-    how.add_argument("--img_size", type=arguments.image_side, help="side the images are resized to, pixels")
-    how.add_argument("--normalization", choices=NORMALIZATIONS)
+    parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="output folder")
+    arguments.add_weights_arguments(parser, "checkpoint of phase 2, e.g. checkpoints/NAME/seg/best.pth")
+    how = parser.add_argument_group("inference", "defaults: as in training")
     how.add_argument(
-        "--white_level", type=arguments.white_level, metavar="N", help="value of 16-bit images that is 255"
+        "--resize",
+        choices=arguments.RESIZE[:2],
+        help="input size: img_size resizes images to --img_size, keep predicts at their own size",
     )
-    how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
-    how.add_argument("--tta", action="store_true", help="average the eight rotations and flips: eight times the work")
+    how.add_argument("--img_size", type=arguments.image_side, help="side that images are resized to, pixels")
+    how.add_argument("--normalization", choices=NORMALIZATIONS, help="normalization of the images")
     how.add_argument(
-        "--tile", type=arguments.integer, metavar="N", help="predict images over N pixels in NxN tiles; resizes nothing"
+        "--white_level", type=arguments.white_level, metavar="N", help="value of 16-bit images that is white"
     )
     how.add_argument(
-        "--overlap", type=arguments.integer, metavar="K", help="of neighbouring tiles, pixels (a quarter of a tile)"
+        "--encoder_bn", choices=ENCODER_BN, help="batch norm of the frozen encoder; batch predicts one image at a time"
     )
-    how.add_argument("--threshold", type=float, default=0.5, help="probabilities above it are target (0.5)")
-    what = parser.add_argument_group("what is written, beside the masks")
-    what.add_argument("--probability", type=int, choices=[8, 16], help="probability maps of that many bits")
-    what.add_argument("--overlay", action="store_true", help="images with their masks drawn on")
-    what.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    how.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: average the eight rotations and flips (eight times slower)",
+    )
+    how.add_argument(
+        "--tile",
+        type=arguments.integer,
+        metavar="N",
+        help="tile size in pixels: images larger than N are predicted in NxN tiles, all at their own size",
+    )
+    how.add_argument(
+        "--overlap",
+        type=arguments.integer,
+        metavar="K",
+        help="overlap of neighbouring tiles in pixels (default: a quarter of a tile)",
+    )
+    how.add_argument(
+        "--threshold", type=float, default=0.5, help="threshold of the probability for target pixels (default: 0.5)"
+    )
+    what = parser.add_argument_group("output, besides masks and contact sheet")
+    what.add_argument("--probability", type=int, choices=[8, 16], help="bits of the probability maps (default: none)")
+    what.add_argument("--overlay", action="store_true", help="overlay images: each image with its mask drawn on it")
+    what.add_argument("--overwrite", action="store_true", help="predict again and overwrite existing results")
     arguments.add_engine_argument(parser)
     run = parser.add_argument_group("run")
-    run.add_argument("--batch_size", type=arguments.positive, default=8, help="images at once, by their pixels (8)")
+    run.add_argument(
+        "--batch_size",
+        type=arguments.positive,
+        default=8,
+        help="batch size at the training's image size; fewer images of a larger size (default: 8)",
+    )
     run.add_argument("--device", default="auto", help=arguments.DEVICES)
-    run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision")
-    run.add_argument("--threads", type=arguments.positive, help="of torch on the CPU; one a core if not set")
-    run.add_argument("--workers", type=arguments.positive, default=2, help="threads that decode images (2)")
+    run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision (default: as in training)")
+    run.add_argument("--threads", type=arguments.positive, help="CPU threads (default: one per core)")
+    run.add_argument("--workers", type=arguments.positive, default=2, help="threads that decode images (default: 2)")
     return parser
 
 
 def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, with weights of one kind."""
+    """The parsed command line; it names weights of one kind."""
     args = parser().parse_args(argv)
     given = {name for name, value in vars(args).items() if value is not None}
     try:
@@ -91,7 +115,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         raise UserError(str(error)) from error
     if not arguments.names_authors_files(given) and not args.weights:
-        raise UserError("which weights? Pass --weights FILE, or --recon_weights and --seg_weights")
+        raise UserError("weights are required: pass --weights FILE, or --recon_weights and --seg_weights")
     return args
 
 
@@ -111,7 +135,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
 
 
 def main(args: argparse.Namespace) -> Report:
-    """Predicts, and exits with 1 if an image could not be read."""
+    """Predicts; exits with 1 if an image could not be predicted."""
     refuse_one_gpu_for_all(args.device)
     inputs = find_inputs(args.inputs, leave_out=args.output)
     for name in ("weights", "recon_weights", "seg_weights"):
@@ -121,6 +145,7 @@ def main(args: argparse.Namespace) -> Report:
     from utils.common.distributed import join
     from utils.common.files import sha256
     from utils.common.runtime import keep_freed_memory
+    from utils.prediction import contact_sheet
     from utils.prediction.output_folder import Outputs
     from utils.prediction.predict_folder import predict_files
 
@@ -134,14 +159,17 @@ def main(args: argparse.Namespace) -> Report:
         "weights": {path.name: sha256(path) for path in weights},
         **predictor.settings,
     }
-    outputs = Outputs(args.output, args.probability, args.overlay)
+    shown = contact_sheet.choose(image.name for image in inputs)
+    outputs = Outputs(args.output, args.probability, args.overlay, shown)
     say("\n".join(f"  {name:<15} {value}" for name, value in predictor.settings.items()))
     report = predict_files(predictor, inputs, outputs, made_with, args.overwrite, args.workers)
-    say(f"{report.predicted} images predicted, {report.there_before} were there already: {args.output}")
+    say(f"{report.predicted} images predicted, {report.there_before} existing results skipped: {args.output}")
+    if outputs.sheet.exists():
+        say(f"contact sheet: {outputs.sheet}")
     if report.failures:
         if is_writer():
             failures = map(one_line, report.failures)
-            print(f"{len(report.failures)} could not be read:", *failures, sep="\n  ", file=sys.stderr)
+            print(f"{len(report.failures)} of {len(inputs)} images failed:", *failures, sep="\n  ", file=sys.stderr)
         sys.exit(1)
     return report
 

@@ -83,7 +83,7 @@ def test_help_imports_nothing_heavy(script, tmp_path):
         ("evaluation.py", ["--weights", "no.pth"], "no.pth"),
         ("evaluation.py", ["--base_dir", "set", "--recon_weights", "a", "--seg_weights", "b"], "--recon_weights a"),
         ("evaluation.py", ["--compare", "run"], "two runs"),
-        ("predict.py", ["set", "--output", "out"], "which weights"),
+        ("predict.py", ["set", "--output", "out"], "weights are required"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth"], "no.pth"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth", "--tile", "100"], "tile 100"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth", "--engine", "tvm"], "openvino"),
