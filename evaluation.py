@@ -193,6 +193,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     from utils.networks.inference_engines import load_engine
     from utils.report import code_section
     from utils.report.example_cases import look_at_cases
+    from utils.report.layer_words import layer_words
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
     from utils.settings.provenance import list_hashes, provenance
@@ -227,9 +228,10 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     )
     if "report" in args:
         # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.
-        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
+        layer = layer_words(network, vars(args))
+        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results, layer)
         weights = Path(args.weights) if args.weights else None
-        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test)
+        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test, layer)
         say(f"wrote {page}")
     return summary
 

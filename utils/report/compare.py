@@ -17,13 +17,13 @@ from utils.evaluation.result_files import holds_evaluation
 from utils.report.charts import Axis, Chart, histogram, scatter
 from utils.report.html_page import write_page
 
-LARGEST = 5  # gains and losses that the page lists
-# What says nothing of how two runs differ: where things lie, and how fast they are read.
+LARGEST = 5  # gains and losses on the page
+# Settings that do not change the figures: paths, and what makes a run faster.
 PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "weights", "workers")
 
 
 def main(args: argparse.Namespace) -> list[Paired]:
-    """Compares, prints the table, writes the page if one is wanted."""
+    """Compares, prints the table, and writes the page with --report."""
     folders = [find_evaluation(Path(run)) for run in args.compare]
     runs = align(list(map(read_evaluation, folders, labels(folders))))
     differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> list[Paired]:
         raise UserError(
             "the protocols differ, so the figures are not comparable:\n"
             + "".join(f"  {line}\n" for line in differing)
-            + "--unlike_protocols compares them all the same"
+            + "pass --unlike_protocols to compare them anyway"
         )
     notes = [f"the protocols differ: {line}" for line in differing] + [f"warning: {line}" for line in unknown]
     notes += remarks(runs)
@@ -49,24 +49,24 @@ def find_evaluation(run: Path) -> Path:
         UserError: if there is none, or more than one.
     """
     if not run.is_dir():
-        raise UserError(f"{run} is not there; --compare takes folders of evaluation.py, or of experiments")
+        raise UserError(f"{run} not found: --compare requires folders of evaluation.py or of experiments")
     if holds_evaluation(run):
         return run
     found = sorted(filter(holds_evaluation, (run / "evaluation").glob("*")))
     if not found:
         raise UserError(
-            f"{run} holds no evaluation (no per_image.csv, nor any in evaluation/*/): run evaluation.py on it first"
+            f"{run} contains no evaluation (no per_image.csv in it or in evaluation/*/): run evaluation.py on it first"
         )
     if len(found) > 1:
-        raise UserError(f"{run} holds {len(found)} evaluations; name one of them: {', '.join(map(str, found))}")
+        raise UserError(f"{run} contains {len(found)} evaluations; pass one of them: {', '.join(map(str, found))}")
     return found[0]
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """Short names that tell the folders apart: their paths without what all begin and end with.
+    """Short distinct names of the folders: their paths without the parts that all of them share.
 
     Raises:
-        UserError: if one folder is named twice.
+        UserError: if a folder is given twice.
     """
     parts = [folder.resolve().parts for folder in folders]
     if len(set(parts)) < len(parts):
@@ -79,7 +79,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
 
 def _shared(paths: Sequence[Sequence[str]]) -> int:
     """How many leading parts all paths have in common."""
-    levels = zip(*paths, strict=False)  # the shortest ends it
+    levels = zip(*paths, strict=False)  # ends with the shortest path
     return next((i for i, level in enumerate(levels) if len(set(level)) > 1), min(map(len, paths)))
 
 
@@ -109,7 +109,7 @@ def holm_note(runs: Sequence[Evaluation]) -> str:
 
 
 def change(value: float, column: str) -> str:
-    """A difference in the unit of its figure, always with its sign; a dash for one that is not there."""
+    """A difference in the unit of its figure, always with its sign; a dash if it is undefined."""
     if math.isnan(value):
         return "–"
     return f"{100 * value:+.2f}" if is_percent(column) else f"{value:+.4g}"
@@ -143,7 +143,7 @@ def write_comparison(
 
 
 def differing_settings(runs: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """The settings in which the runs differ, one value a run; places on the disk apart."""
+    """The settings in which the runs differ, with one value per run; `PLACES` are left out."""
     recorded = [flat(run.summary.get("settings", {})) for run in runs]
     names = dict.fromkeys(name for one in recorded for name in one if name not in PLACES)
     values = {name: [str(one.get(name, "–")) for one in recorded] for name in names}
@@ -185,7 +185,7 @@ def paired_charts(first: Evaluation, other: Evaluation) -> list[Chart]:
     points = [(one, two, f"{name}: {one:.1f} and {two:.1f} ({two - one:+.1f})") for name, one, two in ranked]
     axes = (Axis(f"IoU (%) of {run.label}", 0, 100) for run in (first, other))
     above = sum(difference > 0 for difference in differences)
-    text = f"above the line {other.label} is better: {above} of {len(points)} images"
+    text = f"above the line, {other.label} is better: {above} of {len(points)} images"
     return [
         scatter("IoU of each image", text, *axes, points, diagonal=True),
         histogram("Differences of the images", "difference of IoU (points)", differences, -widest, widest),

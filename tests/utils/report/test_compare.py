@@ -128,7 +128,7 @@ def test_an_experiment_stands_for_its_only_evaluation(ious, tmp_path):
     best = write_run(tmp_path / "x" / "evaluation" / "best-val", ious[0].tolist())
     assert find_evaluation(tmp_path / "x") == find_evaluation(best) == best
     write_run(tmp_path / "x" / "evaluation" / "last-val", ious[0].tolist())
-    with pytest.raises(UserError, match=r"2 evaluations; name one of them: .*best-val, .*last-val"):
+    with pytest.raises(UserError, match=r"2 evaluations; pass one of them: .*best-val, .*last-val"):
         find_evaluation(tmp_path / "x")
     with pytest.raises(UserError, match="run evaluation"):
         find_evaluation(tmp_path)
@@ -146,7 +146,7 @@ def test_labels_are_what_differs(tmp_path):
     [
         (["--compare", "a"], "two runs"),
         (["--compare", "a", "b", "--weights", "w.pth"], "leave out --weights"),
-        (["--compare", "nowhere", "b"], "nowhere is not there"),
+        (["--compare", "nowhere", "b"], "nowhere not found"),
     ],
 )
 def test_what_a_comparison_does_not_take(argv, message):

@@ -162,7 +162,7 @@ def test_any_column_and_any_summary_and_a_sweep(tmp_path):
     ):
         assert text in page, text
     assert "best threshold / IoU (%)" in page and ">60.00<" in page
-    assert "What DPConv does" not in page and 'id="training"' not in page
+    assert 'id="layer"' not in page and 'id="training"' not in page
     write_report(tmp_path / "page", tmp_path, [])
     assert 'id="thresholds"' not in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
 
@@ -341,7 +341,7 @@ def test_the_released_log_stands_beside_a_run_of_its_data_set(tmp_path, dataset,
         assert drawn == {"training": [3], "validation": [3]}
         assert chart.x.high == (epochs or 3)
     if dataset == "BUS":
-        assert "released log: 88.29 in its best epoch by IoU, 114" in iou.text
+        assert "released log: 88.29 in its best epoch by IoU (114)" in iou.text
         assert iou.at(114, 88.29) in [tuple(map(float, point.split(","))) for point in iou.lines[2][1][0].split()]
 
 
