@@ -43,7 +43,6 @@ class Segmentation:
 
     name = "seg"
     watch_from = 0
-
     columns = ("image", "target", "probability")  # of `draw`
 
     def __init__(

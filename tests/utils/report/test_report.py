@@ -204,6 +204,23 @@ def test_a_case_name_of_a_stranger_stays_a_text(experiment, tmp_path):
     assert any(picture["alt"].startswith(name) for picture in elements.all("img"))
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_only_tables_scroll_sideways(experiment, width):
+    """The page is no wider than the window, on a phone neither; tables scroll inside themselves, by keyboard, too."""
+    folder, _ = experiment
+    with browser(width) as driver:
+        driver.get((folder / "page" / "report.html").as_uri())
+        # A window of Chromium has a least width; a device has not.
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for details in driver.find_elements("tag name", "summary"):
+            details.click()
+        assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        scrolling = driver.find_elements("css selector", ".scroll")
+        assert len(scrolling) > 2 and all(one.get_attribute("tabindex") == "0" for one in scrolling)
+        assert all(one.get_attribute("aria-label") for one in scrolling)
+
+
 def test_the_pages_work_in_a_browser(experiment, tmp_path):
     folder, _ = experiment
     other = tmp_path / "other"
@@ -294,6 +311,40 @@ def test_inside_is_what_the_network_does(encoder_bn):
     assert deviations([replace(view, kernel=0 * view.kernel + n) for n in (2, 4)]) == pytest.approx([1 / 3, 1 / 3])
     near, far = deviations([view, other])
     assert near == pytest.approx(far, rel=1e-3) and near > 0 and deviations([view, view]) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "source", "shown"),
+    [
+        ("condconv", "recon", "kernel"),
+        ("film", "random", "code"),
+        ("odconv", "self", "kernel"),
+        ("static", "recon", ""),
+    ],
+)
+def test_the_page_names_the_layer_that_the_network_has(experiment, tmp_path, layer, source, shown):
+    folder, _ = experiment
+    torch.manual_seed(0)
+    content = load_checkpoint(folder / "run" / "seg" / "best.pth", "seg")
+    content["settings"] |= {"dynamic": layer, "kernel_source": source, "output_dir": str(tmp_path)}
+    content["model"] = models.build("srs_tiny", layer=layer, kernel_source=source).state_dict()
+    save_checkpoint(tmp_path / "seg" / "best.pth", content)
+    code = ["--code", "swap"] if shown else []
+    argv = ["--weights", str(tmp_path / "seg" / "best.pth"), "--report", str(tmp_path), "--batch_size", "8", *code]
+    evaluation.main(evaluation.settings(argv))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "DPConv" not in page and "dpconv" not in page
+    section = "".join(re.findall(r'<section aria-labelledby="layer">(.*?)</section>', page, re.DOTALL))
+    if not shown:
+        assert not section and "What static does" not in page
+        return
+    assert f"What {layer} does" in section and f'href="#layer">{layer}<' in page
+    assert f"The code is the only part of {layer} that depends on the image" in page
+    assert f"x30 + {layer}(x30)" in section and f"Code of {layer}" in section
+    assert f"from the mean {shown} of these images" in section
+    assert ("slices of the kernel" in section) == (shown == "kernel")
+    assert ("deep feature of the encoder" in section) == (source != "self")
+    assert {"recon": "frozen reconstruction", "random": "never trained", "self": "own deepest"}[source] in section
 
 
 @pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-3), ("bf16", 0.05)])
