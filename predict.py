@@ -10,7 +10,7 @@
 Writes OUTPUT/NAME.png (0 and 255, at the image's own size), a contact sheet of up to 24 images
 (OUTPUT/contact_sheet/contact_sheet.png), and the folders that --probability and --overlay ask for. Existing results are
 skipped, so the same command resumes an interrupted run. An unreadable image does not stop the others; the exit code is
-then 1. More: docs/predict.md.
+then 1. More: docs/how_to/predict.md.
 """
 
 from __future__ import annotations
