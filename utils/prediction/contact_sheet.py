@@ -84,7 +84,7 @@ def _centred(picture: np.ndarray) -> np.ndarray:
 def _short(name: str) -> str:
     """ASCII, since OpenCV's fonts hold nothing else; a long name without its middle."""
     text = name.encode("ascii", "backslashreplace").decode("ascii")
-    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS // 3]}...{text[3 - 2 * MOST_LETTERS // 3 :]}"
+    return text if len(text) <= MOST_LETTERS else f"{text[:20]}...{text[23 - MOST_LETTERS :]}"
 
 
 def _read(file: Path) -> np.ndarray | None:

@@ -80,6 +80,7 @@ def write_report(
         data_set=settings.get("Dataset") or evaluation.name,
         about={name: settings[name] for name in ABOUT if settings.get(name) is not None},
         figures=_figures(table.summary),
+        compared_at=table.summary.get("compared_at"),
         training=[] if weights is None else training_charts(weights),
         thresholds=[] if sweep is None else sweep_charts(sweep),
         distributions=[_distribution(table, name) for name in ("iou", "F1") if name in table.columns],
@@ -147,7 +148,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, str]]
     alone: dict[str, tuple[str, str]] = {}
     intervals = flat(summary.get("intervals", {}))
     for name, value in summary.items():
-        if name in PARTS or name == "code":  # a section of the page
+        if name in PARTS or name in ("code", "compared_at"):  # elsewhere on the page
             continue
         if isinstance(value, Mapping):
             groups[name.replace("_", " ")] = {

@@ -215,7 +215,7 @@ def test_only_tables_scroll_sideways(experiment, width):
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         for details in driver.find_elements("tag name", "summary"):
             details.click()
-        assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
         scrolling = driver.find_elements("css selector", ".scroll")
         assert len(scrolling) > 2 and all(one.get_attribute("tabindex") == "0" for one in scrolling)
         assert all(one.get_attribute("aria-label") for one in scrolling)
