@@ -1,12 +1,13 @@
-"""A web page for trying trained weights: upload an image, see its mask and the kernel that DPConv computes from it.
+"""Open a local web page that segments uploaded images and shows their DPConv kernels.
 
     pip install -r requirements-demo.txt
-    python demo.py                                                  # every checkpoints/*/seg/best.pth, to choose from
+    python demo.py                                                  # offers every checkpoints/*/seg/best.pth
     python demo.py --weights checkpoints/BUSI/seg/best.pth --port 8000
 
-The page is at http://127.0.0.1:7860 and opens with the first image of the checkpoint's validation list. Only this
-machine can reach it. --host 0.0.0.0 opens it to the network without a password; it then opens with a synthetic sample
-unless --image is given. The page needs no internet. Uploads are deleted when it stops.
+The page is at http://127.0.0.1:7860 and opens with the first image of the checkpoint's validation list. It can be
+reached from this machine only. --host 0.0.0.0 serves it to the network, without a password; it then opens with a
+synthetic sample unless --image is given. The page needs no internet connection, and uploads are deleted when the script
+ends.
 """
 
 from __future__ import annotations
@@ -19,26 +20,30 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
 
 import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
-from utils.settings.arguments import DEVICES, folder, positive
+from utils.common.version import add_version
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, folder, positive
 from utils.settings.refusals import check_file
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # reached from this machine only
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="demo.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    add_version(parser)
     parser.add_argument(
         "--weights",
         nargs="+",
         type=folder,
         metavar="FILE",
-        help="checkpoints (default: every checkpoints/*/seg/best.pth)",
+        help="checkpoints of train_seg.py (default: every checkpoints/*/seg/best.pth)",
     )
     parser.add_argument(
         "--image",
@@ -46,49 +51,45 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="image that the page opens with (default: the first of the checkpoint's validation list)",
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all networks (default: 127.0.0.1)"
-    )
-    parser.add_argument("--port", type=positive, default=7860, help="port to listen on (default: 7860)")
-    parser.add_argument(
-        "--max_upload", type=positive, default=32, metavar="MB", help="maximum size of an upload in MB (default: 32)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1: this machine only")
+    parser.add_argument("--port", type=positive, default=7860, help="port to listen on")
+    parser.add_argument("--max_upload", type=positive, default=32, metavar="MB", help="largest upload in MB")
     parser.add_argument("--device", default="auto", help=DEVICES)
-    parser.add_argument("--threads", type=positive, help="CPU threads (default: one per core)")
+    parser.add_argument("--threads", type=positive, help=THREADS)
     return parser
 
 
 def needs_gradio() -> None:
-    """Checks that Gradio is installed, without the seconds of an import.
+    """Checks that Gradio is installed, without importing it, which takes seconds.
 
     Raises:
-        UserError: if it is not.
+        UserError: if it is not installed.
     """
     if find_spec("gradio") is None:
         raise UserError("the page requires Gradio: pip install -r requirements-demo.txt")
 
 
 def find_weights(args: argparse.Namespace) -> list[Path]:
-    """The checkpoints to choose from on the page.
+    """The checkpoints that the page offers.
 
     Raises:
         UserError: if there are none.
     """
     weights = args.weights or sorted(Path("checkpoints").glob("*/seg/best.pth"))
     if not weights:
-        raise UserError("checkpoints/*/seg/best.pth not found: run make demo, train, or pass --weights FILE")
+        raise UserError("no checkpoints/*/seg/best.pth was found: run make demo or train, or pass --weights FILE")
     return weights
 
 
 def start(args: argparse.Namespace, folder: str) -> tuple:
-    """Starts the page in separate threads; returns it and its address. Its files go into `folder`.
+    """Starts the page in background threads and returns it and its address. Its files go into `folder`.
 
     Raises:
-        UserError: if Gradio, weights or --image are missing, or the address cannot be used.
+        UserError: if Gradio, weights or --image are missing, or if the address cannot be used.
     """
     # Gradio reads these when it is imported, or later.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
-    # Gradio checks that it can reach itself; that must not go through a proxy.
+    # Gradio connects to itself to test the page; that must not go through a proxy.
     os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost"]))
     needs_gradio()
     check_file(args.image, "--image")
@@ -125,7 +126,7 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(prefix="srs-demo-") as folder, StopRequest() as stop:
         page, address = start(args, folder)
-        print(f"the page is at {address}; Ctrl-C stops it", flush=True)
+        print(f"the page is at {address}; stop it with Ctrl-C", flush=True)
         while not stop.number:
             time.sleep(0.2)
         page.close()

@@ -1,4 +1,4 @@
-"""Predict the masks of images: files, folders (with their sub-folders) or patterns.
+"""Segment images: files, folders (including sub-folders) or patterns.
 
     python predict.py --weights checkpoints/BUSI/seg/best.pth scans/ --output masks
     python predict.py --weights checkpoints/BUSI/seg/best.pth "study/*/images/*.png" --output masks --tta --overlay
@@ -7,10 +7,10 @@
     python predict.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
         scans/ --output masks                                                  # the authors' released weights
 
-Writes OUTPUT/NAME.png (0 and 255, at the image's own size), a contact sheet of up to 24 images
-(OUTPUT/contact_sheet/contact_sheet.png), and the folders that --probability and --overlay ask for. Existing results are
-skipped, so the same command resumes an interrupted run. An unreadable image does not stop the others; the exit code is
-then 1. More: docs/how_to/predict.md.
+The script writes OUTPUT/NAME.png (0 and 255, at the original size of the image) and a contact sheet of up to 24 images,
+OUTPUT/contact_sheet/contact_sheet.png. --probability and --overlay write to separate folders. Existing results are
+skipped, so an interrupted call can be repeated. The exit code is 1 if an image could not be read; all other images are
+still predicted. See docs/how_to/predict.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
 
 import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
@@ -32,81 +32,97 @@ from utils.common.errors import UserError
 from utils.common.printable import one_line
 from utils.common.processes import is_writer, refuse_one_gpu_for_all, say
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.settings import arguments
 from utils.settings.refusals import check_file, check_threshold, check_tiles
 
-if TYPE_CHECKING:  # torch is imported inside the functions that need it, so --help and refusals are fast
+if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from utils.prediction.predict_folder import Report
     from utils.prediction.predictor import Predictor
 
-# How long a finished process waits for the others, which may have large images left. A dead one is noticed at once.
+# A finished process waits for the others, which may have large images left. A process that died is noticed at once.
 PATIENCE = timedelta(days=7)
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="predict.py", description="Predict the masks of images with a trained SRS.", allow_abbrev=False
+        prog="predict.py",
+        description="Segment images with a trained SRS.",
+        formatter_class=arguments.HelpFormatter,
+        allow_abbrev=False,
     )
+    add_version(parser)
     parser.add_argument(
         "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image file, folder, or pattern in quotes"
     )
     parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="output folder")
-    arguments.add_weights_arguments(parser, "checkpoint of phase 2, e.g. checkpoints/NAME/seg/best.pth")
-    how = parser.add_argument_group("inference", "defaults: as in training")
-    how.add_argument(
+    arguments.add_weights_arguments(parser, "checkpoint of train_seg.py, e.g. checkpoints/NAME/seg/best.pth")
+    inference = parser.add_argument_group("inference", "defaults: as in training")
+    inference.add_argument(
         "--resize",
         choices=arguments.RESIZE[:2],
-        help="input size: img_size resizes images to --img_size, keep predicts at their own size",
+        help="network input size; img_size: images are resized to --img_size; keep: original size",
     )
-    how.add_argument("--img_size", type=arguments.image_side, help="side that images are resized to, pixels")
-    how.add_argument("--normalization", choices=NORMALIZATIONS, help="normalization of the images")
-    how.add_argument(
-        "--white_level", type=arguments.white_level, metavar="N", help="value of 16-bit images that is white"
+    inference.add_argument(
+        "--img_size", type=arguments.image_side, help="side length to which images are resized, in pixels"
     )
-    how.add_argument(
-        "--encoder_bn", choices=ENCODER_BN, help="batch norm of the frozen encoder; batch predicts one image at a time"
+    inference.add_argument(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        help="pixel normalisation; imagenet: mean and standard deviation of ImageNet; authors: the same, then divided "
+        "by 255 again",
     )
-    how.add_argument(
+    inference.add_argument(
+        "--white_level", type=arguments.white_level, metavar="N", help="white level of 16-bit images, e.g. 4095"
+    )
+    inference.add_argument(
+        "--encoder_bn",
+        choices=ENCODER_BN,
+        help="batch-norm statistics of the frozen encoder; frozen: running statistics; batch: statistics of the "
+        "current batch, with batch size 1",
+    )
+    inference.add_argument(
         "--tta",
         action="store_true",
-        help="test-time augmentation: average the eight rotations and flips (eight times slower)",
+        help="test-time augmentation: mean of the eight rotations and flips, at eight times the cost",
     )
-    how.add_argument(
+    inference.add_argument(
         "--tile",
         type=arguments.integer,
         metavar="N",
-        help="tile size in pixels: images larger than N are predicted in NxN tiles, all at their own size",
+        help="tile size in pixels: larger images are predicted in NxN tiles, without resizing",
     )
-    how.add_argument(
+    inference.add_argument(
         "--overlap",
         type=arguments.integer,
         metavar="K",
-        help="overlap of neighbouring tiles in pixels (default: a quarter of a tile)",
+        help="overlap of neighbouring tiles in pixels; requires --tile (default: a quarter of the tile)",
     )
-    how.add_argument(
-        "--threshold", type=float, default=0.5, help="threshold of the probability for target pixels (default: 0.5)"
+    inference.add_argument(
+        "--threshold", type=float, default=0.5, help="probability threshold: pixels above it are target"
     )
-    what = parser.add_argument_group("output, besides masks and contact sheet")
-    what.add_argument("--probability", type=int, choices=[8, 16], help="bits of the probability maps (default: none)")
-    what.add_argument("--overlay", action="store_true", help="overlay images: each image with its mask drawn on it")
-    what.add_argument("--overwrite", action="store_true", help="predict again and overwrite existing results")
+    outputs = parser.add_argument_group("additional outputs")
+    outputs.add_argument("--probability", type=int, choices=[8, 16], help="bit depth of probability maps to write")
+    outputs.add_argument("--overlay", action="store_true", help="overlay pictures: images with the outline of the mask")
+    outputs.add_argument("--overwrite", action="store_true", help="replacement of existing results (default: skip)")
     arguments.add_engine_argument(parser)
     run = parser.add_argument_group("run")
     run.add_argument(
-        "--batch_size",
-        type=arguments.positive,
-        default=8,
-        help="batch size at the training's image size; fewer images of a larger size (default: 8)",
+        "--batch_size", type=arguments.positive, default=8, help="batch size; smaller for images of many pixels"
     )
     run.add_argument("--device", default="auto", help=arguments.DEVICES)
     run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision (default: as in training)")
-    run.add_argument("--threads", type=arguments.positive, help="CPU threads (default: one per core)")
-    run.add_argument("--workers", type=arguments.positive, default=2, help="threads that decode images (default: 2)")
+    run.add_argument("--threads", type=arguments.positive, help=arguments.THREADS)
+    run.add_argument("--workers", type=arguments.positive, default=2, help="image-decoding threads")
     return parser
 
 
 def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The parsed command line; it names weights of one kind."""
+    """The parsed command line.
+
+    Raises:
+        UserError: for values that are out of range, and if not exactly one kind of weights is given.
+    """
     args = parser().parse_args(argv)
     given = {name for name, value in vars(args).items() if value is not None}
     try:
@@ -115,7 +131,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         raise UserError(str(error)) from error
     if not arguments.names_authors_files(given) and not args.weights:
-        raise UserError("weights are required: pass --weights FILE, or --recon_weights and --seg_weights")
+        raise UserError("no weights given: pass --weights FILE, or --recon_weights and --seg_weights")
     return args
 
 

@@ -1,17 +1,17 @@
-"""The paper's protocol in one command: both phases and the evaluation of every random division, and the table.
+"""Run the paper's protocol in one command: both phases and the evaluation of every random division, and the table.
 
     python reproduce.py --Dataset BUS                  # three divisions; a table with mean and standard deviation
-    python reproduce.py --Dataset BUS --dry_run        # what it would run, and what is done
+    python reproduce.py --Dataset BUS --dry_run        # prints the commands and which of them are done
     python reproduce.py --Dataset sample --variant srs_tiny --recon_epochs 1 --seg_epochs 2 --divisions 2     # a trial
     python reproduce.py --Dataset BUS --nproc 4 --sync_bn                        # each training on four GPUs
-    python reproduce.py --Dataset BUS --only 2         # one division: three GPUs can take one each
+    python reproduce.py --Dataset BUS --only 2         # one division, e.g. to use one GPU per division
 
-Any other flag is handed on to train_recon.py, train_seg.py and evaluation.py. The lists of division N are trainN.txt
-and valN.txt in the data folder (`prepare_data.py split` draws them), and testN.txt where there is one. Each division
-trains an encoder of its own, on its own training list.
+All other flags are passed to train_recon.py, train_seg.py and evaluation.py. The lists of division N are trainN.txt and
+valN.txt in the data folder (written by `prepare_data.py split`), and testN.txt if it exists. Each division trains its
+own encoder, on its own training list.
 
-It can be stopped or killed at any moment: the same command goes on inside the epoch and skips what is done. Writes
-reproduce.md, reproduce.csv and reproduce.json into OUTPUT_DIR, the runs into OUTPUT_DIR/divisionN.
+An interrupted call can be repeated: it skips finished steps and resumes the interrupted epoch. The script writes
+reproduce.md, reproduce.csv and reproduce.json to OUTPUT_DIR, and the runs to OUTPUT_DIR/divisionN.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
 
 import _this_folder  # noqa: F401
 import evaluation
@@ -51,38 +51,56 @@ from utils.settings import arguments, config
 from utils.settings.config import FREE_SETTINGS
 
 NOT_HERE = {
-    "epochs": "--recon_epochs and --seg_epochs name the phases' own",
-    "resume": "reproduce.py always goes on where it was",
-    "train_file_dir": "--train_file takes the lists of all divisions, as in train{}.txt",
-    "val_file_dir": "--val_file takes the lists of all divisions, as in val{}.txt",
-    "test_file_dir": "--test_file takes the lists of all divisions, as in test{}.txt",
-    "recon_weights": "each division trains an encoder of its own; train_seg.py takes a given one",
-    "init_from": "the protocol starts from scratch; the training scripts take it",
+    "epochs": "use --recon_epochs and --seg_epochs",
+    "resume": "reproduce.py always resumes",
+    "train_file_dir": "use --train_file with a pattern for all divisions, e.g. train{}.txt",
+    "val_file_dir": "use --val_file with a pattern for all divisions, e.g. val{}.txt",
+    "test_file_dir": "use --test_file with a pattern for all divisions, e.g. test{}.txt",
+    "recon_weights": "each division trains its own encoder; use train_seg.py for a given encoder",
+    "init_from": "the protocol starts from scratch; use train_recon.py or train_seg.py",
 }
 
 
 def parser() -> config.ScriptParser:
-    parser = config.ScriptParser("reproduce", "The paper's protocol: both phases and the evaluation of every division.")
-    parser.epilog = "Any other flag of train_recon.py and train_seg.py (--help lists them) is handed on to both."
+    parser = config.ScriptParser(
+        "reproduce", "Run the paper's protocol: both phases and the evaluation of every division."
+    )
+    parser.epilog = "All other flags of train_recon.py and train_seg.py (see their --help) are passed to both."
     add = parser.add_argument
-    add("--divisions", type=arguments.positive, default=3, metavar="N", help="random divisions of the data")
-    add("--only", type=arguments.positive, nargs="+", metavar="N", help="run these divisions alone")
-    add("--train_file", metavar="LISTS", default="train{}.txt", help="{} is the division's number")
-    add("--val_file", metavar="LISTS", default="val{}.txt", help="these choose the best epoch, as in training")
-    add("--test_file", metavar="LISTS", help="evaluated, too; test{}.txt if there are such lists")
-    add("--recon_epochs", type=arguments.positive, metavar="N", help="of phase 1; as configured if not set")
-    add("--seg_epochs", type=arguments.positive, metavar="N", help="of phase 2; as configured if not set")
-    add("--nproc", type=arguments.positive, default=1, metavar="N", help="processes for each script, by torchrun")
-    add("--output_dir", type=arguments.path, metavar="FOLDER", help="checkpoints/NAME of the Dataset if not set")
-    add("--dry_run", action="store_true", help="print the commands, and which of them are done")
+    add("--divisions", type=arguments.positive, default=3, metavar="N", help="number of random divisions of the data")
+    add(
+        "--only",
+        type=arguments.positive,
+        nargs="+",
+        metavar="N",
+        help="numbers of the divisions to run (default: all)",
+    )
+    add(
+        "--train_file",
+        metavar="LISTS",
+        default="train{}.txt",
+        help="training lists; {} is replaced by the number of the division",
+    )
+    add("--val_file", metavar="LISTS", default="val{}.txt", help="validation lists, which select the best epoch")
+    add("--test_file", metavar="LISTS", help="test lists, evaluated in addition (default: test{}.txt if they exist)")
+    add("--recon_epochs", type=arguments.positive, metavar="N", help="epochs of phase 1 (default: as configured)")
+    add("--seg_epochs", type=arguments.positive, metavar="N", help="epochs of phase 2 (default: as configured)")
+    add("--nproc", type=arguments.positive, default=1, metavar="N", help="processes of each script, by torchrun")
+    add(
+        "--output_dir",
+        type=arguments.path,
+        metavar="FOLDER",
+        help="output folder (default: checkpoints/NAME of the Dataset)",
+    )
+    add("--dry_run", action="store_true", help="dry run: print the commands and which of them are done")
     return parser
 
 
 def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags of this script, and in `handed_on` those of the training scripts that were given.
+    """The flags of this script, and in `handed_on` the given flags of the training scripts.
 
     Raises:
-        UserError: for a flag that neither knows, or that the protocol decides.
+        UserError: for an unknown flag, or a flag that the protocol decides.
     """
     args, rest = parser().parse_known_args(argv)
     handed_on = _training_flags().given(rest)
@@ -95,12 +113,12 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args.output_dir = args.output_dir or str(config.output_dir(configured))
     args.published = division_table.published(args.Dataset, args.config)
     if args.only and max(args.only) > args.divisions:
-        raise UserError(f"--only {max(args.only)}: there are {args.divisions} divisions")
+        raise UserError(f"--only must be at most --divisions ({args.divisions}), got {max(args.only)}")
     return args
 
 
 def steps(args: argparse.Namespace, division: int) -> list[Step]:
-    """What a division takes, in its order."""
+    """The steps of a division, in their order."""
     folder = Path(args.output_dir) / f"division{division}"
     lists = {"train_file_dir": numbered(args.train_file, division), "val_file_dir": numbered(args.val_file, division)}
 
@@ -132,7 +150,7 @@ def main(args: argparse.Namespace) -> None:
     check_lists(args.base_dir, {flag: pattern for flag, pattern in flags.items() if pattern}, args.divisions)
     plans = {division: steps(args, division) for division in range(1, args.divisions + 1)}
     refuse_mixed(plans)
-    # Everything is looked at before anything runs: hours into the first division is late for a fault in the third.
+    # Every division is checked before the first one runs: an error in the third would be found hours later.
     progress = {division: [step.progress() for step in plan] for division, plan in plans.items()}
     if args.dry_run:
         for division, plan in plans.items():
@@ -149,22 +167,22 @@ def main(args: argparse.Namespace) -> None:
             _tabulate(args, plans, done := done | {division})
     if not chosen:
         _tabulate(args, plans, done)
-    say(f"wrote reproduce.md, reproduce.csv and reproduce.json into {args.output_dir}")
+    say(f"wrote reproduce.md, reproduce.csv and reproduce.json to {args.output_dir}")
 
 
 def _check_images(plan: list[Step], args: argparse.Namespace, division: int) -> None:
-    """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later."""
+    """Reads every image and mask of a division. Phase 1 reads no masks, so a faulty mask would be found days later."""
     lists = {"training": args.train_file, "validation": args.val_file}
     lists |= {"test": args.test_file} if args.test_file else {}
     from utils.settings.data_loaders import checked_cases
 
     training = next(step for step in plan if isinstance(step, TrainingStep) and step.phase == "seg")
     checked_cases(training.settings, {purpose: numbered(pattern, division) for purpose, pattern in lists.items()})
-    say(f"division {division}: all images and masks are readable, no case is in two lists")
+    say(f"division {division}: all images and masks are readable, and no case is in two lists")
 
 
 def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[int]) -> None:
-    """Prints and writes the table of the divisions that are done."""
+    """Prints and writes the table of the finished divisions."""
     results = [
         Result.read(division, step.on, step.weights, step.epoch(), step.summary())
         for division in sorted(done)
@@ -172,12 +190,15 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
         if isinstance(step, EvaluationStep)
     ]
     phases = {step.phase: step.settings for step in plans[1] if isinstance(step, TrainingStep)}
-    encoders = "; each trained an encoder of its own" if "recon" in phases else ""
+    encoders = "; each trained its own encoder" if "recon" in phases else ""
     notes = [f"Divisions done: {', '.join(map(str, sorted(done)))}{encoders}."]
     if other := _other_settings(args, phases):
         notes.append(f"Not as in configs/{args.Dataset}.yaml: {', '.join(other)}.")
     if not args.test_file:
-        notes.append("The val list chose the best epoch, which flatters it; the last epoch was chosen by nothing.")
+        notes.append(
+            "The best epoch was selected on the validation list, so its figures there are optimistic; the last epoch "
+            "was not selected."
+        )
     title = f"{phases['seg'].Dataset}: {phases['seg'].variant}, {len(done)} of {args.divisions} divisions"
     page = division_table.markdown(title, results, args.published, notes)
     record = {"published": args.published, "notes": notes, "settings": {name: vars(s) for name, s in phases.items()}}
@@ -186,7 +207,7 @@ def _tabulate(args: argparse.Namespace, plans: dict[int, list[Step]], done: set[
 
 
 def _other_settings(args: argparse.Namespace, phases: dict[str, argparse.Namespace]) -> list[str]:
-    """Where the settings are not those of the Dataset's configuration alone: "seg epochs 2 (300)"."""
+    """The settings that differ from the configuration of the Dataset, e.g. "seg epochs 2 (300)"."""
     scripts = {"recon": train_recon, "seg": train_seg} if args.Dataset else {}
     return [
         f"{phase} {name} {value} ({configured[name]})"
@@ -209,7 +230,7 @@ def _training_flags() -> config.ScriptParser:
 
 def _known_to(script: ModuleType, args: argparse.Namespace) -> dict[str, object]:
     """The flags that were given and that this script takes."""
-    known = vars(script.parser().parse_args([]))
+    known = {action.dest for action in script.parser()._actions}
     return {name: value for name, value in args.handed_on.items() if name in known}
 
 
