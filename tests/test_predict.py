@@ -210,7 +210,7 @@ def test_no_file_that_was_there_is_lost(weights, scans, tmp_path):
         run("--weights", weights, scans, "--output", tmp_path / "out", "--overlay")
     (scans / "overlay").rename(scans / "contact_sheet")
     (scans / "contact_sheet" / "a.png").rename(scans / "contact_sheet" / "contact_sheet.png")
-    with pytest.raises(UserError, match="for the contact sheet and for"):
+    with pytest.raises(UserError, match="for both the contact sheet and"):
         run("--weights", weights, scans, "--output", tmp_path / "out")
 
 

@@ -206,7 +206,7 @@ def test_a_case_name_of_a_stranger_stays_a_text(experiment, tmp_path):
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_only_tables_scroll_sideways(experiment, width):
-    """The page is no wider than the window, on a phone neither; tables scroll inside themselves, by keyboard, too."""
+    """The page is at most as wide as the window, also on a phone; tables scroll, also by keyboard."""
     folder, _ = experiment
     with browser(width) as driver:
         driver.get((folder / "page" / "report.html").as_uri())
