@@ -194,6 +194,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     from utils.networks.inference_engines import load_engine
     from utils.report import code_section
     from utils.report.example_cases import look_at_cases
+    from utils.report.layer_words import layer_words
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
     from utils.settings.provenance import list_hashes, provenance
@@ -236,10 +237,11 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
-        # Other engines run an exported file. DPConv is inspected in the network from which it was exported.
-        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
+        # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.
+        layer = layer_words(network, vars(args))
+        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results, layer)
         weights = Path(args.weights) if args.weights else None
-        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test)
+        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test, layer)
         say(f"wrote {page}")
     return summary
 

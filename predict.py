@@ -7,9 +7,10 @@
     python predict.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
         scans/ --output masks                                                  # the authors' released weights
 
-The script writes OUTPUT/NAME.png (0 and 255, at the original size of the image). --probability and --overlay write
-probability maps and overlays to separate folders. Existing results are skipped, so an interrupted call can be repeated.
-The exit code is 1 if an image could not be read; all other images are still predicted. See docs/how_to/predict.md.
+The script writes OUTPUT/NAME.png (0 and 255, at the original size of the image) and a contact sheet of up to 24 images,
+OUTPUT/contact_sheet/contact_sheet.png. --probability and --overlay write to separate folders. Existing results are
+skipped, so an interrupted call can be repeated. The exit code is 1 if an image could not be read; all other images are
+still predicted. See docs/how_to/predict.md.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_version(parser)
     parser.add_argument(
-        "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image, folder, or pattern in quotes"
+        "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image file, folder, or pattern in quotes"
     )
     parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="output folder")
     arguments.add_weights_arguments(parser, "checkpoint of train_seg.py, e.g. checkpoints/NAME/seg/best.pth")
@@ -150,7 +151,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
 
 
 def main(args: argparse.Namespace) -> Report:
-    """Predicts, and exits with 1 if an image could not be read."""
+    """Predicts; exits with 1 if an image could not be predicted."""
     refuse_one_gpu_for_all(args.device)
     inputs = find_inputs(args.inputs, leave_out=args.output)
     for name in ("weights", "recon_weights", "seg_weights"):
@@ -160,6 +161,7 @@ def main(args: argparse.Namespace) -> Report:
     from utils.common.distributed import join
     from utils.common.files import sha256
     from utils.common.runtime import keep_freed_memory
+    from utils.prediction import contact_sheet
     from utils.prediction.output_folder import Outputs
     from utils.prediction.predict_folder import predict_files
 
@@ -173,14 +175,17 @@ def main(args: argparse.Namespace) -> Report:
         "weights": {path.name: sha256(path) for path in weights},
         **predictor.settings,
     }
-    outputs = Outputs(args.output, args.probability, args.overlay)
+    shown = contact_sheet.choose(image.name for image in inputs)
+    outputs = Outputs(args.output, args.probability, args.overlay, shown)
     say("\n".join(f"  {name:<15} {value}" for name, value in predictor.settings.items()))
     report = predict_files(predictor, inputs, outputs, made_with, args.overwrite, args.workers)
     say(f"{report.predicted} images predicted, {report.there_before} existing results skipped: {args.output}")
+    if outputs.sheet.exists():
+        say(f"contact sheet: {outputs.sheet}")
     if report.failures:
         if is_writer():
             failures = map(one_line, report.failures)
-            print(f"{len(report.failures)} could not be read:", *failures, sep="\n  ", file=sys.stderr)
+            print(f"{len(report.failures)} of {len(inputs)} images failed:", *failures, sep="\n  ", file=sys.stderr)
         sys.exit(1)
     return report
 

@@ -39,6 +39,7 @@ class Reconstruction:
     name = "recon"
     watch, higher_is_better = "loss", False
     watch_from = 2  # as in the paper: the first two epochs are never the best
+    columns = ("image", "reconstruction")  # of `draw`
 
     def __init__(self, model: models.NestedUNet) -> None:
         self.model = model

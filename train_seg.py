@@ -43,6 +43,7 @@ class Segmentation:
 
     name = "seg"
     watch_from = 0
+    columns = ("image", "target", "probability")  # of `draw`
 
     def __init__(
         self,
@@ -50,8 +51,10 @@ class Segmentation:
         mask_shift: tuple[float, float] = (0.0, 0.0),
         loss: str = arguments.LOSS,
         watch: str = "iou",
+        layer: str = models.DPCONV,
     ) -> None:
         self.model = model
+        self.layer = layer
         self.watch, self.higher_is_better = watch, watch != "loss"
         # The offset of the resized masks, which the network learns; `datasets.resizing.restore` removes it again.
         self.recorded = {"mask_shift": mask_shift}
@@ -75,11 +78,11 @@ class Segmentation:
         return list(zip(batch["image"], batch["mask"], model(batch["image"]).sigmoid(), strict=True))
 
     def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
-        """DPConv's code g, (B, 64). If it is equal for all images, DPConv is an ordinary convolution."""
-        from models.protocols import kernel_writer
+        """DPConv's code g, (B, 64), or that of the layer in its place. Equal codes mean an ordinary convolution."""
+        from models.protocols import code_maker
 
-        layer = kernel_writer(model)
-        return {"dpconv/g": layer.code(model.deep_features(batch["image"]))} if layer else {}
+        layer = code_maker(model)
+        return {f"{self.layer}/g": layer.code(model.deep_features(batch["image"]))} if layer else {}
 
 
 def parser() -> config.ScriptParser:
@@ -172,7 +175,7 @@ def train(args: argparse.Namespace, folder: Path, needs_phase_1: bool) -> None:
         raise UserError(f"--watch iou_with_target: no image of {args.val_file_dir} has a target")
     if note := empty_note(empty, images, args.watch):
         say(note)
-    phase = Segmentation(model, train.dataset.mask_shift(), args.loss, args.watch)
+    phase = Segmentation(model, train.dataset.mask_shift(), args.loss, args.watch, args.dynamic)
     fit(phase, train, val, args, folder, device)
 
 

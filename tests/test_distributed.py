@@ -160,11 +160,12 @@ def test_evaluation_is_the_same_on_one_two_and_three_processes(experiments):
     found = []
     for processes in (1, 2, 3):
         weights = experiments / "one" / "seg" / "last.pth"
-        run_job(processes, evaluate, ["--weights", str(weights), "--val_file_dir", "train.txt", "--workers", "0"])
-        folder = experiments / "one" / "evaluation" / "last-train"
+        flags = ["--val_file_dir", "train.txt", "--workers", "0", "--code", "swap"]
+        run_job(processes, evaluate, ["--weights", str(weights), *flags])
+        folder = experiments / "one" / "evaluation" / "last-train-swap"
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["provenance"]["processes"] == processes
-        figures = [summary[name] for name in ("images", "mean_over_images", "medical", "infrared", "sweep")]
+        figures = [summary[name] for name in ("images", "mean_over_images", "medical", "infrared", "sweep", "code")]
         found.append((*figures, *((folder / name).read_text() for name in ("per_image.csv", "sweep.csv"))))
     assert found[0] == found[1] == found[2] and found[0][0] == 11
 

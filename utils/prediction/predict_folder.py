@@ -14,7 +14,6 @@ from torch import Tensor
 from datasets.inputs import Input, claimed_size
 from utils.common.distributed import gather, wait_for_all
 from utils.common.errors import UserError
-from utils.common.pictures import as_rgb8
 from utils.common.processes import is_writer, rank, world_size
 from utils.common.progress import Progress
 from utils.common.script import out_of_memory
@@ -69,6 +68,8 @@ def predict_files(
     with bar, StopRequest(patient=world_size() > 1) as stop:
         failures = _predict_share(predictor, share, outputs, workers, bar, stop)
     everyones = [failure for of_process in gather(failures) for failure in of_process]
+    if is_writer():
+        outputs.write_sheet(len(inputs) - len(everyones))
     return Report(len(todo) - len(everyones), len(inputs) - len(todo), everyones)
 
 
@@ -84,7 +85,7 @@ def _predict_share(
         bar.update()
 
     def read(image: Input) -> Picture:
-        return predictor.read(image.path, keep_pixels=outputs.overlay)
+        return predictor.read(image.path, keep_pixels=outputs.needs_pixels(image.name))
 
     def network(images: Tensor) -> Tensor:
         if stop.number:  # checked here, because a large image takes a hundred passes through the network
@@ -103,9 +104,7 @@ def _predict_share(
                     fail(image, "out of memory; --tile 512 predicts the image in tiles")
                 continue
             for (image, picture), probability in zip(batch, found, strict=True):
-                pixels = picture.pixels
-                drawn = None if pixels is None or not outputs.overlay else as_rgb8(pixels, predictor.white_level)
-                outputs.write(image.name, drawn, probability, predictor.threshold)
+                outputs.write(image.name, picture.pixels, probability, predictor.threshold, predictor.white_level)
                 written += 1
                 bar.update()
     finally:

@@ -113,7 +113,7 @@ class Predictor:
         self.batch_size = batch_size
         self.progress = progress
         model, trained_with = load_trained(Path(weights), recon_weights and Path(recon_weights), encoder_bn)
-        trained_with = recorded_settings(trained_with, Path(weights))
+        self.trained_with = trained_with = recorded_settings(trained_with, Path(weights))
         self.model = model
         self.resize = "keep" if tile else resize or trained_resize(trained_with)
         self.img_size = img_size or trained_with.get("img_size", 256)

@@ -211,7 +211,7 @@ def test_the_authors_weights(golden, tmp_path):
         ({"tile": 64, "overlap": 40}, "half"),
         ({"tile": 64, "overlap": 12}, "multiple of 8"),
         ({"overlap": 8}, "overlap requires tile"),
-        ({"threshold": 50}, "0..1"),
+        ({"threshold": 50}, "between 0 and 1"),
         ({"resize": "crop"}, "img_size, keep"),
     ],
 )
