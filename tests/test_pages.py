@@ -138,7 +138,7 @@ def test_all_python_is_run_by_a_test():
 
 
 def test_the_python_of_predict_md(tmp_path, monkeypatch):
-    make_sample(tmp_path / "DataSet" / "sample", count=2, size=32)
+    make_sample(tmp_path / "DataSet" / "sample", count=4, size=32)
     save_random_weights(tmp_path / "checkpoints" / "sample" / "seg" / "best.pth")
     monkeypatch.chdir(tmp_path)
     (block,) = (block for block in blocks(DOCS / "how_to" / "predict.md") if block.language == "python")
@@ -174,7 +174,7 @@ def user(tmp_path, monkeypatch):
         for target, source in copies.items():
             (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, tmp_path / target)
-    make_sample(tmp_path / "more", count=2, size=32, seed=7)
+    make_sample(tmp_path / "more", count=4, size=32, seed=7)
     (tmp_path / "more" / "images").rename(tmp_path / "more_images")
     monkeypatch.chdir(tmp_path)
 
