@@ -39,6 +39,6 @@ $(VENV)/.demo: requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-$(VENV)/.test: requirements-dev.txt requirements-export.txt $(VENV)/.demo
+$(VENV)/.test: requirements-dev.txt requirements-export.txt requirements-plots.txt $(VENV)/.demo
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@

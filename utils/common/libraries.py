@@ -11,6 +11,7 @@ from utils.common.errors import UserError
 INSTALL = {
     # A wheel fits one release of torch; with another it fails with "operator torchvision::nms does not exist".
     "torchvision": "its version must fit that of torch (pip install --upgrade torch torchvision, both from one index)",
+    "matplotlib": "pip install -r requirements-plots.txt",
 }
 
 

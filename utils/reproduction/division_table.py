@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.common import tables
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.evaluation.pixel_metrics import PAPER_FIGURES
@@ -108,11 +109,11 @@ def markdown(title: str, results: Sequence[Result], published: Mapping[str, floa
     return "\n\n".join(
         [
             f"# {title}",
-            _table(["%, mean ± standard deviation over the divisions", *headings], rows),
+            tables.markdown(["%, mean ± standard deviation over the divisions", *headings], rows),
             "\n".join(f"- {note}" for note in notes),
-            "Each division, with the 95 % interval in brackets (percentile bootstrap over the images; it does not "
-            "include the variance of training):",
-            _table(["division", "list", "epoch", "images", *headings], each),
+            "Each division; in brackets the 95 % interval (percentile bootstrap over the images, which leaves out the "
+            "noise of training):",
+            tables.markdown(["division", "list", "epoch", "images", *headings], each),
         ]
     )
 
@@ -161,12 +162,3 @@ def _interval(ends: Sequence[float] | None) -> str:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = [headings, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )

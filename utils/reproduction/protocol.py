@@ -16,15 +16,11 @@ from typing import Any
 
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
-from utils.common.locks import hold
 from utils.common.processes import say
-from utils.common.signals import SIGNALS, Stopped
 from utils.evaluation.result_files import read_summary
-from utils.reproduction.run_scripts import CommandRunner
 from utils.settings.config import FREE_SETTINGS, with_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
-ONLY = "To run several processes, give each its own division with --only N"
 
 
 @dataclass(frozen=True)
@@ -97,8 +93,9 @@ class EvaluationStep:
     Args:
         settings: resolves the command line; it reads the checkpoint, which must exist.
         weights: "best" or "last".
-        on: the list of the division, "val" or "test".
-        folder: the folder of the results of the resolved settings.
+        on: which of the division's lists, "val" or "test".
+        folder: where the figures of the resolved settings are.
+        code: the other code that is tested against the images' own, if one is.
     """
 
     title: str
@@ -109,6 +106,7 @@ class EvaluationStep:
     on: str
     checkpoint: Path
     folder: Callable[[argparse.Namespace], Path]
+    code: str | None = None
 
     def progress(self) -> Progress:
         """Done if summary.json belongs to these weights (by their hash), this list and these settings.
@@ -176,38 +174,14 @@ def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
                 )
 
 
-def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], folder: Path, processes: int) -> None:
-    """Runs the unfinished steps of a division, each in a separate process (or `processes` of them).
-
-    Raises:
-        Stopped: at a signal, which is forwarded to the running script.
-        UserError: if a script fails, or another process writes to the folder.
-    """
-    with hold(folder, ONLY) as held:
-        for step in plan:
-            state, where = step.progress(), f"division {division}, {step.title}"
-            say(f"{where}: {state.text}")
-            if state.done:
-                continue
-            say(shown(step, processes))
-            code = runner.run(_command(step, processes), held)
-            number = runner.number or code - 128
-            if number in SIGNALS or runner.number:
-                raise Stopped(number, f"stopped in {where}; run the same command again to continue")
-            if code:
-                cause = f"it was killed by signal {number} (out of memory?)" if number > 0 else "see its message above"
-                raise UserError(f"{where} failed: {cause}. After a fix, run the same command again to continue")
-            if not (state := step.progress()).done:
-                raise UserError(f"{where} ended without an error, but is not finished: {state.text}")
-
-
 def shown(step: Step, processes: int) -> str:
     """The command of a step, as typed in a shell."""
     start = ["torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
     return shlex.join([*start, step.script, *_arguments(step)])
 
 
-def _command(step: Step, processes: int) -> list[str]:
+def command(step: Step, processes: int) -> list[str]:
+    """The same for the system."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     return [sys.executable, *many, str(ROOT / step.script), *_arguments(step)]
 
@@ -232,8 +206,8 @@ def find_test_lists(base_dir: str, divisions: int) -> str | None:
     return pattern if found else None
 
 
-def check_lists(base_dir: str, patterns: dict[str, str], divisions: int) -> None:
-    """Checks that each division has its lists.
+def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int]) -> None:
+    """That there is a list for each of the divisions, given by their numbers.
 
     Args:
         patterns: patterns by flag: {"--train_file": "train{}.txt"}.
@@ -243,21 +217,37 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: int) -> None
     """
     base = data_folder(base_dir)
     for flag, pattern in patterns.items():
-        if divisions > 1 and "{}" not in pattern:
+        if len(divisions) > 1 and "{}" not in pattern:
             raise UserError(
-                f"{flag} must contain {{}} for the number of the division, e.g. train{{}}.txt, got {pattern}; only "
-                "--divisions 1 accepts a single list"
+                f"{flag} {pattern}: with {len(divisions)} divisions it needs {{}} where the division's number stands, "
+                "as in train{}.txt; --divisions 1 takes one list as it is"
             )
-    wanted = [numbered(pattern, i) for i in range(1, divisions + 1) for pattern in patterns.values()]
+    wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
         flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
-            f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:\n"
-            f"  python prepare_data.py split {base} --divisions {divisions}\n"
-            f"If your lists have other names, pass {flags}, with {{}} for the number of the division"
+            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
+            f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
+            f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
+            "{} for the division's number"
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):
-        raise UserError(
-            f"the lists must have different names, by which results are stored, got {', '.join(patterns.values())}"
-        )
+        raise UserError(f"{', '.join(patterns.values())}: results are filed by the lists' names, which must differ")
+
+
+def check_images(run: Any, steps: Sequence[Step]) -> None:
+    """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later.
+
+    Args:
+        run: a run on it (`utils.reproduction.plan.Run`).
+
+    Raises:
+        UserError: names every fault.
+    """
+    from utils.settings.data_loaders import checked_cases
+
+    training = next(step for step in steps if isinstance(step, TrainingStep) and step.phase == "seg")
+    purposes = {"train": "training", "val": "validation", "test": "test"}
+    checked_cases(training.settings, {purposes[on]: name for on, name in run.lists.items()})
+    say(f"division {run.division}: all images and masks are readable, no case is in two lists")

@@ -11,11 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 
 from utils.common.signals import SIGNALS
 
+_ASK = 10.0  # seconds
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in linux/prctl.h
 
 
@@ -24,7 +26,15 @@ class CommandRunner:
 
     A command runs in a separate session, so that Ctrl-C in a terminal reaches it only through this process. If this
     process is killed, the system sends the command a SIGTERM (on Linux).
+
+    Args:
+        seconds: after which the command gets a SIGTERM, as if this process had; None: never.
     """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._until = None if seconds is None else time.monotonic() + seconds
+        self.time_is_out = False
+        self.unwanted: Callable[[], bool] = lambda: False  # asked every few seconds; if so, the command is killed
 
     def __enter__(self) -> CommandRunner:
         self.number = 0
@@ -44,7 +54,7 @@ class CommandRunner:
 
         `held`: a descriptor from `utils.common.locks.hold` that the command inherits.
         """
-        if self.number:
+        if self.stopped():
             return 128 + self.number
         with subprocess.Popen(
             command,
@@ -54,13 +64,26 @@ class CommandRunner:
         ) as self._process:
             if self.number:  # the signal came before there was a process to forward it to
                 self._process.send_signal(_for_scripts(self.number))
-            code = None
+            code, asked = None, time.monotonic()
             while code is None:
                 # Waits with a timeout: a signal that comes just before the wait, or in another thread, would otherwise
                 # not be noticed until the command has ended.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = self._process.wait(timeout=1)
+                self.stopped()
+                if code is None and time.monotonic() - asked > _ASK:
+                    asked = time.monotonic()
+                    if self.unwanted():
+                        self._process.kill()
+        self._process = None
         return code if code >= 0 else 128 - code
+
+    def stopped(self) -> bool:
+        """Whether a signal has come, or the time is out; the running command is told."""
+        if not self.number and self._until is not None and time.monotonic() > self._until:
+            self.time_is_out = True
+            self._pass_on(signal.SIGTERM, None)
+        return bool(self.number)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self.number = self.number or number

@@ -89,6 +89,14 @@ def rate(text: str) -> float:
     return value
 
 
+def minutes(text: str) -> float:
+    """An argument type: a time in minutes."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a positive number of minutes, got {value}")
+    return value
+
+
 def budget(text: str) -> float:
     value = float(text)
     if not 0 <= value < math.inf:

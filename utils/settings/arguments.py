@@ -16,6 +16,7 @@ from utils.settings.argument_types import Repeated as Repeated
 from utils.settings.argument_types import budget, image_side, natural, path, positive, rate, white_level_or_auto
 from utils.settings.argument_types import folder as folder
 from utils.settings.argument_types import integer as integer
+from utils.settings.argument_types import minutes as minutes
 from utils.settings.argument_types import white_level as white_level
 
 CODES = ("own", "swap", "mean", "zero")

@@ -103,9 +103,17 @@ class ScriptParser(argparse.ArgumentParser):
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
         """The settings that argv contains, without defaults."""
+        given, rest = self.given_and_rest(argv)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return given
+
+    def given_and_rest(self, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+        """The settings that argv contains, and its words that this parser does not know."""
         # argparse adds no default where the namespace already has a value.
         unset = argparse.Namespace(**dict.fromkeys(vars(self.parse_args([])), _UNSET))
-        return {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not _UNSET}
+        found, rest = self.parse_known_args(argv, unset)
+        return {name: value for name, value in vars(found).items() if value is not _UNSET}, rest
 
     def configured(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
         """The settings of this script in the configuration file."""
@@ -124,6 +132,14 @@ class ScriptParser(argparse.ArgumentParser):
                 raise UserError(f"{path}: unknown setting {name!r}. The settings are {', '.join(sorted(known))}")
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
+        return self.from_file(values, path)
+
+    def from_file(self, values: Mapping[str, Any], where: object) -> dict[str, Any]:
+        """Settings as a YAML file has them, each checked as its flag.
+
+        Raises:
+            UserError: for one that this script does not take, or whose value does not fit; begins with `where`.
+        """
         repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
         # The other words of YAML 1.1 for true and false, for settings that must be one of the two.
         switches = {action.dest for action in self._actions if isinstance(action, argparse.BooleanOptionalAction)}
@@ -140,7 +156,7 @@ class ScriptParser(argparse.ArgumentParser):
         try:
             return self.given(flags)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{where}: {error}") from error
 
 
 def known_datasets() -> list[str]:
