@@ -151,7 +151,7 @@ def test_stopped_in_phase_2_it_goes_on_inside_the_epoch_to_the_same_table(whole,
         return step(self, model, batch)
 
     monkeypatch.setattr(train_seg.Segmentation, "step", counted)
-    with pytest.raises(Stopped, match=r"division 1, phase 2; the same command resumes there"):
+    with pytest.raises(Stopped, match=r"division 1, phase 2; run the same command again"):
         call(base, tmp_path, "--only", "1")
     assert ran == WHOLE[:2]
     last = load_checkpoint(tmp_path / "division1" / "seg" / "last.pth", "seg")
@@ -190,7 +190,7 @@ def test_results_of_other_weights_are_made_again(whole, base, ran, copy):
 
 def test_an_encoder_trained_again_is_not_mixed_with_the_old_phase_2(base, ran, copy):
     shutil.copy(copy / "division2" / "recon" / "best.pth", copy / "division1" / "recon" / "best.pth")
-    with pytest.raises(UserError, match=r"trained on another encoder than .*division1/recon/best\.pth"):
+    with pytest.raises(UserError, match=r"trained with another encoder than .*division1/recon/best\.pth"):
         call(base, copy)
     assert ran == []
 
@@ -235,11 +235,11 @@ def test_missing_lists_name_the_command_that_makes_them(base, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--epochs", "3"], "use --recon_epochs and --seg_epochs"),
+        (["--epochs", "3"], "--recon_epochs and --seg_epochs"),
         (["--resume"], "always resumes"),
-        (["--only", "3"], r"--only must be at most --divisions \(2\), got 3"),
+        (["--only", "3"], r"at most --divisions \(2\), got 3"),
         (["--img_sise", "3"], "unrecognized arguments: --img_sise"),
-        (["--train_file", "train.txt"], r"--train_file train\.txt: with 2 divisions it needs \{\}"),
+        (["--train_file", "train.txt"], r"--train_file must contain \{\}"),
         (["--test_file", "sub/val{}.txt"], "no sub/val1.txt"),
     ],
 )
@@ -274,7 +274,7 @@ def test_the_papers_figures_are_those_of_the_paper():
 
 def test_published_figures_must_be_figures(tmp_path):
     (tmp_path / "own.yaml").write_text("base_dir: x\npublished: {IoU: high}\n")
-    with pytest.raises(UserError, match=r"own\.yaml: published takes numbers"):
+    with pytest.raises(UserError, match=r"own\.yaml: published must contain numbers"):
         reproduce.settings(["--config", str(tmp_path / "own.yaml")])
 
 
@@ -338,7 +338,7 @@ def test_a_command_that_is_no_longer_wanted_is_killed(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
 def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_until_then(tmp_path, monkeypatch):
-    argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes half a second to save
+    argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes 0.5 s to save
     code = (
         "import sys; from pathlib import Path; from utils.common.locks import hold\n"
         "from utils.reproduction.run_scripts import CommandRunner\n"
@@ -348,7 +348,7 @@ def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_un
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
         waiting.wait_for((tmp_path / "ready").exists, parent)
         monkeypatch.setattr("utils.common.locks.PATIENCE", 0)
-        with pytest.raises(UserError, match="another process works in"), hold(tmp_path):
+        with pytest.raises(UserError, match="another process writes to"), hold(tmp_path):
             pass
         parent.kill()
     monkeypatch.setattr("utils.common.locks.PATIENCE", 600)
@@ -357,7 +357,7 @@ def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_un
 
 
 def test_what_a_script_ends_with(base, tmp_path, monkeypatch):
-    for code, message in ((2, "its message stands above"), (137, "signal 9 has ended it"), (0, "is not done")):
+    for code, message in ((2, "see its message above"), (137, "killed by signal 9"), (0, "is not finished")):
         monkeypatch.setattr(CommandRunner, "run", lambda runner, command, held, code=code: code)
         with pytest.raises(UserError, match=f"division 1, phase 1.*{message}"):
             call(base, tmp_path)
@@ -373,6 +373,6 @@ def test_a_real_run_is_stopped_and_ends_its_script(base, tmp_path):
         process.terminate()
         _, errors = waiting.finish(process, launcher=True)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped in division 1, phase 1; the same command resumes there" in errors and "Traceback" not in errors
+    assert "stopped in division 1, phase 1; run the same command again" in errors and "Traceback" not in errors
     job = DatasetJob(reproduce.settings(flags), reproduce.SCRIPTS)
-    assert job.steps(job.runs[0])[0].progress().text.startswith("to go on after epoch")
+    assert job.steps(job.runs[0])[0].progress().text.startswith("to be resumed after epoch")

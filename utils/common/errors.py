@@ -1,5 +1,5 @@
-"""The one exception whose message is written for the person at the terminal."""
+"""The exception whose message is written for the user."""
 
 
 class UserError(Exception):
-    """What is wrong, in which file, and what to do about it; scripts print it and exit with code 2, no traceback."""
+    """An error for the user: what is wrong, where, and what to do. Scripts print it and exit with code 2."""

@@ -213,7 +213,7 @@ def experiment_runs(experiment: Experiment, scripts: Scripts, output_dir: Path, 
 
 
 def _encoder_name(run: Run, script: ModuleType) -> str:
-    """Of the folder of phase 1: the same for all runs with the same settings of it that are no defaults."""
+    """Of the folder of phase 1: the same for all runs whose settings of it differ from the defaults in the same way."""
     parser = script.parser()
     resolved = vars(parser.settings([*training_flags(run, script, False), "--base_dir=."]))
     defaults = vars(parser.parse_args([]))

@@ -1,4 +1,4 @@
-"""The steps of the paper's protocol, and how far each of them is: what is on the disk decides, nothing is remembered.
+"""The steps of the paper's protocol and their progress, which is read from the files of each step.
 
 division 1:  training of phase 1  ->  training of phase 2  ->  evaluations
 division 2:  ...
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a step is: done or not, and in words."""
+    """The progress of a step: done or not, and a description."""
 
     done: bool
     text: str
@@ -37,9 +37,9 @@ class TrainingStep:
 
     Args:
         argv: the command line of `script`, without --resume.
-        settings: what that command line resolves to.
-        phase, folder: the engine's name for the phase, and where its run is.
-        encoder_from: for phase 2, the folder of the phase 1 whose encoder it takes.
+        settings: the resolved settings of that command line.
+        phase, folder: "recon" or "seg", and the folder of its run.
+        encoder_from: for phase 2, the folder of the phase 1 whose encoder it uses.
     """
 
     title: str
@@ -51,16 +51,16 @@ class TrainingStep:
     encoder_from: Path | None = None
 
     def progress(self) -> Progress:
-        """Done when last.pth is of this experiment and of its last epoch.
+        """Done if last.pth belongs to this experiment and to its last epoch.
 
         Raises:
-            UserError: if the folder holds a run with other settings, lists or, in phase 2, another encoder: such a run
-                is neither used nor overwritten.
+            UserError: if the folder contains a run with other settings, lists or, in phase 2, another encoder; such a
+                run is neither used nor overwritten.
         """
         last = self.folder / "last.pth"
         if not last.exists():
             return Progress(False, "to do")
-        # Here, since torch comes with them: what is wrong with lists and flags is told without.
+        # Imported here, because they import torch, which errors in lists and flags should not wait for.
         from utils.networks.checkpoints import explain, load_checkpoint
         from utils.training.run_state import refuse_another_run
 
@@ -73,7 +73,7 @@ class TrainingStep:
         if epoch >= epochs:
             return Progress(True, f"done, {epochs} epochs")
         inside = f" and {step} steps" if step else ""
-        return Progress(False, f"to go on after epoch {epoch} of {epochs}{inside}")
+        return Progress(False, f"to be resumed after epoch {epoch} of {epochs}{inside}")
 
     def _refuse_another_encoder(self, checkpoint: dict[str, Any], pretrained: Path) -> None:
         from utils.networks.checkpoints import load_checkpoint
@@ -81,8 +81,8 @@ class TrainingStep:
 
         if not pretrained.exists() or not same_encoder(checkpoint, load_checkpoint(pretrained, "recon")):
             raise UserError(
-                f"{self.folder / 'last.pth'} was trained on another encoder than {pretrained} (phase 1 was trained "
-                f"again?). Move {self.folder} away, and the same command trains it anew; --output_dir starts elsewhere"
+                f"{self.folder / 'last.pth'} was trained with another encoder than {pretrained}; phase 1 may have been "
+                f"repeated. Move {self.folder} away to train it again, or choose another --output_dir"
             )
 
 
@@ -91,11 +91,11 @@ class EvaluationStep:
     """The figures of one checkpoint on one list.
 
     Args:
-        settings: resolves the command line; it reads the checkpoint, so that it can be called once that is there.
+        settings: resolves the command line; it reads the checkpoint, which must exist.
         weights: "best" or "last".
-        on: which of the division's lists, "val" or "test".
-        folder: where the figures of the resolved settings are.
-        code: the other code that is tested against the images' own, if one is.
+        on: the list of the division, "val" or "test".
+        folder: the folder of the results of the resolved settings.
+        code: the other code that is tested, if any.
     """
 
     title: str
@@ -109,7 +109,7 @@ class EvaluationStep:
     code: str | None = None
 
     def progress(self) -> Progress:
-        """Done when summary.json is of these weights (by their hash), this list and these settings; else it is redone.
+        """Done if summary.json belongs to these weights (by their hash), this list and these settings.
 
         Raises:
             UserError: if the checkpoint is damaged.
@@ -117,7 +117,7 @@ class EvaluationStep:
         return Progress(True, "done") if self.summary() else Progress(False, "to do")
 
     def summary(self) -> dict[str, Any] | None:
-        """What evaluation.py has written; None if there is nothing, nothing whole, a mixture, or it is outdated."""
+        """The summary of evaluation.py; None if it is missing, damaged, inconsistent or outdated."""
         if not self.checkpoint.exists():
             return None
         settings = self.settings()
@@ -151,11 +151,11 @@ Step = TrainingStep | EvaluationStep
 
 
 def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
-    """That a phase has the same settings in all divisions: one that was begun keeps its own if the configuration has
-    been changed since, and the others would take the new ones.
+    """Checks that a phase has the same settings in all divisions. They can differ if the configuration was changed:
+    started divisions keep their settings, and the others would use the new ones.
 
     Raises:
-        UserError: names the settings and the flag that makes them alike.
+        UserError: with the settings that differ.
     """
     first: dict[str, tuple[int, dict[str, Any]]] = {}
     for division, plan in plans.items():
@@ -168,14 +168,14 @@ def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
             if differing := [name for name, value in now.items() if before.get(name) != value]:
                 values = "; ".join(f"{name} {before.get(name)} and {now[name]}" for name in differing)
                 raise UserError(
-                    f"{step.title} would have other settings in division {one} than in division {division} ({values}): "
-                    "the configuration was changed after a run had begun. Pass the flag with one of the values, or "
-                    "--output_dir for a new experiment"
+                    f"{step.title} would have different settings in divisions {one} and {division} ({values}), because "
+                    "the configuration was changed after a run had started. Pass the flag with one of the values, or "
+                    "choose another --output_dir for a new experiment"
                 )
 
 
 def shown(step: Step, processes: int) -> str:
-    """The command of a step as one would type it."""
+    """The command of a step, as typed in a shell."""
     start = ["torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
     return shlex.join([*start, step.script, *_arguments(step)])
 
@@ -191,15 +191,15 @@ def _arguments(step: Step) -> list[str]:
 
 
 def numbered(pattern: str, division: int) -> str:
-    """The list of a division: "lists/train{}.txt" to "lists/train2.txt"; without {} the one list there is."""
+    """The list of a division: "lists/train{}.txt" to "lists/train2.txt"; without {} the pattern itself."""
     return pattern.replace("{}", str(division))
 
 
 def find_test_lists(base_dir: str, divisions: int) -> str | None:
-    """The pattern test{}.txt if there is such a list for one of the divisions; a list that is missing is then a fault.
+    """The pattern test{}.txt if at least one division has such a list; None otherwise.
 
     Raises:
-        UserError: if there is no such data folder.
+        UserError: if the data folder was not found.
     """
     base, pattern = data_folder(base_dir), "test{}.txt"
     found = any(list_path(base, numbered(pattern, i)).is_file() for i in range(1, divisions + 1))
@@ -207,37 +207,38 @@ def find_test_lists(base_dir: str, divisions: int) -> str | None:
 
 
 def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int]) -> None:
-    """That there is a list for each of the divisions, given by their numbers.
+    """Checks that each of the divisions, given by their numbers, has its lists.
 
     Args:
-        patterns: the flag, and the pattern it holds: {"--train_file": "train{}.txt"}.
+        patterns: patterns by flag: {"--train_file": "train{}.txt"}.
 
     Raises:
-        UserError: for patterns that cannot tell the divisions apart, or lists that are missing, with the command that
-            makes them.
+        UserError: for a pattern without {}, and for missing lists, with the command that creates them.
     """
     base = data_folder(base_dir)
     for flag, pattern in patterns.items():
         if len(divisions) > 1 and "{}" not in pattern:
             raise UserError(
-                f"{flag} {pattern}: with {len(divisions)} divisions it needs {{}} where the division's number stands, "
-                "as in train{}.txt; --divisions 1 takes one list as it is"
+                f"{flag} must contain {{}} for the number of the division, e.g. train{{}}.txt, got {pattern}; only "
+                "--divisions 1 accepts a single list"
             )
     wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
+        flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
-            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
+            f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:\n"
             f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
-            f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
-            "{} for the division's number"
+            f"If your lists have other names, pass {flags}, with {{}} for the number of the division"
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):
-        raise UserError(f"{', '.join(patterns.values())}: results are filed by the lists' names, which must differ")
+        raise UserError(
+            f"the lists must have different names, by which results are stored, got {', '.join(patterns.values())}"
+        )
 
 
 def check_images(run: Any, steps: Sequence[Step]) -> None:
-    """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later.
+    """Reads every image and mask of a division. Phase 1 reads no masks, so a faulty mask would be found days later.
 
     Args:
         run: a run on it (`utils.reproduction.plan.Run`).
@@ -250,4 +251,4 @@ def check_images(run: Any, steps: Sequence[Step]) -> None:
     training = next(step for step in steps if isinstance(step, TrainingStep) and step.phase == "seg")
     purposes = {"train": "training", "val": "validation", "test": "test"}
     checked_cases(training.settings, {purposes[on]: name for on, name in run.lists.items()})
-    say(f"division {run.division}: all images and masks are readable, no case is in two lists")
+    say(f"division {run.division}: all images and masks are readable, and no case is in two lists")

@@ -1,4 +1,4 @@
-"""The project's scripts, run one after the other by another one: a signal reaches the script that runs, and no other.
+"""Running the project's scripts one after another, and forwarding signals to the running one.
 
 reproduce.py -> CommandRunner.run -> python train_seg.py ...
 """
@@ -22,9 +22,9 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in linux/prctl.h
 
 
 class CommandRunner:
-    """Within this context SIGINT, SIGTERM and SIGHUP are passed on to the running command; `number` holds the first.
+    """A context that forwards SIGINT, SIGTERM and SIGHUP to the running command; `number` is the first of them.
 
-    A command has a session of its own, so that a terminal's Ctrl-C reaches it once, by way of this process. If this
+    A command runs in a separate session, so that Ctrl-C in a terminal reaches it only through this process. If this
     process is killed, the system sends the command a SIGTERM (on Linux).
 
     Args:
@@ -40,7 +40,7 @@ class CommandRunner:
         self.number = 0
         self._process: subprocess.Popen | None = None
         handled = [*SIGNALS]
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # ignored under nohup
             handled.append(signal.SIGHUP)
         self._before = {number: signal.signal(number, self._pass_on) for number in handled}
         return self
@@ -50,9 +50,9 @@ class CommandRunner:
             signal.signal(number, handler)
 
     def run(self, command: list[str], held: int | None = None) -> int:
-        """Runs the command to its end; returns its exit code, 128 + the number if a signal has ended it.
+        """Runs the command to its end; returns its exit code, or 128 + the number of the signal that ended it.
 
-        `held`: a descriptor from `utils.common.locks.hold` that the command is to keep open as well.
+        `held`: a descriptor from `utils.common.locks.hold` that the command inherits.
         """
         if self.stopped():
             return 128 + self.number
@@ -62,12 +62,12 @@ class CommandRunner:
             preexec_fn=_end_with_parent(),
             pass_fds=() if held is None else (held,),
         ) as self._process:
-            if self.number:  # it came before there was a process to pass it on to
+            if self.number:  # the signal came before there was a process to forward it to
                 self._process.send_signal(_for_scripts(self.number))
             code, asked = None, time.monotonic()
             while code is None:
-                # Not one wait without end: a signal that comes just before it, or that the system hands to another
-                # thread, would not be seen until the command has ended.
+                # Waits with a timeout: a signal that comes just before the wait, or in another thread, would otherwise
+                # not be noticed until the command has ended.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = self._process.wait(timeout=1)
                 self.stopped()
@@ -92,12 +92,12 @@ class CommandRunner:
 
 
 def _for_scripts(number: int) -> int:
-    """The scripts save at SIGINT and SIGTERM; to lose the terminal (SIGHUP) is to be ended."""
+    """The signal to forward: the scripts save at SIGINT and SIGTERM, so SIGHUP is replaced by SIGTERM."""
     return number if number in SIGNALS else signal.SIGTERM
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """What the command's process is to do before it begins: ask for a SIGTERM when this process ends."""
+    """A function for the process of the command that requests a SIGTERM when this process ends (on Linux)."""
     if not sys.platform.startswith("linux"):
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()

@@ -64,7 +64,7 @@ class Times:
         unknown = f"{len(left) - len(known)} trainings of which no epoch was timed" * (len(known) < len(left))
         training = f"about {in_words(sum(known))} of training" * bool(known)
         return (
-            f"{len(self._plans)} runs are not done; their epochs so far took {in_words(self.so_far())}; to come: "
+            f"{len(self._plans)} runs are unfinished; their epochs so far took {in_words(self.so_far())}; to come: "
             f"{' and '.join(filter(None, [training, unknown])) or 'nothing'}"
         )
 

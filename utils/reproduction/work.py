@@ -88,7 +88,7 @@ def work_through(work: Work, runner: CommandRunner) -> int:
                 break
             run, holder = busy[0]
             if waited_for != holder:
-                say(f"waiting for {holder}: nothing else is left to do ({len(busy)} runs are not done)")
+                say(f"waiting for {holder}: nothing else is left to do ({len(busy)} runs are unfinished)")
                 waited_for = holder
             _sleep(work, runner, f"while waiting for {run.title}")
     if work.failed:
@@ -167,7 +167,7 @@ def _do(
     held: int | None,
     seconds: dict[str, float],
 ) -> bool:
-    """Runs a step, if it is not done, in a process (or several) of its own; whether it is done then.
+    """Runs a step, if it is not done, in a separate process (or several); returns whether it is done then.
 
     Raises:
         Stopped: see `work_through`.
@@ -189,10 +189,10 @@ def _do(
     if number in SIGNALS or runner.number:
         raise _stopped(work, runner, f"in {where}", number)
     if code:
-        cause = f"signal {number} has ended it (out of memory?)" if number > 0 else "its message stands above"
-        problem = f"{where} has failed: {cause}. Once the cause is removed, the same command resumes there"
+        cause = f"it was killed by signal {number} (out of memory?)" if number > 0 else "see its message above"
+        problem = f"{where} failed: {cause}. After a fix, run the same command again to continue"
     elif not (state := step.progress()).done:
-        problem = f"{where} ended without an error, but is not done: {state.text}"
+        problem = f"{where} ended without an error, but is not finished: {state.text}"
     else:
         return True
     if not work.keep_going:
@@ -206,4 +206,6 @@ def _stopped(work: Work, runner: CommandRunner, where: str, number: int = 0) -> 
     left = sum(not work.is_finished(run) for run in work.runs)
     cause = "--budget is used up: " if runner.time_is_out else ""
     number = number or runner.number or signal.SIGTERM
-    return Stopped(number, f"{cause}stopped {where}; the same command resumes there ({left} runs are not done)")
+    return Stopped(
+        number, f"{cause}stopped {where}; run the same command again to continue ({left} runs are unfinished)"
+    )
