@@ -24,8 +24,11 @@ def settings_of(line: Line) -> dict[tuple[str, str], Any]:
 
 
 def differing_settings(runs: Runs) -> str:
-    """A Markdown table with a row for each arm and a column for each setting that arms differ in; "" if none does."""
-    arms = {arm: settings_of(next(iter(of.values()))) for arm, of in runs.items() if of}
+    """A Markdown table with a row for each arm and a column for each setting that arms differ in; "" if none does.
+
+    Settings of phase 1 are compared between the arms that have one.
+    """
+    arms = _arms(runs)
     names = [key for key in dict.fromkeys(key for of in arms.values() for key in of) if _values(arms, key) > 1]
     headings = [f"{name} ({_PHASES[phase]})" for phase, name in names]
     rows = [[arm, *(_shown(of, name) for name in names)] for arm, of in arms.items()]
@@ -34,16 +37,13 @@ def differing_settings(runs: Runs) -> str:
 
 def shared_settings(runs: Runs) -> str:
     """A sentence about each phase: the settings of `_SHARED` that all arms have alike; "" without a run."""
-    arms = {arm: settings_of(next(iter(of.values()))) for arm, of in runs.items() if of}
+    arms = _arms(runs)
     sentences = []
     for phase, title in _PHASES.items():
-        having = {arm: of for arm, of in arms.items() if any(key[0] == phase for key in of)}
-        alike = [name for name in _SHARED if having and _values(having, (phase, name)) == 1]
-        values = [
-            f"{name} {value}" for name in alike if (value := _shown(next(iter(having.values())), (phase, name))) != NONE
-        ]
-        if values:
-            sentences.append(f"{title.capitalize()}: {', '.join(values)}.")
+        alike = [name for name in _SHARED if _values(arms, (phase, name)) == 1]
+        shown = {name: next(v for of in arms.values() if (v := _shown(of, (phase, name))) != NONE) for name in alike}
+        if shown:
+            sentences.append(f"{title.capitalize()}: {', '.join(f'{name} {value}' for name, value in shown.items())}.")
     return " ".join(sentences)
 
 
@@ -59,8 +59,14 @@ def uneven_settings(runs: Runs) -> list[str]:
     return found
 
 
+def _arms(runs: Runs) -> dict[str, dict[tuple[str, str], Any]]:
+    return {arm: settings_of(next(iter(of.values()))) for arm, of in runs.items() if of}
+
+
 def _values(arms: dict[str, dict[tuple[str, str], Any]], key: tuple[str, str]) -> int:
-    return len({_shown(of, key) for of in arms.values()})
+    """How many values there are among those that have this phase; a setting that is None everywhere has none."""
+    having = [_shown(of, key) for of in arms.values() if any(phase == key[0] for phase, _ in of)]
+    return len(set(having)) if set(having) - {NONE} else 0
 
 
 def _shown(settings: dict[tuple[str, str], Any], key: tuple[str, str]) -> str:

@@ -1,7 +1,7 @@
 """The plots of an experiment, as PNG and PDF: curves, differences, IoU against the target's size and against MACs.
 
 matplotlib is optional (requirements-plots.txt). Equal results give equal files with one release of it. Arms differ in
-colour and in marker or line; the colours are those of Okabe and Ito, which colour-blind readers tell apart.
+colour and in marker or line; the first seven colours are those of Okabe and Ito, which colour-blind readers tell apart.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C00")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C00", "#8A4B2A", "#999999")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (6, 2, 1, 2)))
 STYLE = {
     "axes.spines.right": False,
@@ -38,6 +38,7 @@ STYLE = {
     "legend.frameon": False,
     "pdf.fonttype": 42,
 }
+CROWDED = 4  # from more arms on, only the first one's intervals are drawn beside each other
 BINS = 5  # of the target's size, with equally many images
 # Nothing of when and by what a file was made.
 METADATA = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
@@ -51,7 +52,7 @@ def draw(summary: Summary, results: Path) -> list[Path]:
     """
     matplotlib = library("matplotlib")
     written = []
-    for plot, paint in PLOTS.items():
+    for plot, paint in PLOTS.items() if summary.lists else ():
         with matplotlib.rc_context():
             matplotlib.rcdefaults()  # whatever a user's matplotlibrc says
             matplotlib.rcParams.update(STYLE)
@@ -111,10 +112,11 @@ def differences(summary: Summary) -> Figure | None:
         rows += [(arm, division) for division in divisions] + [(arm, None)] * bool(divisions)
     if not rows:
         return None
-    figure, panels = _figure(len(EPOCH_RULES), (7.6, 1.3 + 0.24 * len(rows)), sharey=True)
+    figure, panels = _figure(len(EPOCH_RULES), (7.6, 1.3 + 0.24 * len(rows) + 0.17 * len(others)), shared=True)
+    places = [y + 0.7 * summary.arms.index(arm) for y, (arm, _) in enumerate(rows)]  # a gap between arms
     for axes, rule in zip(panels, EPOCH_RULES, strict=True):
         axes.axvline(0, color="black", linewidth=0.8)
-        for y, (arm, division) in enumerate(rows):
+        for y, (arm, division) in zip(places, rows, strict=True):
             colour = _colour(summary.arms.index(arm))
             if division is None:
                 difference = summary.cells[on, "iou", arm, rule].difference
@@ -125,10 +127,10 @@ def differences(summary: Summary) -> Figure | None:
         axes.set(title=f"{rule} epoch", xlabel=f"difference of IoU from {summary.arms[0]} (points)")
         axes.grid(axis="y", visible=False)
     labels = [f"{arm}, all runs" if division is None else f"division {division}" for arm, division in rows]
-    panels[0].set_yticks(range(len(rows)), labels)
+    panels[0].set_yticks(places, labels)
     for label, (_, division) in zip(panels[0].get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if division is None else "normal")
-    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    panels[0].set_ylim(places[-1] + 0.8, places[0] - 0.8)
     figure.suptitle(
         f"{summary.name}, {on}. Circles: 95 % over a division's images. Diamonds: 95 % t interval of all runs."
     )
@@ -150,6 +152,7 @@ def target_size(summary: Summary) -> Figure | None:
     figure, (axes,) = _figure(1, (6.4, 3.8))
     order = sorted(shares, key=lambda name: (shares[name], name))
     bins = [set(part) for part in np.array_split(np.array(order, dtype=object), BINS)]
+    crowded = len(summary.arms) > CROWDED
     centres = np.array([math.exp(np.mean([math.log(100 * shares[name]) for name in part])) for part in bins])
     for i, arm in enumerate(summary.arms):
         runs = of_images(summary.files[arm], on, "last", "iou")
@@ -165,7 +168,7 @@ def target_size(summary: Summary) -> Figure | None:
         axes.errorbar(
             centres * shift,
             100 * means,
-            yerr=100 * np.abs(ends - means[:, None]).T,
+            yerr=None if i and crowded else 100 * np.abs(ends - means[:, None]).T,
             color=_colour(i),
             marker=MARKERS[i % len(MARKERS)],
             linestyle=DASHES[i % len(DASHES)],
@@ -178,7 +181,8 @@ def target_size(summary: Summary) -> Figure | None:
     axes.set_xticks(centres, [f"{centre:.2g}" for centre in centres])
     axes.minorticks_off()
     axes.set(xlabel="target's share of the image (%), bins with equally many images", ylabel="IoU (%)")
-    axes.set_title(f"{summary.name}, {on}, last epoch; 95 % over the images")
+    of = f", {summary.arms[0]} alone" if crowded else ""
+    axes.set_title(f"{summary.name}, {on}, last epoch; 95 % over the images{of}")
     _legend(axes)
     return figure
 
@@ -228,12 +232,12 @@ PLOTS: dict[str, Callable[[Summary], Any]] = {
 }
 
 
-def _figure(panels: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:
+def _figure(panels: int, size: tuple[float, float], shared: bool = False) -> tuple[Figure, list[Axes]]:
     """Without pyplot: no window, no global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    return figure, list(figure.subplots(1, panels, sharey=sharey, squeeze=False)[0])
+    return figure, list(figure.subplots(1, panels, sharex=shared, sharey=shared, squeeze=False)[0])
 
 
 def _row(axes: Axes, y: int, mean: float, ends: Any, colour: str, marker: str, size: float, width: float) -> None:

@@ -162,11 +162,17 @@ def _cells(runs: Runs, files: Files, on: str, figure: str) -> dict[tuple[str, st
             difference_images=intervals.get((arm, rule, "difference")),
             needed=None if deviation is None else images_needed(cell.difference.mean, deviation),
         )
+    return _corrected(found)
+
+
+def _corrected(found: Mapping[tuple[str, str], Cell]) -> dict[tuple[str, str], Cell]:
+    """The cells with Holm's correction for the number of arms, each epoch rule by itself."""
+    corrected = dict(found)
     for rule in EPOCH_RULES:
-        tested = [arm for arm in others if found[arm, rule].p is not None]
-        for arm, p in zip(tested, holm([found[arm, rule].p for arm in tested]), strict=True):
-            found[arm, rule] = replace(found[arm, rule], p=p)
-    return found
+        tested = [key for key, cell in found.items() if key[1] == rule and cell.p is not None]
+        for key, p in zip(tested, holm([found[key].p for key in tested]), strict=True):
+            corrected[key] = replace(found[key], p=p)
+    return corrected
 
 
 def _divisions(runs: Runs, files: Files, on: str) -> dict[tuple[str, int, str], DivisionCell]:

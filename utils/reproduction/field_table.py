@@ -6,22 +6,29 @@ columns alone; the last epoch and the mean over the images are other figures and
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from scipy import stats
+
 from utils.common.tables import markdown
+from utils.evaluation.intervals import LEVEL
 from utils.evaluation.published import ledger
 from utils.reproduction.experiment_summary import Summary
 from utils.reproduction.result_lines import Line
-from utils.reproduction.table_cells import NONE, count, shown, t_interval, with_deviation
+from utils.reproduction.table_cells import NONE, count, interval, shown, t_interval, with_deviation
 
 BENCHMARK = "BUSI"  # the table's title in splits/published.json begins with it
-EPOCHS = 300  # of the published rows
+EPOCHS, DIVISIONS = 300, 3  # of the published rows
 
 
 def field_table(summary: Summary) -> str:
     """The table, and a sentence for each arm that says where it stands and what is not alike."""
     table = _published()
-    rows = [[name, *cells, str(EPOCHS), "3 x 1", *[NONE] * 5] for name, cells in table["rows"].items()]
+    rows = [
+        [name, *cells, str(EPOCHS), str(DIVISIONS), _published_interval(cells[2]), *[NONE] * 4]
+        for name, cells in table["rows"].items()
+    ]
     for arm, runs in summary.runs.items():
         if runs:
             rows.append(_row(summary, arm, next(iter(runs.values()))))
@@ -36,13 +43,21 @@ def field_table(summary: Summary) -> str:
         "95 % (t) of the IoU",
     ]
     headings += ["last epoch: IoU, batches of 8", "mean over images: IoU, best epoch", "last epoch", "F1, last epoch"]
-    source = f"Published rows: {table['source']}; {table['protocol']}. ±: over the divisions."
+    source = f"Published rows: {table['source']}; {table['protocol']}. ±: over the divisions, "
+    source += "from which their intervals are computed."
     sentences = [f"- {_standing(summary, arm)}" for arm, runs in summary.runs.items() if runs]
     return f"{source}\n\n{markdown(headings, rows)}\n\n" + "\n".join(sentences)
 
 
 def _published() -> dict[str, Any]:
     return next(table for table in ledger()["benchmarks"] if table["title"].startswith(BENCHMARK))
+
+
+def _published_interval(cell: str) -> str:
+    """The t interval of a published "mean ± deviation"."""
+    mean, deviation = (float(number) / 100 for number in cell.split(" ± "))
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, DIVISIONS - 1)) * deviation / math.sqrt(DIVISIONS)
+    return interval([mean - half, mean + half], "iou")
 
 
 def _row(summary: Summary, arm: str, line: Line) -> list[str]:
@@ -79,7 +94,7 @@ def _standing(summary: Summary, arm: str) -> str:
         within = [name for name, value in published.items() if ours.low <= value <= ours.high]
         text += f". Its interval holds the published mean of {', '.join(within) or 'no network'}"
     differing = [sentence for line in summary.runs[arm].values() for sentence in _unlike_theirs(line)]
-    return f"{text}. Not alike: {'; '.join(dict.fromkeys(differing))}."
+    return f"{text}. Not alike: {'; '.join(dict.fromkeys(differing))}." if differing else f"{text}."
 
 
 def _unlike_theirs(line: Line) -> list[str]:
@@ -96,4 +111,4 @@ def _unlike_theirs(line: Line) -> list[str]:
         found.append(f"compared at {card.get('size')}, not at 256x256")
     if settings.get("batch_size") not in (8, None):
         found.append(f"batch size {settings['batch_size']}, not 8")
-    return [*found, "the training of the published networks is not ours"]
+    return found
