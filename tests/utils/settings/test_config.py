@@ -97,7 +97,7 @@ def test_config_takes_a_file_of_ones_own(tmp_path):
     [
         ("img_sise: 64", r"mine\.yaml.*unknown setting 'img_sise'"),
         ("img_size: big", r"mine\.yaml.*img_size.*big"),
-        ("img_size: 0", r"mine\.yaml.*under 16"),
+        ("img_size: 0", r"mine\.yaml.*at least 16"),
         ("normalization: unit", r"mine\.yaml.*unit"),
         ("train_seg: {recon: 3}", r"mine\.yaml.*recon"),
         ("- a\n- b", r"mine\.yaml.*flag: value"),
