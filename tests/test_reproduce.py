@@ -228,7 +228,9 @@ def test_a_network_that_holds_no_encoder_has_no_phase_1(base, ran, tmp_path):
 
 
 def test_missing_lists_name_the_command_that_makes_them(base, tmp_path):
-    with pytest.raises(UserError, match=r"(?s)no train3\.txt, val3\.txt.*prepare_data\.py split .*set --divisions 3"):
+    with pytest.raises(
+        UserError, match=r"(?s)not found in .*: train3\.txt, val3\.txt.*prepare_data\.py split .*set --divisions 3"
+    ):
         call(base, tmp_path, "--divisions", "3", "--dry_run")
 
 
@@ -240,7 +242,7 @@ def test_missing_lists_name_the_command_that_makes_them(base, tmp_path):
         (["--only", "3"], r"at most --divisions \(2\), got 3"),
         (["--img_sise", "3"], "unrecognized arguments: --img_sise"),
         (["--train_file", "train.txt"], r"--train_file must contain \{\}"),
-        (["--test_file", "sub/val{}.txt"], "no sub/val1.txt"),
+        (["--test_file", "sub/val{}.txt"], "not found in .*: sub/val1.txt"),
     ],
 )
 def test_faults_on_the_command_line(base, tmp_path, ran, more, message):
