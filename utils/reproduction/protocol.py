@@ -93,9 +93,9 @@ class EvaluationStep:
     Args:
         settings: resolves the command line; it reads the checkpoint, which must exist.
         weights: "best" or "last".
-        on: which of the division's lists, "val" or "test".
-        folder: where the figures of the resolved settings are.
-        code: the other code that is tested against the images' own, if one is.
+        on: the list of the division, "val" or "test".
+        folder: the folder of the results of the resolved settings.
+        code: the other code that is tested, if any.
     """
 
     title: str
@@ -224,6 +224,7 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int
             )
     wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
+        flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
             f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:\n"
             f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
@@ -237,7 +238,7 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int
 
 
 def check_images(run: Any, steps: Sequence[Step]) -> None:
-    """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later.
+    """Reads every image and mask of a division. Phase 1 reads no masks, so a faulty mask would be found days later.
 
     Args:
         run: a run on it (`utils.reproduction.plan.Run`).
@@ -250,4 +251,4 @@ def check_images(run: Any, steps: Sequence[Step]) -> None:
     training = next(step for step in steps if isinstance(step, TrainingStep) and step.phase == "seg")
     purposes = {"train": "training", "val": "validation", "test": "test"}
     checked_cases(training.settings, {purposes[on]: name for on, name in run.lists.items()})
-    say(f"division {run.division}: all images and masks are readable, no case is in two lists")
+    say(f"division {run.division}: all images and masks are readable, and no case is in two lists")

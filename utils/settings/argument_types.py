@@ -90,11 +90,8 @@ def rate(text: str) -> float:
 
 
 def minutes(text: str) -> float:
-    """An argument type: a time in minutes."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a positive number of minutes, got {value}")
-    return value
+    """An argument type: a time limit."""
+    return rate(text)
 
 
 def budget(text: str) -> float:

@@ -109,7 +109,7 @@ class ScriptParser(argparse.ArgumentParser):
         return given
 
     def given_and_rest(self, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
-        """The settings that argv contains, and its words that this parser does not know."""
+        """The settings that argv contains, without defaults, and the words that this parser does not know."""
         # argparse adds no default where the namespace already has a value.
         unset = argparse.Namespace(**dict.fromkeys(vars(self.parse_args([])), _UNSET))
         found, rest = self.parse_known_args(argv, unset)
