@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.lists import read_list
 from datasets.pairing import LAYOUT, Case, find_cases
 from utils.common.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets.kept import Kept
 
 
 def load_lists(
@@ -17,6 +21,7 @@ def load_lists(
     mask_suffix: str | None = None,
     fit_masks: bool = False,
     mask_threshold: float | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, list[Case]]:
     """The cases of each list, every file of which has been decoded once.
 
@@ -25,7 +30,7 @@ def load_lists(
         lists: what each list is for, and its file, relative to base_dir or a path of its own:
             {"training": "train.txt", "validation": "val.txt"}.
         need_masks, mask_suffix: see `datasets.pairing.find_cases`.
-        fit_masks, mask_threshold: see `datasets.checks.check_cases`.
+        fit_masks, mask_threshold, kept: see `datasets.checks.check_cases`.
 
     Raises:
         UserError: names every problem of all the lists (up to 20, and their number); a case in two lists is one.
@@ -42,7 +47,7 @@ def load_lists(
             wrong += [f'"{name}": in the {other} list and in the {purpose} list' for name in sorted(shared)]
         found[purpose] = cases
         problems += wrong
-    check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold)
+    check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold, kept=kept)
     return found
 
 
@@ -55,9 +60,12 @@ def data_folder(base_dir: str | Path) -> Path:
     base = Path(base_dir)
     if not base.is_dir():
         raise UserError(
-            f"the data folder {base} is not there; this layout is expected:\n\n{LAYOUT}\n\n"
-            "--base_dir FOLDER points elsewhere. A sample set to try things on, in seconds:\n"
-            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample"
+            f"the data folder {base} is not there; this layout is expected:",
+            "",
+            *LAYOUT.splitlines(),
+            "",
+            "--base_dir FOLDER points elsewhere. A sample set to try things on, in seconds:",
+            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample",
         )
     return base
 

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datasets.checks import THREADS
-from datasets.decode import digest, read_image
+from datasets.decode import decode
+from datasets.kept import Kept
 from datasets.names import is_mask_of
 from datasets.pairing import Case, image_files
 from datasets.problems import raise_problems
@@ -17,7 +18,7 @@ from utils.common.progress import Progress
 
 
 def unlabeled_cases(
-    folders: Sequence[str | Path], train: Sequence[Case], val: Sequence[Case]
+    folders: Sequence[str | Path], train: Sequence[Case], val: Sequence[Case], kept: Kept | None = None
 ) -> tuple[list[Case], list[str]]:
     """The images of the folders as training cases without masks, and one sentence on each reason to leave some out.
 
@@ -25,16 +26,20 @@ def unlabeled_cases(
     a training image or as another unlabeled one (it would count twice). A frame beside it in a video, or a copy of
     another size, is not noticed. Names start with "unlabeled: " and keep their extension, as no listed case's does.
 
+    Args:
+        kept: knows the digests of cases that were decoded before, and takes what is decoded.
+
     Raises:
         UserError: see `unlabeled_files`; or names every image that cannot be read (up to 20, and their number).
     """
     files, masks = unlabeled_files(folders)
     cases = [Case(f"unlabeled: {file.as_posix()}", file, ()) for file in files]
-    seen = dict.fromkeys(_digests(train, "looking for copies"), "training images")
-    seen |= dict.fromkeys(_digests(val, "looking for copies"), "validation images")
+    kept = kept if kept is not None else Kept(digests=True)
+    seen = dict.fromkeys(_digests(train, kept, "looking for copies"), "training images")
+    seen |= dict.fromkeys(_digests(val, kept, "looking for copies"), "validation images")
     kept: list[Case] = []
     copies: dict[str, list[str]] = {}
-    for case, value in zip(cases, _digests(cases, "checking unlabeled images"), strict=True):
+    for case, value in zip(cases, _digests(cases, kept, "checking unlabeled images"), strict=True):
         if value in seen:
             copies.setdefault(seen[value], []).append(str(case.image))
         else:
@@ -77,12 +82,14 @@ def fingerprint(folders: Sequence[str | Path]) -> str:
     return hashlib.sha256("".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _digests(cases: Sequence[Case], what: str) -> list[str]:
-    """The digest of each image's pixels."""
+def _digests(cases: Sequence[Case], kept: Kept, what: str) -> list[str]:
+    """The digest of each image's pixels; images that are not known yet are decoded."""
 
     def look(case: Case) -> tuple[str, str]:
         try:
-            return digest(read_image(case.image)), ""
+            if case not in kept.seen:
+                kept.add(case, decode(case.image), None)
+            return kept.seen[case].digest, ""
         except UserError as error:
             return "", str(error)
 
