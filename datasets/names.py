@@ -44,7 +44,9 @@ class Folder:
         if not self.path.is_dir():
             raise UserError(
                 f"{self.path}: there is no such folder. {base_dir} holds {contents(base_dir)}. The data must be laid "
-                f"out as\n{LAYOUT}\npython prepare_data.py folder brings other names there (--images, --masks)."
+                "out as",
+                *LAYOUT.splitlines(),
+                "python prepare_data.py folder brings other names there (--images, --masks).",
             )
         # The user may have linked images/ itself to a data disk: what it holds counts as inside.
         self._roots = (base_dir.resolve(), self.path.resolve())
