@@ -1,4 +1,5 @@
-"""What every script imports first: `datasets`, `models` and `utils` are this folder's, and Ctrl-C is quiet from here.
+"""What every script imports before all else: Ctrl-C is quiet from here, and `datasets`, `models` and `utils` are this
+folder's.
 
 Other packages have these names (Hugging Face's datasets, many a project's utils). Scripts put their folder first on the
 path (python -P leaves it out); what is wrong here is that such a package was imported before.
@@ -6,12 +7,15 @@ path (python -P leaves it out); what is wrong here is that such a package was im
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
-import threading
-from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
+try:
+    import signal
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
+
+FOLDER = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120 - what pathlib imports takes as long as all else here
 NAMES = ("datasets", "models", "utils")
 
 
@@ -19,14 +23,25 @@ def foreign_modules() -> list[str]:
     """The project's names that another package has taken in this process, each with its file."""
     taken = {name: sys.modules[name] for name in NAMES if name in sys.modules}
     places = {name: next(iter(getattr(module, "__path__", [])), "") for name, module in taken.items()}
-    return [f"{name} ({place})" for name, place in places.items() if Path(place).resolve().parent != FOLDER]
+    return [f"{name} ({place})" for name, place in places.items() if not _is_here(place)]
 
 
 def runs_as_script() -> bool:
     """Whether Python was started with one of the scripts here."""
     file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return file is not None and Path(file).resolve().parent == FOLDER
+    return file is not None and _is_here(file)
 
+
+def _is_here(path: str) -> bool:
+    return os.path.dirname(os.path.realpath(path)) == FOLDER  # noqa: PTH120
+
+
+# Until `run_script` takes over, in the tenth of a second that the imports take.
+if runs_as_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    try:  # noqa: SIM105 - contextlib would have to be imported
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # another thread than the main one imports this
+        pass
 
 if _foreign := foreign_modules():
     _cause = f"{', '.join(_foreign)} was imported before this project's package of that name: start a new Python, and "
@@ -34,11 +49,3 @@ if _foreign := foreign_modules():
     if runs_as_script():
         sys.exit(f"error: {_cause}")
     raise ImportError(_cause)
-
-# Until `run_script` takes over, in the tenth of a second that the imports take.
-if (
-    runs_as_script()
-    and threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

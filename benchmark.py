@@ -14,9 +14,16 @@ machine's own 3x3 convolutions reach (float32, measured in the same run).
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,16 +31,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-
-import _this_folder  # noqa: F401
 import models
 from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.benchmarking.side_by_side import changed, compare, grow, line
 from utils.common.script import run_script
 from utils.networks import ENGINES
-from utils.settings.arguments import positive
+from utils.settings.arguments import Parser, positive
 from utils.settings.refusals import naming_the_network
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help comes without
@@ -53,7 +57,7 @@ TABLE = [  # work, image size, batch size
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmark.py", description=__doc__.splitlines()[0])
+    parser = Parser(prog="benchmark.py", description=__doc__.splitlines()[0])
     parser.add_argument("verb", nargs="?", choices=["time", "profile", "grow"], default="time")
     parser.add_argument("--only", choices=WORKS, help="one row; the whole table if not set")
     parser.add_argument("--variant", choices=list(models.networks()), default="srs")

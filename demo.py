@@ -10,25 +10,28 @@ password. It works without any network, and what is uploaded is gone when it end
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-
-import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
-from utils.settings.arguments import DEVICES, folder, positive
+from utils.settings.arguments import DEVICES, Parser, folder, positive
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(prog="demo.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--weights", nargs="+", type=folder, metavar="FILE", help="our checkpoints; all if not set")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=positive, default=7860)

@@ -12,22 +12,26 @@ docs/export.md says what is in it and how to run it.
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-
-import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from models import DPCONV, ENCODER_BN
 from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.networks import EXPORT_FORMATS
-from utils.settings.arguments import add_weights_arguments, names_authors_files, path
+from utils.settings.arguments import Parser, add_weights_arguments, names_authors_files, path
 from utils.settings.refusals import check_file
 
 if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
@@ -35,7 +39,7 @@ if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: -
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = Parser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add_weights_arguments(parser, "our checkpoint")
     parser.add_argument("--format", choices=EXPORT_FORMATS, required=True)
     parser.add_argument("--output", type=path, metavar="FILE", help="beside the weights, by their name, if not set")

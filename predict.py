@@ -14,16 +14,20 @@ be read; all others are predicted all the same. docs/predict.md tells the rest.
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-
-import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
 from models import ENCODER_BN
@@ -43,9 +47,7 @@ PATIENCE = timedelta(days=7)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="predict.py", description="Masks of images, from a trained SRS.", allow_abbrev=False
-    )
+    parser = arguments.Parser(prog="predict.py", description="Masks of images, from a trained SRS.", allow_abbrev=False)
     parser.add_argument(
         "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image, folder, or pattern in quotes"
     )
@@ -59,16 +61,12 @@ def parser() -> argparse.ArgumentParser:
         "--white_level", type=arguments.white_level, metavar="N", help="value of 16-bit images that is 255"
     )
     how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
-    how.add_argument("--tta", action="store_true", help="average the eight rotations and flips: eight times the work")
-    how.add_argument(
-        "--tile", type=arguments.integer, metavar="N", help="predict images over N pixels in NxN tiles; resizes nothing"
-    )
-    how.add_argument(
-        "--overlap", type=arguments.integer, metavar="K", help="of neighbouring tiles, pixels (a quarter of a tile)"
-    )
-    how.add_argument("--threshold", type=float, default=0.5, help="probabilities above it are target (0.5)")
+    arguments.add_view_arguments(how)
+    how.add_argument("--threshold", type=arguments.number, default=0.5, help="probabilities above it are target (0.5)")
     what = parser.add_argument_group("what is written, beside the masks")
-    what.add_argument("--probability", type=int, choices=[8, 16], help="probability maps of that many bits")
+    what.add_argument(
+        "--probability", type=arguments.integer, choices=[8, 16], help="probability maps of that many bits"
+    )
     what.add_argument("--overlay", action="store_true", help="images with their masks drawn on")
     what.add_argument("--overwrite", action="store_true", help="predict again what is there")
     arguments.add_engine_argument(parser)
@@ -138,6 +136,12 @@ def main(args: argparse.Namespace) -> Report:
     say("\n".join(f"  {name:<15} {value}" for name, value in predictor.settings.items()))
     report = predict_files(predictor, inputs, outputs, made_with, args.overwrite, args.workers)
     say(f"{report.predicted} images predicted, {report.there_before} were there already: {args.output}")
+    if report.turned:
+        few = ", ".join(report.turned[:3]) + (" ..." if len(report.turned) > 3 else "")
+        say(
+            f"warning: {len(report.turned)} images have an EXIF orientation, which is not applied: their masks fit the "
+            f"pixels as stored, not the picture as viewers show it: {one_line(few)}"
+        )
     if report.failures:
         if is_writer():
             failures = map(one_line, report.failures)

@@ -18,23 +18,37 @@ by one. Each verb lists its flags: python prepare_data.py VERB --help
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-
-import _this_folder  # noqa: F401
 from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
 from datasets.load import data_folder
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.common.processes import say
 from utils.common.script import run_script
-from utils.settings.arguments import HelpFormatter, natural, path, positive, white_level_or_auto
+from utils.settings.arguments import (
+    HelpFormatter,
+    Parser,
+    integer,
+    mask_threshold,
+    natural,
+    number,
+    path,
+    positive,
+    white_level_or_auto,
+)
 from utils.settings.arguments import folder as as_folder
 
 if TYPE_CHECKING:  # each verb imports what it needs, OpenCV and scikit-learn among it: --help and refusals come without
@@ -50,14 +64,14 @@ FOLDER = "holds the folders"
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prepare_data.py", description=__doc__.splitlines()[0])
+    parser = Parser(prog="prepare_data.py", description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     sample = verbs.add_parser("sample", help="a small synthetic data set", formatter_class=HelpFormatter)
     sample.add_argument("out", type=as_folder, metavar="OUT", help="folder to make")
     sample.add_argument("--look", choices=LOOKS, default=LOOKS[0])
-    sample.add_argument("--count", type=int, default=80, help="images, 70 %% of them for training")
-    sample.add_argument("--size", type=int, default=128, help="side of the images, pixels")
+    sample.add_argument("--count", type=integer, default=80, help="images, 70 %% of them for training")
+    sample.add_argument("--size", type=integer, default=128, help="side of the images, pixels")
     sample.add_argument("--seed", type=natural, default=0)
 
     busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=HelpFormatter)
@@ -70,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
     busbra = verbs.add_parser("busbra", help="BUS-BRA as distributed", formatter_class=HelpFormatter)
     _add_source(busbra, BUSBRA, seed=False)
-    busbra.add_argument("--folds", type=int, choices=(5, 10), default=5, help="which of its cross-validations")
+    busbra.add_argument("--folds", type=integer, choices=(5, 10), default=5, help="which of its cross-validations")
 
     busuclm = verbs.add_parser("busuclm", help="BUS-UCLM as distributed", formatter_class=HelpFormatter)
     _add_source(busuclm, BUSUCLM)
@@ -88,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         "--train_list", type=path, metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set"
     )
     folder.add_argument("--val_list", type=path, metavar="FILE", help="as --train_list")
-    folder.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target")
+    folder.add_argument("--mask_threshold", type=mask_threshold, help="mask pixels brighter than this are target")
     folder.add_argument("--fit_masks", action="store_true", help="resize a mask to its image's size")
 
     divide = verbs.add_parser(
@@ -98,15 +112,15 @@ def parser() -> argparse.ArgumentParser:
         "base", type=as_folder, metavar="BASE", help="holds images/ and masks/; the lists are written there"
     )
     divide.add_argument("--divisions", type=positive, default=3, help="how many; the paper reports the mean of three")
-    divide.add_argument("--val_share", type=float, default=SHARE, help="of all cases, for valN.txt")
-    divide.add_argument("--test_share", type=float, default=0.0, help="of all cases, for testN.txt; 0: no such lists")
+    divide.add_argument("--val_share", type=number, default=SHARE, help="of all cases, for valN.txt")
+    divide.add_argument("--test_share", type=number, default=0.0, help="of all cases, for testN.txt; 0: no such lists")
     divide.add_argument("--seed", type=natural, default=41, help="of the draw")
     strata = divide.add_mutually_exclusive_group()
     strata.add_argument("--stratify_by", type=_regex, metavar="REGEX", help="what it finds in a name is its stratum")
     strata.add_argument("--share_bins", type=positive, metavar="N", help="strata: N bins of the share of target pixels")
     divide.add_argument("--group", type=_regex, metavar="REGEX", help="what it finds (patient, video) stays together")
     divide.add_argument("--mask_suffix", help="as in training")
-    divide.add_argument("--mask_threshold", type=float, help="as in training")
+    divide.add_argument("--mask_threshold", type=mask_threshold, help="as in training")
     divide.add_argument("--overwrite", action="store_true", help="replace all lists of an earlier draw")
 
     check = verbs.add_parser("check", help="look at a data set before training", formatter_class=HelpFormatter)
@@ -116,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--img_size", type=positive, default=256, help="side the images will be resized to, pixels")
     check.add_argument("--mask_suffix", help="as in training")
-    check.add_argument("--mask_threshold", type=float, help="as in training")
+    check.add_argument("--mask_threshold", type=mask_threshold, help="as in training")
     check.add_argument("--fit_masks", action="store_true", help="as in training")
     check.add_argument("--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="as in training")
     check.add_argument("--white_level", type=white_level_or_auto, metavar="N", help="as in training")

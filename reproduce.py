@@ -16,16 +16,20 @@ reproduce.md, reproduce.csv and reproduce.json into OUTPUT_DIR, the runs into OU
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-
-import _this_folder  # noqa: F401
 import evaluation
 import train_recon
 import train_seg

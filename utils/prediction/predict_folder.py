@@ -27,11 +27,13 @@ KEPT_PIXELS = 1 << 26  # of decoded images that wait in a batch for their overla
 
 @dataclass(frozen=True)
 class Report:
-    """What has become of the images, in all processes: how many were predicted, how many were there, what failed."""
+    """What has become of the images, in all processes: how many were predicted, how many were there, what failed, and
+    which of the predicted ones are turned by viewers, which their masks are not."""
 
     predicted: int
     there_before: int
     failures: list[str]
+    turned: list[str]
 
 
 def predict_files(
@@ -67,16 +69,17 @@ def predict_files(
         share = sorted(share, key=lambda image: claimed_size(image.path))  # neighbours may then share a batch
     bar = Progress(total=len(share), desc="predicting", unit="img", disable=not is_writer())
     with bar, StopRequest(patient=world_size() > 1) as stop:
-        failures = _predict_share(predictor, share, outputs, workers, bar, stop)
-    everyones = [failure for of_process in gather(failures) for failure in of_process]
-    return Report(len(todo) - len(everyones), len(inputs) - len(todo), everyones)
+        found = _predict_share(predictor, share, outputs, workers, bar, stop)
+    failures, turned = ([item for part in parts for item in part] for parts in zip(*gather(found), strict=True))
+    return Report(len(todo) - len(failures), len(inputs) - len(todo), failures, turned)
 
 
 def _predict_share(
     predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: Progress, stop: StopRequest
-) -> list[str]:
-    """Predicts the images; returns what went wrong with which."""
+) -> tuple[list[str], list[str]]:
+    """Predicts the images; returns what went wrong with which, and which have an orientation."""
     failures: list[str] = []
+    turned: list[str] = []
     written = 0
 
     def fail(image: Input, message: str) -> None:
@@ -106,11 +109,12 @@ def _predict_share(
                 pixels = picture.pixels
                 drawn = None if pixels is None or not outputs.overlay else as_rgb8(pixels, predictor.white_level)
                 outputs.write(image.name, drawn, probability, predictor.threshold)
+                turned += [str(image.path)] if picture.orientation > 1 else []
                 written += 1
                 bar.update()
     finally:
         predictor.network = forward
-    return failures
+    return failures, turned
 
 
 def _read_ahead(

@@ -254,10 +254,10 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: int) -> None
     wanted = [numbered(pattern, i) for i in range(1, divisions + 1) for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
         raise UserError(
-            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
-            f"  python prepare_data.py split {base} --divisions {divisions}\n"
+            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:",
+            f"  python prepare_data.py split {base} --divisions {divisions}",
             f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
-            "{} for the division's number"
+            "{} for the division's number",
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):

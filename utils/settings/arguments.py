@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS, NORMALIZATIONS
 from models import DPCONV, ENCODER_BN, KERNEL_SOURCES, layers, networks
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 from utils.networks import ENGINES
 
 CODES = ("own", "swap", "mean", "zero")
@@ -33,6 +34,13 @@ class Repeated(argparse.Action):
         # argparse's own "append" would add to the default of `ScriptParser.given`, which is no list.
         before = getattr(namespace, self.dest)
         setattr(namespace, self.dest, [*before, value] if isinstance(before, list) else [value])
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines whose errors are one line, whatever stands in the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -68,7 +76,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mask_suffix", help="what a mask's name adds to its image's, such as _gt; found by rule if not set"
     )
-    group.add_argument("--mask_threshold", type=float, help="mask pixels brighter than this are target, if not binary")
+    group.add_argument(
+        "--mask_threshold", type=mask_threshold, help="mask pixels brighter than this are target, if not binary"
+    )
     group.add_argument(
         "--white_level",
         type=white_level_or_auto,
@@ -227,6 +237,21 @@ def add_weights_arguments(parser: argparse.ArgumentParser, help: str) -> None:
     group.add_argument("--seg_weights", type=path, metavar="FILE", help="the authors' SRS_S, with --recon_weights")
 
 
+def add_view_arguments(parser: argparse._ActionsContainer, default: Any = None) -> None:
+    """From how many views and parts of an image its prediction is averaged, see utils/networks/views.py."""
+    add = functools.partial(parser.add_argument, default=default)
+    tta = "average the eight rotations and flips: eight times the work"
+    parser.add_argument("--tta", action="store_true", default=default or False, help=tta)
+    add("--tile", type=integer, metavar="N", help="predict images over N pixels in NxN tiles; resizes nothing")
+    add("--overlap", type=integer, metavar="K", help="of neighbouring tiles, pixels (a quarter of a tile)")
+
+
+def view_words(settings: argparse.Namespace) -> str:
+    """What stands in settings of it, whose default was that nothing does, for the end of a sentence."""
+    tile = f", in tiles of {settings.tile} pixels, overlap {settings.overlap}" if "tile" in settings else ""
+    return tile + (", mean of eight rotations and flips" if "tta" in settings else "")
+
+
 def add_engine_argument(parser: argparse.ArgumentParser) -> None:
     """What runs the network in prediction."""
     parser.add_argument(
@@ -327,6 +352,21 @@ def integer(text: str) -> int:
     return int(text)
 
 
+def number(text: str) -> float:
+    """An argument type: a number in decimal digits. float() takes nan and 1_000, too."""
+    if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text) or not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return float(text)
+
+
+def mask_threshold(text: str) -> float:
+    """An argument type: a value of mask files, of 8 or 16 bits."""
+    value = number(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} must be between 0 and 255, or 65535 in masks of 16 bits")
+    return value
+
+
 def white_level(text: str) -> int:
     """An argument type: a value of 16-bit images."""
     value = integer(text)
@@ -341,15 +381,15 @@ def white_level_or_auto(text: str) -> int | str:
 
 
 def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
+    value = number(text)
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
     return value
 
 
 def _budget(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
+    value = number(text)
+    if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is no amount of memory")
     return value
 
