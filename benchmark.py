@@ -1,6 +1,6 @@
 """How fast, and in how much memory: prediction, a training step of both phases, the loader; beside the plain execution.
 
-    python benchmark.py                                              # the table of docs/performance.md
+    python benchmark.py                                              # the table of docs/development/speed.md
     python benchmark.py --only seg_step --variant srs --img_size 256 --batch_size 8 --amp bf16 --json
     python benchmark.py --only predict --img_size 256 --batch_size 1 --engine openvino --amp bf16
     python benchmark.py profile --only predict --img_size 256 --batch_size 1         # where the time goes

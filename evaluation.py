@@ -9,13 +9,13 @@
     python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
     python evaluation.py --Dataset SIRST --test              # best.pth and last.pth on the test list (--test_file_dir)
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
-    python evaluation.py --Dataset BUSI --code swap                  # does each image's own code matter? docs/method.md
-    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # run by OpenVINO, see docs/export.md
+    python evaluation.py --Dataset BUSI --code swap                  # docs/explanation/method.md
+    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # by OpenVINO: docs/how_to/export.md
 
 Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
 command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
 OUTPUT_DIR/evaluation/WEIGHTS-LIST, whose name ends in the --resize (-keep, -back) and the --code (-swap, -mean, -zero)
-that is not the default. docs/metrics.md defines all figures.
+that is not the default. docs/reference/metrics.md defines all figures.
 """
 
 from __future__ import annotations

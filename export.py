@@ -7,7 +7,7 @@
         --format onnx                                                                # the authors' released weights
 
 Needs `pip install -r requirements-export.txt`, but for TorchScript. The file takes any batch and any size from 8x8 on;
-docs/export.md says what is in it and how to run it.
+docs/how_to/export.md says what is in it and how to run it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 
 Writes OUTPUT/NAME.png (0 and 255, of the image's own size), and what --probability and --overlay ask for into folders
 beside. What is there already is skipped, so that an interrupted call goes on. The exit code is 1 if an image could not
-be read; all others are predicted all the same. docs/predict.md tells the rest.
+be read; all others are predicted all the same. docs/how_to/predict.md tells the rest.
 """
 
 from __future__ import annotations

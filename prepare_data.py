@@ -12,8 +12,8 @@
     python prepare_data.py split DataSet/mine --group '^(patient[0-9]+)' --test_share 0.2
     python prepare_data.py check DataSet/BUSI --img_size 256           # what is there, what is odd
 
-A folder or list that is there already is never overwritten without a word. docs/data.md goes through the data sets one
-by one. Each verb lists its flags: python prepare_data.py VERB --help
+A folder or list that is there already is never overwritten without a word. docs/reference/data_sets.md goes through the
+data sets one by one. Each verb lists its flags: python prepare_data.py VERB --help
 """
 
 from __future__ import annotations

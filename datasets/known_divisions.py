@@ -79,8 +79,8 @@ def remarks(lists: Mapping[str, Iterable[str]], dataset: str | None = None) -> l
     if others and published:
         which = f"{' and '.join(others)} list{'s' * (len(others) > 1)}"
         said.append(
-            f"{which}: not of a published division of {dataset} ({', '.join(published)}; docs/data.md says where "
-            "to get them)"
+            f"{which}: not of a published division of {dataset} ({', '.join(published)}; "
+            "docs/reference/data_sets.md says where to get them)"
         )
     return said + list(dict.fromkeys(notes))
 

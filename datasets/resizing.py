@@ -3,8 +3,8 @@
 Pixel u of a resized map covers the positions u * s to (u + 1) * s of its source, in source pixels, with s = source side
 / resized side. Its centre is at (u + 0.5) * s, where bilinear resizing reads the image. OpenCV's INTER_NEAREST reads
 the mask's source pixel floor(u * s) instead, so the resized mask lies half a resized pixel to the right of and below
-its image. A network trained on such masks predicts there, and `restore` moves its logits back. docs/paper_vs_code.md
-says what that costs.
+its image. A network trained on such masks predicts there, and `restore` moves its logits back. See
+docs/explanation/paper_vs_code.md for what that costs.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ def test_the_python_of_the_docs(weights, data, tmp_path, monkeypatch):
     picture = sorted((data / "images").iterdir())[0]
     pixels = cv2.resize(cv2.imread(str(picture)), (50, 40))
     cv2.imwrite("case.png", pixels)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(encoding="utf-8"), re.DOTALL)
+    page = (ROOT / "docs" / "how_to" / "export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict = {}
     exec(code, names)  # our own file
     model, _ = evaluation.load_model(evaluation.settings(["--weights", str(weights), "--base_dir", str(data)]))

@@ -24,7 +24,7 @@ from datasets.prepare.sample import make_sample
 from utils.networks.checkpoints import save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))}
 README = PAGES[ROOT / "README.md"]
 
 PARSE = {

@@ -3,7 +3,7 @@
 In channels_last, (B, C, H, W) lies in memory as (B, H, W, C), which is also (B, H, W / n, n * C): a map of n * C
 channels and W / n columns, whose channel i * C + c is channel c of the columns i, i + n, i + 2n... What is done to each
 channel alone can be done to this map, with each channel's numbers repeated n times. torch's kernels for CPUs go along
-the channels, and with 8 of them take up to ten times as long as with 64 (docs/performance.md).
+the channels, and with 8 of them take up to ten times as long as with 64 (docs/development/speed.md).
 """
 
 from __future__ import annotations

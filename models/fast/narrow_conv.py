@@ -3,7 +3,7 @@
 With two channels in and one out, a convolution uses a sixteenth of a vector register. Here eight neighbouring columns
 become channels: (B, 1, H, W) lies in memory as (B, H, W / 8, 8) does, that is as a channels_last map of 8 channels and
 W / 8 columns, so that nothing moves. The kernel becomes one from 2 * 8 to 8 channels, of 7x3 blocks, mostly zeros: 3.4
-times the arithmetic in a quarter of the time (docs/performance.md). It is an exact identity.
+times the arithmetic in a quarter of the time (docs/development/speed.md). It is an exact identity.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Means and maxima over pixels and over channels, and back, each by the operator that is fastest in channels_last.
 
-torch's own reductions take up to ten times what the memory needs, over some shapes (docs/performance.md). Maps are
-(B, C, H, W).
+torch's own reductions take up to ten times what the memory needs, over some shapes (docs/development/speed.md). Maps
+are (B, C, H, W).
 """
 
 from __future__ import annotations

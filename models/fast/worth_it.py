@@ -1,4 +1,4 @@
-"""From which size on each fast form pays; maps below it take the plain one. Measured (docs/performance.md)."""
+"""From which size on each fast form pays; maps below it take the plain one. Measured (docs/development/speed.md)."""
 
 from __future__ import annotations
 

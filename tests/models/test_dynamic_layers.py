@@ -61,8 +61,8 @@ def test_counts(name):
 
 
 def test_the_table_of_the_docs():
-    """docs/method.md: parameters and MACs of every layer, in srs and in srs_tiny."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
+    """docs/explanation/method.md: parameters and MACs of every layer, in srs and in srs_tiny."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "explanation" / "method.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| ([\d,]+) \| ([\d.]+) \| ([\d,]+) \| ([\d.]+) \|$", page, re.M)
     assert {name for name, *_ in rows} == set(models.layers())
     for name, *cells in rows:

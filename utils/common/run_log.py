@@ -1,4 +1,4 @@
-"""What a run leaves for its reader: its settings, one JSON line an epoch, TensorBoard events (docs/tensorboard.md)."""
+"""What a run leaves for its reader: its settings, one JSON line an epoch, events: docs/reference/files.md."""
 
 from __future__ import annotations
 

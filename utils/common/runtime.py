@@ -81,7 +81,7 @@ def keep_freed_memory() -> None:
     """Has glibc's allocator, where there is one, keep large blocks for the next use; other systems' are as they are.
 
     By default it takes blocks over 32 MB from the system, zeroed page by page, and gives them back when they are freed:
-    at 256x256 in batches of 8 that costs more than the arithmetic (docs/performance.md).
+    at 256x256 in batches of 8 that costs more than the arithmetic (docs/development/speed.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

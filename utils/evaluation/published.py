@@ -1,6 +1,6 @@
 """The ledger of published figures: `splits/published.json`, and the training logs that the SRS authors released.
 
-    python -m utils.evaluation.published > docs/published.md      # the page, after a change of the data
+    python -m utils.evaluation.published > docs/explanation/published.md      # the page, after a change of the data
 
 Every number of that page that the data files hold, or that follows from them, is computed here.
 """
@@ -73,7 +73,7 @@ def highest_f1(iou: float) -> float:
 
 
 def page() -> str:
-    """docs/published.md."""
+    """docs/explanation/published.md."""
     parts = [_HEAD, *(_srs(entry) for entry in ledger()["srs"]), _OTHERS]
     for table in ledger()["benchmarks"]:
         rows = [["network", *table["columns"]], ["---"] * (1 + len(table["columns"]))]
@@ -126,7 +126,7 @@ them."""
 _OTHERS = """## Other networks
 
 Figures of other protocols. Put them beside yours only if your protocol card says the same
-([metrics.md](metrics.md#comparable-or-not-the-protocol-card))."""
+([metrics.md](../reference/metrics.md#comparable-or-not-the-protocol-card))."""
 
 if __name__ == "__main__":
     print(page())

@@ -1,7 +1,7 @@
 """What an evaluation has found: its means, and how they are printed and written.
 
 The formulas stand with their functions (pixel_metrics.py, target_metrics.py, hausdorff.py, threshold_sweep.py) and in
-docs/metrics.md.
+docs/reference/metrics.md.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         group,
         "--compile",
         False,
-        "torch.compile the training step of whole batches: minutes at the start, meant for GPUs (docs/performance.md)",
+        "torch.compile the training step of whole batches: meant for GPUs; compiling takes minutes",
     )
     _switch(
         group,

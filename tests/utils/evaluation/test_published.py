@@ -23,8 +23,8 @@ SRS = {entry["dataset"]: entry for entry in ledger()["srs"]}
 
 
 def test_the_page_is_written_from_the_data():
-    written = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
-    assert written == page() + "\n", "python -m utils.evaluation.published > docs/published.md"
+    written = (ROOT / "docs" / "explanation" / "published.md").read_text(encoding="utf-8")
+    assert written == page() + "\n", "python -m utils.evaluation.published > docs/explanation/published.md"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_tiles_equal_the_whole_where_the_network_is_local(weights, local, overla
 
 
 def test_tiles_come_close_to_the_whole_and_overlap_helps(weights):
-    """Its attentions and DPConv's kernel see the tile alone. docs/predict.md has the figures of trained weights."""
+    """Its attentions and DPConv's kernel see the tile alone. docs/how_to/predict.md has trained weights' figures."""
     image = picture(150, 133)
     whole = Predictor(weights, resize="keep").probability(image)
     apart, joined = (

@@ -1,7 +1,7 @@
-"""Draws docs/method_run.png, ten images of a list and what DPConv makes of them, from a run.
+"""Draws docs/pictures/method_run.png, ten images of a list and what DPConv makes of them, from a run.
 
 make demo
-PYTHONPATH=. python docs/draw_method.py checkpoints/demo/seg/best.pth docs/method_run.png
+PYTHONPATH=. python docs/pictures/draw_method.py checkpoints/demo/seg/best.pth docs/pictures/method_run.png
 """
 
 from __future__ import annotations
