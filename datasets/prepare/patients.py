@@ -1,8 +1,8 @@
 """Breast ultrasound sets with several images a patient, BUS-BRA and BUS-UCLM; no patient is in two lists.
 
 Gómez-Flores et al., BUS-BRA: a breast ultrasound dataset for assessing computer-aided diagnosis systems, Medical
-Physics 2024. Vallez et al., BUS-UCLM: breast ultrasound lesion segmentation dataset, Scientific Data 2025. docs/data.md
-says from where the names below are known.
+Physics 2024. Vallez et al., BUS-UCLM: breast ultrasound lesion segmentation dataset, Scientific Data 2025. From where
+the names below are known stands in docs/reference/data_sets.md.
 
     BUS-BRA    SRC/Images/bus_0001-l.png  SRC/Masks/mask_0001-l.png  SRC/bus_data.csv  SRC/5-fold-cv.csv  ...
     becomes    OUT/images/bus_0001-l.png  OUT/masks/bus_0001-l.png   OUT/train1.txt OUT/val1.txt ... OUT/val5.txt
