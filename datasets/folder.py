@@ -63,6 +63,9 @@ class SegmentationFolder(Dataset):
         if kept is not None and all(case in kept.seen for case in self.cases):
             self._without_target = sum(kept.seen[case].empty is True for case in self.cases)
 
+        if budget <= 0:
+            return 0
+
         def decode(case: Case) -> tuple[np.ndarray, np.ndarray | None]:
             return self._decode(case, kept.take(case) if kept is not None else None)
 

@@ -37,19 +37,19 @@ def unlabeled_cases(
     kept = kept if kept is not None else Kept(digests=True)
     seen = dict.fromkeys(_digests(train, kept, "looking for copies"), "training images")
     seen |= dict.fromkeys(_digests(val, kept, "looking for copies"), "validation images")
-    kept: list[Case] = []
+    chosen: list[Case] = []
     copies: dict[str, list[str]] = {}
     for case, value in zip(cases, _digests(cases, kept, "checking unlabeled images"), strict=True):
         if value in seen:
             copies.setdefault(seen[value], []).append(str(case.image))
         else:
             seen[value] = "other unlabeled images"
-            kept.append(case)
+            chosen.append(case)
     notes = [f"{len(masks)} masks beside their images"] if masks else []
     for what, of_kind in copies.items():
         some = ", ".join(of_kind[:3]) + (" ..." if len(of_kind) > 3 else "")
         notes.append(f"{len(of_kind)} with the same pixels as {what}: {some}")
-    return kept, notes
+    return chosen, notes
 
 
 def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:

@@ -106,9 +106,11 @@ def test_folder_names_what_it_leaves_out(base, tmp_path, printed):
     for name in UNLISTED:
         (base / "images" / f"{name}.png").unlink()
         (base / "masks" / f"{name}.png").rename(base / "masks" / f"{name}_other.png")
-    flags = ["--mask_pattern", "{stem}", "--image_pattern", "(?s).*"]
-    code, out, _ = printed(prepare_data.main, prepare, "folder", base, tmp_path / "out", *flags)
-    assert code == 0 and r"3 files left out by the patterns" in out and r"two\nlines_other.png" in out
+    for name in LISTED:
+        (base / "masks" / f"{name}.png").rename(base / "masks" / f"{name}_gt.png")
+    flags = ["--mask_pattern", "{stem}_gt"]
+    code, out, error = printed(prepare_data.main, prepare, "folder", base, tmp_path / "out", *flags)
+    assert code == 0 and error == "" and r"3 files left out by the patterns" in out and r"two\nlines_other.png" in out
     (base / "images" / "a\nb").mkdir()
     code, _, error = printed(prepare_data.main, prepare, "folder", base, tmp_path / "o", "--images", "no\nfolder")
     assert code == 2 and r"no\nfolder" in error and error.count("\n") == 1
@@ -129,7 +131,7 @@ def test_training(base, tmp_path, printed):
 
     flags = training(base, tmp_path / "o\nut", "--unlabeled_dir", more)
     code, out, _ = printed(load, train_recon.settings, *flags)
-    assert code == 0 and r"title\x1b]0;x\x07.png" in out
+    assert code == 0 and r"clear\x1b[2J.png" in out and r"c1\x9b31m.png" in out
     picture(base / "images" / f"{LISTED[1]}.png", broken=True)
     picture(base / "images" / f"{LISTED[3]}.png", broken=True)
     code, _, error = printed(load, train_recon.settings, *flags)

@@ -33,7 +33,7 @@ class Spots(nn.Module):
 
     def forward(self, image):
         seen = self.blur(image.expand(-1, 3, -1, -1))
-        return self.steep * (seen - seen.mean((2, 3), keepdim=True) - 1)
+        return self.steep * (seen - seen.mean((2, 3), keepdim=True) - 0.5)
 
 def build():
     return Spots()
