@@ -1,7 +1,7 @@
-# make demo   sets everything up, trains both phases on embedded sample data, evaluates, draws predictions
-# make test   sets everything up, runs the linter and the tests
-# make test-all  the same, then the tests that take longest
-# Needs Python 3.10 or newer (PYTHON=python3.12 make test takes another one) and make.
+# make demo      creates the environment, trains both phases on sample data, evaluates, writes a report
+# make test      creates the environment, runs the linter and the tests
+# make test-all  the same, and the longest tests
+# Requires Python 3.10 or newer (choose one with PYTHON=python3.12 make test) and make.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -14,10 +14,10 @@ demo: $(VENV)/.demo DataSet/sample
 	$(RUN) train_recon.py $(DEMO) --resume auto
 	$(RUN) train_seg.py $(DEMO) --resume auto
 	$(RUN) evaluation.py $(DEMO) --report checkpoints/demo/report
-	@echo "open checkpoints/demo/report/report.html: figures, curves, predictions and their errors, DPConv at work"
+	@echo "open checkpoints/demo/report/report.html in a browser: figures, curves, predictions, errors and DPConv"
 
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 4 -m "not long"  # many wait for their processes: two more than two cores
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 4 -m "not long"  # four tests on two cores, because many wait for processes
 
 test-all: test
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 4 -m long
@@ -26,19 +26,19 @@ lint: $(VENV)/.test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-clean:  # what make demo has trained, so that it trains anew; the virtual environment and the data stay
+clean:  # removes the runs of make demo; the virtual environment and the data stay
 	rm -rf checkpoints/demo
 
 DataSet/sample: | $(VENV)/.demo
 	$(RUN) prepare_data.py sample $@
 
 $(VENV)/.demo: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: PYTHON=... make")'
-	@echo "installing the requirements into $(VENV): once, minutes and 6 GB (under 2 GB with a torch for CPUs: README)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is required: PYTHON=... make")'
+	@echo "installing the requirements into $(VENV): takes minutes and 6 GB (less than 2 GB with a CPU-only torch, see README)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-$(VENV)/.test: requirements-dev.txt requirements-export.txt $(VENV)/.demo
+$(VENV)/.test: requirements-dev.txt requirements-export.txt requirements-plots.txt $(VENV)/.demo
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@

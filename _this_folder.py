@@ -1,8 +1,7 @@
-"""What every script imports before all else: Ctrl-C is quiet from here, and `datasets`, `models` and `utils` are this
-folder's.
+"""Every script imports this first. It checks that `datasets`, `models` and `utils` are the packages of this folder.
 
-Other packages have these names (Hugging Face's datasets, many a project's utils). Scripts put their folder first on the
-path (python -P leaves it out); what is wrong here is that such a package was imported before.
+Other packages have the same names, e.g. Hugging Face's datasets. Scripts put their folder first on the path (python -P
+omits it), so the check fails only if such a package was imported before. Ctrl-C prints no traceback from here on.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ NAMES = ("datasets", "models", "utils")
 
 
 def foreign_modules() -> list[str]:
-    """The project's names that another package has taken in this process, each with its file."""
+    """The names of this project's packages that belong to another package in this process, each with its folder."""
     taken = {name: sys.modules[name] for name in NAMES if name in sys.modules}
     places = {name: next(iter(getattr(module, "__path__", [])), "") for name, module in taken.items()}
     return [f"{name} ({place})" for name, place in places.items() if not _is_here(place)]
@@ -44,8 +43,16 @@ if runs_as_script() and signal.getsignal(signal.SIGINT) is signal.default_int_ha
         pass
 
 if _foreign := foreign_modules():
-    _cause = f"{', '.join(_foreign)} was imported before this project's package of that name: start a new Python, and "
-    _cause += f"put {FOLDER} first on the path (PYTHONPATH), or import this project first"
+    _cause = f"{', '.join(_foreign)} was imported before this project's package of the same name. Start a new Python "
+    _cause += f"process, and put {FOLDER} first on PYTHONPATH or import this project first"
     if runs_as_script():
         sys.exit(f"error: {_cause}")
     raise ImportError(_cause)
+
+# Until `run_script` takes over, during the imports.
+if (
+    runs_as_script()
+    and threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,15 +1,15 @@
-"""How fast, and in how much memory: prediction, a training step of both phases, the loader; beside the plain execution.
+"""Measure time and memory of prediction, of a training step of both phases and of the loader, against plain torch.
 
     python benchmark.py                                              # the table of docs/development/speed.md
     python benchmark.py --only seg_step --variant srs --img_size 256 --batch_size 8 --amp bf16 --json
     python benchmark.py --only predict --img_size 256 --batch_size 1 --engine openvino --amp bf16
-    python benchmark.py profile --only predict --img_size 256 --batch_size 1         # where the time goes
-    python benchmark.py grow --only predict          # how the cost grows with size, batch and number of processes
+    python benchmark.py profile --only predict --img_size 256 --batch_size 1         # time by operator
+    python benchmark.py grow --only predict          # cost by image size, batch size and number of processes
 
-The plain execution of the same weights is eager, NCHW, float32, the network as `models/` has it (without
-`models/fast`), with a grouped convolution of each sample's own kernel and the system's allocator as it comes. Ours and
-plain alternate, each time in a separate process; the ratio is that of the medians. `of_peak` is the share of what the
-machine's own 3x3 convolutions reach (float32, measured in the same run).
+The plain execution of the same weights is eager, NCHW and float32. It runs the network of `models/` without
+`models/fast`, with a grouped convolution of each sample's kernel and the default allocator of the system. Ours and
+plain alternate, each time in a separate process; the ratio is that of the medians. `of_peak` is the share of the speed
+of 3x3 convolutions on this machine (float32, measured in the same run).
 """
 
 from __future__ import annotations
@@ -31,16 +31,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 import models
 from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.benchmarking.side_by_side import changed, compare, grow, line
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.networks import ENGINES
-from utils.settings.arguments import Parser, positive
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, positive
 from utils.settings.refusals import naming_the_network
 
-if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help comes without
+if TYPE_CHECKING:  # torch is imported where it is used, so that --help comes at once
     import torch
 
     from utils.common.runtime import Batch
@@ -57,20 +61,29 @@ TABLE = [  # work, image size, batch size
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmark.py", description=__doc__.splitlines()[0])
-    parser.add_argument("verb", nargs="?", choices=["time", "profile", "grow"], default="time")
-    parser.add_argument("--only", choices=WORKS, help="one row; the whole table if not set")
-    parser.add_argument("--variant", choices=list(models.networks()), default="srs")
-    parser.add_argument("--img_size", type=positive, default=256)
-    parser.add_argument("--batch_size", type=positive, default=8)
-    parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off")
-    parser.add_argument("--engine", choices=ENGINES, default="torch", help="what runs our side of a prediction")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=positive)
-    parser.add_argument("--rounds", type=positive, default=2, help="turns of ours and plain")
-    parser.add_argument("--repeat", type=positive, default=3, help="timed runs in each turn, after two that are not")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    # What a process of its own measures: this script calls itself.
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter
+    )
+    add_version(parser)
+    parser.add_argument(
+        "verb",
+        nargs="?",
+        choices=["time", "profile", "grow"],
+        default="time",
+        help="measurement; time: the table; profile: time by operator; grow: cost by size",
+    )
+    parser.add_argument("--only", choices=WORKS, help="row of the table to measure (default: all rows)")
+    parser.add_argument("--variant", choices=list(models.networks()), default="srs", help="network")
+    parser.add_argument("--img_size", type=positive, default=256, help="side length of the images in pixels")
+    parser.add_argument("--batch_size", type=positive, default=8, help="batch size")
+    parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision of ours")
+    parser.add_argument("--engine", choices=ENGINES, default="torch", help="inference engine of ours")
+    parser.add_argument("--device", default="auto", help=DEVICES)
+    parser.add_argument("--threads", type=positive, help=THREADS)
+    parser.add_argument("--rounds", type=positive, default=2, help="rounds, each of which measures ours and plain")
+    parser.add_argument("--repeat", type=positive, default=3, help="timed runs per round, after two warm-up runs")
+    parser.add_argument("--json", action="store_true", help="JSON output instead of a table")
+    # The script calls itself with this flag, to measure in a separate process.
     parser.add_argument("--measure", choices=["ours", "plain"], help=argparse.SUPPRESS)
     return parser
 
@@ -93,7 +106,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def table() -> Iterator[dict[str, Any]]:
-    """The rows of the whole table; predictions by every engine that is installed."""
+    """The rows of the whole table; predictions with every installed engine."""
     for work, size, batch in TABLE:
         row = {"only": work, "img_size": size, "batch_size": batch}
         for engine in ENGINES if work == "predict" else ENGINES[:1]:
@@ -103,7 +116,7 @@ def table() -> Iterator[dict[str, Any]]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds an image (median), peak memory in GB, and the share of the convolution peak."""
+    """Seconds per image (median), peak memory in GB, and the share of the convolution peak."""
     import torch
 
     from utils.benchmarking.timing import convolution_peak, timed
@@ -125,7 +138,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def flops(args: argparse.Namespace, device: torch.device) -> int:
-    """Floating-point operations for an image as the equations read, two for a multiplication with an addition."""
+    """Floating-point operations per image according to the equations; a multiplication with an addition counts two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     one = changed(args, batch_size=1)
@@ -188,7 +201,7 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
 
 
 def loader_seconds(args: argparse.Namespace) -> float:
-    """Seconds an image of the augmenting loader, two processes, over sample images of this size."""
+    """Seconds per image of the augmenting loader, two processes, over sample images of this size."""
     import torch
 
     from datasets.folder import SegmentationFolder, make_loader
@@ -209,7 +222,7 @@ def loader_seconds(args: argparse.Namespace) -> float:
 
 
 def profile(args: argparse.Namespace) -> None:
-    """Prints the operators that take the most time, and what the work takes when nobody looks."""
+    """Prints the operators that take the most time, and the time without the profiler."""
     from utils.benchmarking.operator_times import operator_table
     from utils.benchmarking.timing import timed
     from utils.common.devices import pick_device
@@ -220,7 +233,7 @@ def profile(args: argparse.Namespace) -> None:
     with prepared(changed(args, only=args.only or "seg_step"), plain=False, device=device) as work:
         alone = timed(work, device, args.repeat)
         print(operator_table(work, device, args.repeat))
-    print(f"{1000 * alone:9.2f}  with the time between operators, unobserved")
+    print(f"{1000 * alone:9.2f}  total time without the profiler")
 
 
 if __name__ == "__main__":

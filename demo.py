@@ -1,11 +1,11 @@
-"""A page to try trained weights on: drop an image, see its mask and the kernel it has written for DPConv.
+"""Open a local web page that segments uploaded images and shows their DPConv kernels.
 
     pip install -r requirements-demo.txt
-    python demo.py                                                  # every checkpoints/*/seg/best.pth, to choose from
+    python demo.py                                                  # offers every checkpoints/*/seg/best.pth
     python demo.py --weights checkpoints/BUSI/seg/best.pth --port 8000
 
-The page is at http://127.0.0.1:7860, for this machine alone; --host 0.0.0.0 shows it to the network, without a
-password. It works without any network, and what is uploaded is gone when it ends.
+The page is at http://127.0.0.1:7860 and can be reached from this machine only. --host 0.0.0.0 serves it to the network,
+without a password. The page needs no internet connection, and uploads are deleted when the script ends.
 """
 
 from __future__ import annotations
@@ -24,54 +24,67 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
-from utils.settings.arguments import DEVICES, Parser, folder, positive
+from utils.common.version import add_version
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, folder, positive
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="demo.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--weights", nargs="+", type=folder, metavar="FILE", help="our checkpoints; all if not set")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=positive, default=7860)
-    parser.add_argument("--max_upload", type=positive, default=32, metavar="MB", help="of one file (32)")
+    parser = argparse.ArgumentParser(
+        prog="demo.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    add_version(parser)
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=folder,
+        metavar="FILE",
+        help="checkpoints of train_seg.py (default: every checkpoints/*/seg/best.pth)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1: this machine only")
+    parser.add_argument("--port", type=positive, default=7860, help="port to listen on")
+    parser.add_argument("--max_upload", type=positive, default=32, metavar="MB", help="largest upload in MB")
     parser.add_argument("--device", default="auto", help=DEVICES)
-    parser.add_argument("--threads", type=positive, help="of torch on the CPU; one a core if not set")
+    parser.add_argument("--threads", type=positive, help=THREADS)
     return parser
 
 
 def needs_gradio() -> None:
-    """Whether Gradio is installed; it is not imported, which takes seconds.
+    """Checks that Gradio is installed, without importing it, which takes seconds.
 
     Raises:
-        UserError: if it is not.
+        UserError: if it is not installed.
     """
     if find_spec("gradio") is None:
-        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
+        raise UserError("the page requires Gradio: pip install -r requirements-demo.txt")
 
 
 def find_weights(args: argparse.Namespace) -> list[Path]:
-    """The checkpoints that can be chosen on the page.
+    """The checkpoints that the page offers.
 
     Raises:
         UserError: if there are none.
     """
     weights = args.weights or sorted(Path("checkpoints").glob("*/seg/best.pth"))
     if not weights:
-        raise UserError("no weights in checkpoints/*/seg/best.pth: run make demo or train, or pass --weights FILE")
+        raise UserError("no checkpoints/*/seg/best.pth was found: run make demo or train, or pass --weights FILE")
     return weights
 
 
 def start(args: argparse.Namespace, folder: str) -> tuple:
-    """Starts the page in threads of its own; returns it and its address. Its files go into `folder`.
+    """Starts the page in background threads and returns it and its address. Its files go into `folder`.
 
     Raises:
-        UserError: if Gradio or weights are not there, or the address cannot be listened on.
+        UserError: if Gradio or weights are missing, or if the address cannot be used.
     """
-    # Read when Gradio is imported, or later.
+    # Gradio reads these when it is imported, or later.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
-    # Gradio asks itself whether it can be reached; not by way of a proxy.
+    # Gradio connects to itself to test the page; that must not go through a proxy.
     os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost"]))
     needs_gradio()
     from utils.prediction.demo_page import CSS, build_page
@@ -106,7 +119,7 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(prefix="srs-demo-") as folder, StopRequest() as stop:
         page, address = start(args, folder)
-        print(f"the page is at {address}; Ctrl-C ends it", flush=True)
+        print(f"the page is at {address}; stop it with Ctrl-C", flush=True)
         while not stop.number:
             time.sleep(0.2)
         page.close()

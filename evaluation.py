@@ -1,21 +1,21 @@
-"""The figures of a trained SRS on a list of images: the paper's, the medical field's, the infrared field's.
+"""Evaluate a trained SRS on a list of images, with the figures of the paper, of medical and of infrared segmentation.
 
-    python evaluation.py --Dataset KBT2019                        # checkpoints/KBT2019/seg/best.pth on its val list
-    python evaluation.py --weights checkpoints/BUS/seg/best.pth                   # on the data it was trained with
+    python evaluation.py --Dataset KBT2019                     # checkpoints/KBT2019/seg/best.pth, validation list
+    python evaluation.py --weights checkpoints/BUS/seg/best.pth                   # on the data of its training run
     python evaluation.py --weights checkpoints/BUS/seg/best.pth --Dataset BUSI    # on other data
-    python evaluation.py --weights checkpoints/SIRST/seg/best.pth --resize keep   # at the images' own size
+    python evaluation.py --weights checkpoints/SIRST/seg/best.pth --resize keep   # at the original image size
     python evaluation.py --Dataset BUS --recon_weights SRS_R.pth --seg_weights SRS_S.pth \\
         --encoder_bn batch --normalization authors                       # the authors' released weights
-    python evaluation.py --Dataset BUSI --report report              # and report/report.html, a page to look at
+    python evaluation.py --Dataset BUSI --report report              # also writes report/report.html
     python evaluation.py --Dataset SIRST --test              # best.pth and last.pth on the test list (--test_file_dir)
     python evaluation.py --compare checkpoints/BUSI checkpoints/BUSI-seed42    # two evaluations, image by image
-    python evaluation.py --Dataset BUSI --code swap                  # docs/explanation/method.md
-    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # by OpenVINO: docs/how_to/export.md
+    python evaluation.py --Dataset BUSI --code swap                  # code swap test: docs/explanation/method.md
+    python evaluation.py --Dataset KBT2019 --engine openvino --amp bf16          # with OpenVINO
 
-Our checkpoint brings along the variant, image size, normalization and encoder_bn it was trained with; a flag on the
-command line still wins. Writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png into
-OUTPUT_DIR/evaluation/WEIGHTS-LIST, whose name ends in the --resize (-keep, -back) and the --code (-swap, -mean, -zero)
-that is not the default. docs/reference/metrics.md defines all figures.
+The variant, image size, normalization and encoder_bn are read from the checkpoint; flags on the command line override
+them. The script writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png to
+OUTPUT_DIR/evaluation/WEIGHTS-LIST. A --resize or --code other than the default is appended to this name (-keep, -back,
+-swap, -mean, -zero). docs/reference/metrics.md defines all figures.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 from datasets.load import data_folder
 from models import DPCONV
 from utils.common.errors import UserError
@@ -43,16 +46,16 @@ from utils.evaluation.held_out import held_out_evaluations
 from utils.settings import arguments, config
 from utils.settings.refusals import check_comparison, check_evaluation
 
-if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from torch import nn
 
     from datasets.resizing import Shift
 
-# What a checkpoint decides unless the caller says otherwise.
+# Settings taken from the checkpoint unless they are given on the command line.
 MODEL_SETTINGS = ("variant", "dynamic", "kernel_source", "encoder_bn", "img_size", "mask_interpolation")
 MODEL_SETTINGS += ("normalization", "white_level", "amp")
 
-# What a checkpoint decides, too, where the command line names no data.
+# Settings also taken from the checkpoint if the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "test_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
 
 
@@ -68,30 +71,30 @@ def parser() -> config.ScriptParser:
         "--batch_size",
         type=arguments.positive,
         default=8,
-        help="1 is used with --encoder_bn batch, --resize keep or back",
+        help="batch size; always 1 with --encoder_bn batch, --resize keep and --resize back",
     )
     parser.add_argument(
-        "--field", choices=arguments.FIELDS, default="both", help="whose figures to print beside the paper's"
+        "--field", choices=arguments.FIELDS, default="both", help="field whose figures are printed beside the paper's"
     )
     arguments.add_engine_argument(parser)
     arguments.add_code_argument(parser)
-    arguments.add_weights_arguments(parser, "our checkpoint; OUTPUT_DIR/seg/best.pth if not set")
+    arguments.add_weights_arguments(parser, "checkpoint of train_seg.py (default: OUTPUT_DIR/seg/best.pth)")
     arguments.add_result_arguments(parser)
     return parser
 
 
 def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The settings of this run: the command line, then the checkpoint, then the configuration."""
+    """The settings of this run. The command line overrides the checkpoint, which overrides the configuration."""
     script = parser()
     given = script.given(argv)
     if "compare" in given:
         return check_comparison(given)
     if "unlike_protocols" in given:
-        raise UserError("--unlike_protocols belongs to --compare")
+        raise UserError("--unlike_protocols requires --compare")
     if "test" in given:
         return argparse.Namespace(test=held_out_evaluations(settings, script, given))
     if arguments.names_authors_files(given):
-        return script.settings(argv, {"mask_interpolation": "nearest"})  # as the released code trains
+        return script.settings(argv, {"mask_interpolation": "nearest"})  # as in the released code
     if "weights" in given:
         path = given["weights"]
     else:
@@ -99,7 +102,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         data_folder(configured.base_dir)
         path = config.output_dir(configured) / "seg" / "best.pth"
     if not Path(path).is_file():
-        raise UserError(f"{path} is not there: run train_seg.py with the same --Dataset first, or pass --weights FILE")
+        raise UserError(f"{path} was not found: run train_seg.py with the same --Dataset first, or pass --weights FILE")
     from utils.networks.checkpoints import load_settings
     from utils.settings.recorded import recorded_settings
 
@@ -107,30 +110,30 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
     recorded = {"dynamic": DPCONV} | {name: trained_with[name] for name in brought if name in trained_with}
-    if not names_data:  # a file never says where anything is written
+    if not names_data:  # a checkpoint never decides where files are written
         recorded["output_dir"] = str(beside_weights(Path(path)))
     if config.trained_resize(trained_with) != "img_size":
         recorded["resize"] = config.trained_resize(trained_with)
     if recorded.get("Dataset") in config.known_datasets():
-        # For what its configuration says of evaluations alone: the checkpoint has not recorded that.
+        # The configuration may have an evaluation section, which the checkpoint does not record.
         argv = ["--Dataset", recorded["Dataset"], *(sys.argv[1:] if argv is None else argv)]
     return script.settings(argv, {**recorded, "weights": str(path)})
 
 
 def beside_weights(weights: Path) -> Path:
-    """The folder of the experiment that these weights are in: OUTPUT_DIR of OUTPUT_DIR/seg/best.pth."""
+    """The experiment folder of these weights: OUTPUT_DIR of OUTPUT_DIR/seg/best.pth."""
     folder = weights.parent if weights.parent.name else weights.absolute().parent
     return folder.parent if folder.name == "seg" else folder
 
 
 def load_model(args: argparse.Namespace) -> tuple[nn.Module, Shift | None]:
-    """The network, and the shift of its predictions to undo (`datasets.resizing.restore`)."""
+    """The network, and the shift of its predictions that `datasets.resizing.restore` removes."""
     model, shift, _ = load_model_and_run(args)
     return model, shift
 
 
 def load_model_and_run(args: argparse.Namespace) -> tuple[nn.Module, Shift | None, Mapping[str, Any]]:
-    """The same, and of which run and epoch the network is (`utils.networks.load_weights.run_facts`)."""
+    """The same, and the run and epoch of the network (`utils.networks.load_weights.run_facts`)."""
     from utils.networks.load_weights import load_trained
 
     if args.seg_weights:
@@ -139,31 +142,31 @@ def load_model_and_run(args: argparse.Namespace) -> tuple[nn.Module, Shift | Non
         model, trained_with = load_trained(Path(args.weights), encoder_bn=args.encoder_bn)
     run = trained_with.get("run", {})
     if args.resize == "img_size" and args.mask_interpolation == "nearest":
-        return model, (0.0, 0.0), run  # these masks lie beside their images, as they did in training
+        return model, (0.0, 0.0), run  # these masks are shifted against their images, as in training
     return model, trained_with.get("mask_shift"), run
 
 
 def compared_at(args: argparse.Namespace, shift: Shift | None) -> str:
-    """The size at which predictions meet their masks, in words."""
+    """The size at which predictions are compared with masks, in words."""
     sizes = f"{args.img_size}x{args.img_size} pixels"
     words = {
-        "img_size": f"{sizes}, to which images and masks were resized",
-        "keep": "each image's own size",
-        "back": f"each image's own size, predicted at {sizes}",
-    }[args.resize] + arguments.view_words(args)
+        "img_size": f"{sizes}; images and masks were resized to it",
+        "keep": "the original size of each image",
+        "back": f"the original size of each image; predicted at {sizes}",
+    }[args.resize]
     if shift is None:
-        return f"{words}; predictions are moved back by the shift of masks resized by nearest"
+        return f"{words}; predictions are shifted back by the offset of masks resized with INTER_NEAREST"
     if any(shift):
         down, right = shift
         return (
-            f"{words}; predictions are moved {down:.2f} pixels up and {right:.2f} left, as far as the masks lay beside "
-            "the images in training"
+            f"{words}; predictions are shifted by {down:.2f} pixels up and {right:.2f} left, the offset of the masks "
+            "in training"
         )
     return words
 
 
 def results_folder(args: argparse.Namespace) -> Path:
-    """Where the results of these settings are written."""
+    """The folder of the results of these settings."""
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
     views = (f"-tile{args.tile}-{args.overlap}" if "tile" in args else "") + ("-tta" if "tta" in args else "")
@@ -173,7 +176,7 @@ def results_folder(args: argparse.Namespace) -> Path:
 
 
 def main(args: argparse.Namespace) -> dict | list:
-    """Evaluates and returns the summary that it also writes; with --test both summaries, with --compare its rows."""
+    """Evaluates, writes the summary and returns it; with --test both summaries, with --compare the rows."""
     if "compare" in args:
         from utils.report import compare
 
@@ -187,10 +190,11 @@ def main(args: argparse.Namespace) -> dict | list:
 
 
 def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
-    """Evaluates, and writes the results into a folder that nobody else writes into."""
+    """Evaluates, and writes the results into a folder that this process has locked."""
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
-    from utils.common.runtime import set_up
+    from utils.common.runtime import describe_execution, set_up
+    from utils.common.tables import aligned
     from utils.evaluation.code_swap import check_codes, run_code_test
     from utils.evaluation.evaluate import MaskLogits, draw_examples, evaluate
     from utils.evaluation.protocol_card import protocol_card, words
@@ -203,7 +207,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     from utils.settings.data_loaders import checked_cases, evaluation_loader
     from utils.settings.provenance import list_hashes, provenance
 
-    say(f"evaluation, with\n{config.describe(args)}")
+    config.announce("evaluation", args)
     device = set_up(args)
     precision = Precision(args.amp, device)
     network, shift, run = load_model_and_run(args)
@@ -214,6 +218,15 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     predict = MaskLogits(engine, precision, shift, **views)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
+    execution = f"{device.type}, {describe_execution(args, precision)}"
+    execution += f", {engine.speed.short}" if args.engine == "torch" else f", {args.engine}"
+    header = {
+        "data": f"{args.Dataset}: {len(cases)} images of {args.val_file_dir}",
+        "network": f"{args.variant}, {args.weights or args.seg_weights}",
+        "execution": execution,
+        "output": folder,
+    }
+    say(aligned(list(header.items())))
     results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
     test = run_code_test(network, loader, precision, other, args.seed, shift) if other else None
@@ -233,7 +246,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
-        # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.
+        # Other engines run an exported file. DPConv is inspected in the network from which it was exported.
         cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
         weights = Path(args.weights) if args.weights else None
         page = write_report(Path(args.report), folder, cases, weights, results.sweep, test)

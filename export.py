@@ -1,4 +1,4 @@
-"""A trained SRS as a file for ONNX Runtime, OpenVINO or LibTorch, compared with torch before it is written.
+"""Export a trained SRS to ONNX, OpenVINO or TorchScript. The exported file is compared with torch before it is written.
 
     python export.py --weights checkpoints/BUSI/seg/best.pth --format onnx            # checkpoints/BUSI/seg/best.onnx
     python export.py --weights checkpoints/BUSI/seg/best.pth --format openvino --output srs.xml       # and srs.bin
@@ -6,8 +6,8 @@
     python export.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
         --format onnx                                                                # the authors' released weights
 
-Needs `pip install -r requirements-export.txt`, but for TorchScript. The file takes any batch and any size from 8x8 on;
-docs/how_to/export.md says what is in it and how to run it.
+ONNX and OpenVINO require `pip install -r requirements-export.txt`. The file accepts any batch size and any image size
+from 8x8 pixels. docs/how_to/export.md describes its contents and how to run it.
 """
 
 from __future__ import annotations
@@ -25,27 +25,45 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from models import DPCONV, ENCODER_BN
 from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.networks import EXPORT_FORMATS
-from utils.settings.arguments import Parser, add_weights_arguments, names_authors_files, path
+from utils.settings.arguments import HelpFormatter, add_weights_arguments, names_authors_files, path
 from utils.settings.refusals import check_file
 
-if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from torch import nn
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="export.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add_weights_arguments(parser, "our checkpoint")
-    parser.add_argument("--format", choices=EXPORT_FORMATS, required=True)
-    parser.add_argument("--output", type=path, metavar="FILE", help="beside the weights, by their name, if not set")
-    parser.add_argument("--encoder_bn", choices=ENCODER_BN, help="as trained if not set; frozen for the authors' files")
+    parser = argparse.ArgumentParser(
+        prog="export.py",
+        description=__doc__.splitlines()[0],
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    add_version(parser)
+    add_weights_arguments(parser, "checkpoint of train_seg.py")
+    parser.add_argument("--format", choices=EXPORT_FORMATS, required=True, help="file format")
     parser.add_argument(
-        "--normalization", choices=NORMALIZATIONS, help="as trained if not set; imagenet for the authors' files"
+        "--output", type=path, metavar="FILE", help="output file (default: the name of the weights, in their folder)"
+    )
+    parser.add_argument(
+        "--encoder_bn",
+        choices=ENCODER_BN,
+        help="batch-norm statistics of the frozen encoder (default: as in training; frozen for the authors' files)",
+    )
+    parser.add_argument(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        help="pixel normalisation (default: as in training; imagenet for the authors' files)",
     )
     return parser
 
@@ -60,27 +78,27 @@ def main(args: argparse.Namespace) -> Path:
     model, weights, metadata = load(args)
     output = Path(args.output or weights.with_suffix(FORMATS[args.format].suffix))
     if output.resolve() == weights.resolve():
-        raise UserError(f"{output} holds the weights themselves: pass another --output")
-    say(f"exporting {weights} to {args.format}, and comparing it with torch")
+        raise UserError(f"--output must not be the file of the weights, got {output}")
+    say(f"exporting {weights} to {args.format} and comparing the result with torch")
     export_model(model, args.format, output, metadata["normalization"], metadata)
     say(f"wrote {output}" + (f" and {output.with_suffix('.bin')}" if args.format == "openvino" else ""))
     return output
 
 
 def names_weights(args: argparse.Namespace) -> bool:
-    """Whether the weights are the authors' two files, not our checkpoint.
+    """Whether the weights are the authors' two files rather than a checkpoint of this project.
 
     Raises:
-        UserError: if they are neither.
+        UserError: if no weights are given.
     """
     authors = names_authors_files({name for name, value in vars(args).items() if value is not None})
     if not authors and not args.weights:
-        raise UserError("which weights? Pass --weights FILE, or the authors' two")
+        raise UserError("no weights given: pass --weights FILE, or --recon_weights and --seg_weights")
     return authors
 
 
 def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
-    """The network, the file it is from, and what a user of the exported file has to know."""
+    """The network, the file of its weights, and the metadata that a user of the exported file needs."""
     import torch
 
     from datasets.transforms import constants

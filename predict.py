@@ -1,4 +1,4 @@
-"""Masks of images, without masks to compare with: files, folders (with their sub-folders) or patterns.
+"""Segment images: files, folders (including sub-folders) or patterns.
 
     python predict.py --weights checkpoints/BUSI/seg/best.pth scans/ --output masks
     python predict.py --weights checkpoints/BUSI/seg/best.pth "study/*/images/*.png" --output masks --tta --overlay
@@ -7,9 +7,9 @@
     python predict.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
         scans/ --output masks                                                  # the authors' released weights
 
-Writes OUTPUT/NAME.png (0 and 255, of the image's own size), and what --probability and --overlay ask for into folders
-beside. What is there already is skipped, so that an interrupted call goes on. The exit code is 1 if an image could not
-be read; all others are predicted all the same. docs/how_to/predict.md tells the rest.
+The script writes OUTPUT/NAME.png (0 and 255, at the original size of the image). --probability and --overlay write
+probability maps and overlays to separate folders. Existing results are skipped, so an interrupted call can be repeated.
+The exit code is 1 if an image could not be read; all other images are still predicted. See docs/how_to/predict.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
 from models import ENCODER_BN
@@ -35,52 +38,97 @@ from utils.common.errors import UserError
 from utils.common.printable import one_line
 from utils.common.processes import is_writer, refuse_one_gpu_for_all, say
 from utils.common.script import run_script
+from utils.common.version import add_version
 from utils.settings import arguments
 from utils.settings.refusals import check_file, check_threshold, check_tiles
 
-if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from utils.prediction.predict_folder import Report
     from utils.prediction.predictor import Predictor
 
-# A process that is done waits for the others, which may have large images left; one that has died is noticed at once.
+# A finished process waits for the others, which may have large images left. A process that died is noticed at once.
 PATIENCE = timedelta(days=7)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = arguments.Parser(prog="predict.py", description="Masks of images, from a trained SRS.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description="Segment images with a trained SRS.",
+        formatter_class=arguments.HelpFormatter,
+        allow_abbrev=False,
+    )
+    add_version(parser)
     parser.add_argument(
         "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image, folder, or pattern in quotes"
     )
-    parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="folder of the results")
-    arguments.add_weights_arguments(parser, "our checkpoint, such as checkpoints/NAME/seg/best.pth")
-    how = parser.add_argument_group("how", "what is not set is as in training")
-    how.add_argument("--resize", choices=arguments.RESIZE[:2], help="to the training's size, or not at all")
-    how.add_argument("--img_size", type=arguments.image_side, help="side the images are resized to, pixels")
-    how.add_argument("--normalization", choices=NORMALIZATIONS)
-    how.add_argument(
-        "--white_level", type=arguments.white_level, metavar="N", help="value of 16-bit images that is 255"
+    parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="output folder")
+    arguments.add_weights_arguments(parser, "checkpoint of train_seg.py, e.g. checkpoints/NAME/seg/best.pth")
+    inference = parser.add_argument_group("inference", "defaults: as in training")
+    inference.add_argument(
+        "--resize",
+        choices=arguments.RESIZE[:2],
+        help="network input size; img_size: images are resized to --img_size; keep: original size",
     )
-    how.add_argument("--encoder_bn", choices=ENCODER_BN, help="with batch, images go through one by one")
-    arguments.add_view_arguments(how)
-    how.add_argument("--threshold", type=arguments.number, default=0.5, help="probabilities above it are target (0.5)")
-    what = parser.add_argument_group("what is written, beside the masks")
-    what.add_argument(
-        "--probability", type=arguments.integer, choices=[8, 16], help="probability maps of that many bits"
+    inference.add_argument(
+        "--img_size", type=arguments.image_side, help="side length to which images are resized, in pixels"
     )
-    what.add_argument("--overlay", action="store_true", help="images with their masks drawn on")
-    what.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    inference.add_argument(
+        "--normalization",
+        choices=NORMALIZATIONS,
+        help="pixel normalisation; imagenet: mean and standard deviation of ImageNet; authors: the same, then divided "
+        "by 255 again",
+    )
+    inference.add_argument(
+        "--white_level", type=arguments.white_level, metavar="N", help="white level of 16-bit images, e.g. 4095"
+    )
+    inference.add_argument(
+        "--encoder_bn",
+        choices=ENCODER_BN,
+        help="batch-norm statistics of the frozen encoder; frozen: running statistics; batch: statistics of the "
+        "current batch, with batch size 1",
+    )
+    inference.add_argument(
+        "--tta",
+        action="store_true",
+        help="test-time augmentation: mean of the eight rotations and flips, at eight times the cost",
+    )
+    inference.add_argument(
+        "--tile",
+        type=arguments.integer,
+        metavar="N",
+        help="tile size in pixels: larger images are predicted in NxN tiles, without resizing",
+    )
+    inference.add_argument(
+        "--overlap",
+        type=arguments.integer,
+        metavar="K",
+        help="overlap of neighbouring tiles in pixels; requires --tile (default: a quarter of the tile)",
+    )
+    inference.add_argument(
+        "--threshold", type=float, default=0.5, help="probability threshold: pixels above it are target"
+    )
+    outputs = parser.add_argument_group("additional outputs")
+    outputs.add_argument("--probability", type=int, choices=[8, 16], help="bit depth of probability maps to write")
+    outputs.add_argument("--overlay", action="store_true", help="overlay pictures: images with the outline of the mask")
+    outputs.add_argument("--overwrite", action="store_true", help="replacement of existing results (default: skip)")
     arguments.add_engine_argument(parser)
     run = parser.add_argument_group("run")
-    run.add_argument("--batch_size", type=arguments.positive, default=8, help="images at once, by their pixels (8)")
+    run.add_argument(
+        "--batch_size", type=arguments.positive, default=8, help="batch size; smaller for images of many pixels"
+    )
     run.add_argument("--device", default="auto", help=arguments.DEVICES)
-    run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision")
-    run.add_argument("--threads", type=arguments.positive, help="of torch on the CPU; one a core if not set")
-    run.add_argument("--workers", type=arguments.positive, default=2, help="threads that decode images (2)")
+    run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision (default: as in training)")
+    run.add_argument("--threads", type=arguments.positive, help=arguments.THREADS)
+    run.add_argument("--workers", type=arguments.positive, default=2, help="image-decoding threads")
     return parser
 
 
 def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, with weights of one kind."""
+    """The parsed command line.
+
+    Raises:
+        UserError: for values that are out of range, and if not exactly one kind of weights is given.
+    """
     args = parser().parse_args(argv)
     given = {name for name, value in vars(args).items() if value is not None}
     try:
@@ -89,7 +137,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         raise UserError(str(error)) from error
     if not arguments.names_authors_files(given) and not args.weights:
-        raise UserError("which weights? Pass --weights FILE, or --recon_weights and --seg_weights")
+        raise UserError("no weights given: pass --weights FILE, or --recon_weights and --seg_weights")
     return args
 
 
@@ -135,13 +183,7 @@ def main(args: argparse.Namespace) -> Report:
     outputs = Outputs(args.output, args.probability, args.overlay)
     say("\n".join(f"  {name:<15} {value}" for name, value in predictor.settings.items()))
     report = predict_files(predictor, inputs, outputs, made_with, args.overwrite, args.workers)
-    say(f"{report.predicted} images predicted, {report.there_before} were there already: {args.output}")
-    if report.turned:
-        few = ", ".join(report.turned[:3]) + (" ..." if len(report.turned) > 3 else "")
-        say(
-            f"warning: {len(report.turned)} images have an EXIF orientation, which is not applied: their masks fit the "
-            f"pixels as stored, not the picture as viewers show it: {one_line(few)}"
-        )
+    say(f"{report.predicted} images predicted, {report.there_before} existing results skipped: {args.output}")
     if report.failures:
         if is_writer():
             failures = map(one_line, report.failures)

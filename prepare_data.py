@@ -1,19 +1,19 @@
-"""Brings data into the images/masks/train.txt layout, and looks at it before training (exit code 1: it is wrong).
+"""Convert data to the images/masks/train.txt layout, split it into lists, and check it before training.
 
-    python prepare_data.py sample DataSet/sample                       # synthetic, to try things on
+    python prepare_data.py sample DataSet/sample                       # a synthetic data set for first trials
     python prepare_data.py sample DataSet/sample_infrared --look infrared
     python prepare_data.py busi Dataset_BUSI_with_GT DataSet/BUSI      # BUSI as distributed; several masks are merged
     python prepare_data.py sirst sirst DataSet/SIRST                   # SIRST v1 or v2 as distributed
-    python prepare_data.py busbra BUSBRA DataSet/BUS-BRA               # its own folds; no patient in two lists
+    python prepare_data.py busbra BUSBRA DataSet/BUS-BRA               # with its folds; no patient is in two lists
     python prepare_data.py busuclm BUS-UCLM DataSet/BUS-UCLM           # divided by patient
-    python prepare_data.py folder NUDT-SIRST DataSet/NUDT-SIRST        # images/, masks/ and perhaps lists
+    python prepare_data.py folder NUDT-SIRST DataSet/NUDT-SIRST        # images/, masks/ and optional lists
     python prepare_data.py folder raw DataSet/mine --images jpg --masks labels --mask_pattern '{stem}_gt'
     python prepare_data.py split DataSet/BUSI                          # the paper's three random 70/30 divisions
     python prepare_data.py split DataSet/mine --group '^(patient[0-9]+)' --test_share 0.2
-    python prepare_data.py check DataSet/BUSI --img_size 256           # what is there, what is odd
+    python prepare_data.py check DataSet/BUSI --img_size 256           # contents, errors and warnings
 
-A folder or list that is there already is never overwritten without a word. docs/reference/data_sets.md goes through the
-data sets one by one. Each verb lists its flags: python prepare_data.py VERB --help
+Existing folders and lists are not overwritten unless --overwrite is given. `check` exits with code 1 if it finds
+errors. docs/reference/data_sets.md describes each data set. For the flags of a command: prepare_data.py COMMAND --help
 """
 
 from __future__ import annotations
@@ -32,129 +32,182 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
 from datasets.load import data_folder
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.common.processes import say
 from utils.common.script import run_script
-from utils.settings.arguments import (
-    HelpFormatter,
-    Parser,
-    integer,
-    mask_threshold,
-    natural,
-    number,
-    path,
-    positive,
-    white_level_or_auto,
-)
+from utils.common.version import add_version
+from utils.settings.arguments import HelpFormatter, natural, path, positive, white_level_or_auto
 from utils.settings.arguments import folder as as_folder
 
-if TYPE_CHECKING:  # each verb imports what it needs, OpenCV and scikit-learn among it: --help and refusals come without
+if TYPE_CHECKING:  # each command imports OpenCV and scikit-learn only if it needs them, so that --help comes at once
     from datasets.prepare.convert import Converted
 
 
-# What SRC is, by verb.
-BUSI = "holds benign, malignant and normal"
-SIRST = "holds images, masks and lists or idx_427; v2: mixed, annotations/masks and splits"
-BUSBRA = "holds Images, Masks and 5-fold-cv.csv"
-BUSUCLM = "holds images and masks"
-FOLDER = "holds the folders"
+# The contents of SRC, by command.
+BUSI = "contains benign, malignant and normal"
+SIRST = "contains images, masks and lists or idx_427; v2: mixed, annotations/masks and splits"
+BUSBRA = "contains Images, Masks and 5-fold-cv.csv"
+BUSUCLM = "contains images and masks"
+FOLDER = "contains the image and mask folders"
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="prepare_data.py", description=__doc__.splitlines()[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    parser = argparse.ArgumentParser(prog="prepare_data.py", description=__doc__.splitlines()[0])
+    add_version(parser)
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
-    sample = verbs.add_parser("sample", help="a small synthetic data set", formatter_class=HelpFormatter)
-    sample.add_argument("out", type=as_folder, metavar="OUT", help="folder to make")
-    sample.add_argument("--look", choices=LOOKS, default=LOOKS[0])
-    sample.add_argument("--count", type=integer, default=80, help="images, 70 %% of them for training")
-    sample.add_argument("--size", type=integer, default=128, help="side of the images, pixels")
-    sample.add_argument("--seed", type=natural, default=0)
+    sample = _command(commands, "sample", "small synthetic data set")
+    sample.add_argument("out", type=as_folder, metavar="OUT", help=OUT)
+    sample.add_argument("--look", choices=LOOKS, default=LOOKS[0], help="kind of images")
+    sample.add_argument("--count", type=int, default=80, help="number of images, 70 %% of them for training")
+    sample.add_argument("--size", type=int, default=128, help="side length of the images in pixels")
+    sample.add_argument("--seed", type=natural, default=0, help="random seed of the images")
 
-    busi = verbs.add_parser("busi", help="BUSI's raw class folders", formatter_class=HelpFormatter)
+    busi = _command(commands, "busi", "BUSI as distributed (class folders)")
     _add_source(busi, BUSI)
-    busi.add_argument("--normals", action="store_true", help="keep the images without a lesion")
-    busi.add_argument("--fit_masks", action="store_true", help="resize a mask to its image's size")
+    busi.add_argument("--normals", action="store_true", help=NORMALS)
+    busi.add_argument("--fit_masks", action="store_true", help=FIT_MASKS)
 
-    sirst = verbs.add_parser("sirst", help="SIRST v1 or v2 as distributed", formatter_class=HelpFormatter)
+    sirst = _command(commands, "sirst", "SIRST v1 or v2 as distributed")
     _add_source(sirst, SIRST)
 
-    busbra = verbs.add_parser("busbra", help="BUS-BRA as distributed", formatter_class=HelpFormatter)
+    busbra = _command(commands, "busbra", "BUS-BRA as distributed")
     _add_source(busbra, BUSBRA, seed=False)
-    busbra.add_argument("--folds", type=integer, choices=(5, 10), default=5, help="which of its cross-validations")
+    busbra.add_argument("--folds", type=int, choices=(5, 10), default=5, help="number of cross-validation folds")
 
-    busuclm = verbs.add_parser("busuclm", help="BUS-UCLM as distributed", formatter_class=HelpFormatter)
+    busuclm = _command(commands, "busuclm", "BUS-UCLM as distributed")
     _add_source(busuclm, BUSUCLM)
-    busuclm.add_argument("--normals", action="store_true", help="keep the images without a lesion")
+    busuclm.add_argument("--normals", action="store_true", help=NORMALS)
 
-    folder = verbs.add_parser("folder", help="any pair of image and mask folders", formatter_class=HelpFormatter)
+    folder = _command(commands, "folder", "any pair of image and mask folders")
     _add_source(folder, FOLDER)
-    folder.add_argument("--images", metavar="DIR", help="below SRC; images or IRSTD1k_Img if not set")
-    folder.add_argument("--masks", metavar="DIR", help="below SRC, or the same; masks or IRSTD1k_Label if not set")
-    folder.add_argument("--mask_pattern", metavar="NAME", help="of a mask, such as {stem}_gt; found by rule if not set")
+    folder.add_argument("--images", metavar="DIR", help="image folder in SRC (default: images or IRSTD1k_Img)")
     folder.add_argument(
-        "--image_pattern", type=_regex, metavar="REGEX", help="images only; its groups are {1}, {2} in --mask_pattern"
+        "--masks",
+        metavar="DIR",
+        help="mask folder in SRC; may be the image folder (default: masks or IRSTD1k_Label)",
     )
     folder.add_argument(
-        "--train_list", type=path, metavar="FILE", help="in SRC, or a path; found by rule, or drawn, if not set"
+        "--mask_pattern", metavar="NAME", help="mask filename pattern, e.g. {stem}_gt (default: detected)"
     )
-    folder.add_argument("--val_list", type=path, metavar="FILE", help="as --train_list")
-    folder.add_argument("--mask_threshold", type=mask_threshold, help="mask pixels brighter than this are target")
-    folder.add_argument("--fit_masks", action="store_true", help="resize a mask to its image's size")
+    folder.add_argument(
+        "--image_pattern",
+        type=_regex,
+        metavar="REGEX",
+        help="image filename pattern, whose groups are {1}, {2} in --mask_pattern; other files are skipped",
+    )
+    folder.add_argument(
+        "--train_list",
+        type=path,
+        metavar="FILE",
+        help="training list: a file in SRC, or a path (default: detected, otherwise a random division)",
+    )
+    folder.add_argument("--val_list", type=path, metavar="FILE", help="validation list, as --train_list")
+    folder.add_argument("--mask_threshold", type=float, help=MASK_THRESHOLD)
+    folder.add_argument("--fit_masks", action="store_true", help=FIT_MASKS)
 
-    divide = verbs.add_parser(
-        "split", help="random divisions: train1.txt, val1.txt, ...", formatter_class=HelpFormatter
+    divide = _command(commands, "split", "random divisions: train1.txt, val1.txt, ...")
+    divide.add_argument(
+        "base",
+        type=as_folder,
+        metavar="BASE",
+        help="data folder: contains images/ and masks/; the lists are written to it",
     )
     divide.add_argument(
-        "base", type=as_folder, metavar="BASE", help="holds images/ and masks/; the lists are written there"
+        "--divisions", type=positive, default=3, help="number of divisions; the paper reports the mean of three"
     )
-    divide.add_argument("--divisions", type=positive, default=3, help="how many; the paper reports the mean of three")
-    divide.add_argument("--val_share", type=number, default=SHARE, help="of all cases, for valN.txt")
-    divide.add_argument("--test_share", type=number, default=0.0, help="of all cases, for testN.txt; 0: no such lists")
-    divide.add_argument("--seed", type=natural, default=41, help="of the draw")
+    divide.add_argument("--val_share", type=float, default=SHARE, help="share of all cases in valN.txt")
+    divide.add_argument(
+        "--test_share", type=float, default=0.0, help="share of all cases in testN.txt; 0 writes no test lists"
+    )
+    divide.add_argument("--seed", type=natural, default=41, help="random seed of the divisions")
     strata = divide.add_mutually_exclusive_group()
-    strata.add_argument("--stratify_by", type=_regex, metavar="REGEX", help="what it finds in a name is its stratum")
-    strata.add_argument("--share_bins", type=positive, metavar="N", help="strata: N bins of the share of target pixels")
-    divide.add_argument("--group", type=_regex, metavar="REGEX", help="what it finds (patient, video) stays together")
-    divide.add_argument("--mask_suffix", help="as in training")
-    divide.add_argument("--mask_threshold", type=mask_threshold, help="as in training")
-    divide.add_argument("--overwrite", action="store_true", help="replace all lists of an earlier draw")
-
-    check = verbs.add_parser("check", help="look at a data set before training", formatter_class=HelpFormatter)
-    check.add_argument("base", type=as_folder, metavar="BASE", help="holds images/, masks/ and the lists")
-    check.add_argument(
-        "--lists", nargs="+", default=["train.txt", "val.txt"], type=path, metavar="LIST", help="in BASE, or paths"
+    strata.add_argument(
+        "--stratify_by", type=_regex, metavar="REGEX", help="pattern whose match in a case name is the stratum"
     )
-    check.add_argument("--img_size", type=positive, default=256, help="side the images will be resized to, pixels")
-    check.add_argument("--mask_suffix", help="as in training")
-    check.add_argument("--mask_threshold", type=mask_threshold, help="as in training")
-    check.add_argument("--fit_masks", action="store_true", help="as in training")
-    check.add_argument("--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="as in training")
-    check.add_argument("--white_level", type=white_level_or_auto, metavar="N", help="as in training")
-    check.add_argument("--json", type=as_folder, metavar="FILE", help="write the findings there, too")
+    strata.add_argument(
+        "--share_bins", type=positive, metavar="N", help="number of strata, by the share of target pixels"
+    )
+    divide.add_argument(
+        "--group",
+        type=_regex,
+        metavar="REGEX",
+        help="pattern whose match in a case name is the group (patient, video), which is never divided",
+    )
+    divide.add_argument("--mask_suffix", help=MASK_SUFFIX)
+    divide.add_argument("--mask_threshold", type=float, help=MASK_THRESHOLD)
+    divide.add_argument(
+        "--overwrite", action="store_true", help="replacement of the lists of an earlier call (default: an error)"
+    )
+
+    check = _command(commands, "check", "report on a data set before training")
+    check.add_argument(
+        "base", type=as_folder, metavar="BASE", help="data folder: contains images/, masks/ and the list files"
+    )
+    check.add_argument(
+        "--lists",
+        nargs="+",
+        default=["train.txt", "val.txt"],
+        type=path,
+        metavar="LIST",
+        help="lists: files in BASE, or paths (default: train.txt val.txt)",
+    )
+    check.add_argument(
+        "--img_size", type=positive, default=256, help="side length to which images will be resized, in pixels"
+    )
+    check.add_argument("--mask_suffix", help=MASK_SUFFIX)
+    check.add_argument("--mask_threshold", type=float, help=MASK_THRESHOLD)
+    check.add_argument("--fit_masks", action="store_true", help=FIT_MASKS)
+    check.add_argument(
+        "--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="mask interpolation, as in training"
+    )
+    check.add_argument(
+        "--white_level",
+        type=white_level_or_auto,
+        metavar="N",
+        help="white level of 16-bit images, as in training (default: 65535)",
+    )
+    check.add_argument("--json", type=as_folder, metavar="FILE", help="JSON file to which the report is also written")
     return parser
 
 
-def _add_source(parser: argparse.ArgumentParser, holds: str, seed: bool = True) -> None:
-    parser.add_argument("source", type=as_folder, metavar="SRC", help=holds)
-    parser.add_argument("out", type=as_folder, metavar="OUT", help="folder to make")
+# Help lines of several commands.
+OUT = "output folder, which must not exist"
+NORMALS = "inclusion of the images without a lesion"
+FIT_MASKS = "resizing of masks whose size differs from their image's"
+MASK_SUFFIX = "mask filename suffix, e.g. _gt (default: detected)"
+MASK_THRESHOLD = "mask threshold: brighter mask pixels are target (default: masks must be binary)"
+
+
+def _command(commands: argparse._SubParsersAction, name: str, help: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=help, description=help, formatter_class=HelpFormatter)
+
+
+def _add_source(parser: argparse.ArgumentParser, contents: str, seed: bool = True) -> None:
+    parser.add_argument("source", type=as_folder, metavar="SRC", help=f"source folder: {contents}")
+    parser.add_argument("out", type=as_folder, metavar="OUT", help=OUT)
     if seed:
-        parser.add_argument("--seed", type=natural, default=41, help="of the division into lists, if drawn")
+        parser.add_argument(
+            "--seed", type=natural, default=41, help="random seed of the division, if there are no lists"
+        )
 
 
-def _check_source(args: argparse.Namespace, holds: str) -> None:
+def _check_source(args: argparse.Namespace, contents: str) -> None:
     if not args.source.is_dir():
-        raise UserError(f"the folder {args.source} was not found; it {holds}")
+        raise UserError(f"the source folder {args.source} was not found. SRC {contents}")
 
 
 def _regex(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+        raise argparse.ArgumentTypeError(f"must be a regular expression, got {text!r} ({error})") from error
 
 
 def main(args: argparse.Namespace) -> None:
@@ -206,9 +259,9 @@ def folder(args: argparse.Namespace) -> None:
     converted, lists = convert_folders(args.source, args.out, **flags)
     _report(args.out, converted)
     for name, file in lists.items():
-        say(f"  {name} is {file}")
+        say(f"  {name} was taken from {file}")
     if not lists:
-        say(f"  drawn with seed {args.seed}; python prepare_data.py split {args.out} draws more divisions")
+        say(f"  random division with seed {args.seed}; for more divisions: python prepare_data.py split {args.out}")
 
 
 def divide(args: argparse.Namespace) -> None:
@@ -217,7 +270,7 @@ def divide(args: argparse.Namespace) -> None:
 
     flags = {name: value for name, value in vars(args).items() if name not in ("verb", "base", "divisions")}
     say(split(args.base, args.divisions, **flags))
-    say(f"wrote them into {args.base}; to train: --train_file_dir train1.txt --val_file_dir val1.txt")
+    say(f"wrote the lists to {args.base}. To train on them: --train_file_dir train1.txt --val_file_dir val1.txt")
 
 
 def _report(out: Path, converted: Converted) -> None:
@@ -225,7 +278,7 @@ def _report(out: Path, converted: Converted) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Exit code 1 if training would be wrong."""
+    """Prints the report; exits with code 1 if it contains errors."""
     data_folder(args.base)
     from datasets.prepare.survey import survey, table
 

@@ -1,12 +1,12 @@
-"""Phase 1: pretrain the reconstruction autoencoder, whose encoder phase 2 then freezes and listens to.
+"""Phase 1: pretrain the reconstruction autoencoder, whose frozen encoder phase 2 uses.
 
     python train_recon.py --Dataset BUS                      # the paper's protocol, from configs/BUS.yaml
     python train_recon.py --base_dir path/to/my_data         # your own images
     python train_recon.py --Dataset sample --variant srs_tiny --img_size 128 --epochs 10
-    python train_recon.py --Dataset BUS --unlabeled_dir more_ultrasound    # images without masks, too: phase 2 gains
+    python train_recon.py --Dataset BUS --unlabeled_dir more_ultrasound    # adds images without masks
 
-It learns to rebuild its input image (mean squared error); no mask is read. Writes best.pth and last.pth, log.jsonl,
-TensorBoard events and validation.png (image above its reconstruction) into OUTPUT_DIR/recon.
+The network learns to reconstruct its input image (mean squared error); masks are not read. The script writes best.pth
+and last.pth, log.jsonl, TensorBoard events and validation.png (images and reconstructions) to OUTPUT_DIR/recon.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 import models
 from utils.common.errors import UserError
 from utils.common.locks import hold
-from utils.common.processes import say
 from utils.common.script import run_script
 from utils.settings import arguments, config
 from utils.settings.refusals import check_training
 
-if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from torch import Tensor, nn
 
     from utils.common.runtime import Batch
@@ -43,7 +45,7 @@ class Reconstruction:
 
     name = "recon"
     watch, higher_is_better = "loss", False
-    watch_from = 2  # the paper's: the first two epochs are never the best
+    watch_from = 2  # as in the paper: the first two epochs are never the best
 
     def __init__(self, model: models.NestedUNet) -> None:
         self.model = model
@@ -66,7 +68,7 @@ def parser() -> config.ScriptParser:
         action=arguments.Repeated,
         type=arguments.path,
         metavar="FOLDER",
-        help="more training images, without masks: all below this folder; may be given several times",
+        help="folder of additional training images without masks, searched recursively; may be repeated",
     )
     return parser
 
@@ -79,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "recon"
     if args.variant not in models.VARIANTS:
         raise UserError(
-            f"--variant {args.variant} has no phase 1: it holds no reconstruction encoder. Run train_seg.py"
+            f"--variant {args.variant} has no phase 1, because it has no reconstruction encoder. Run train_seg.py"
         )
     check_training(args, folder)
     with hold(folder):
@@ -87,12 +89,12 @@ def main(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace, folder: Path) -> None:
-    """Trains, in a folder that nobody else writes into."""
+    """Trains in a folder that this process has locked."""
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit
 
-    say(f"phase 1, reconstruction, with\n{config.describe(args)}")
+    config.announce("phase 1: reconstruction", args)
     device = set_up(args)
     train, val = training_loaders(args, False, args.batch_size, args.unlabeled_dir or ())
     phase = Reconstruction(models.build_reconstruction(args.variant))

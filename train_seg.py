@@ -1,13 +1,13 @@
-"""Phase 2: train the segmenter, with the frozen reconstruction encoder driving its DPConv.
+"""Phase 2: train the segmenter, whose DPConv kernels come from the frozen encoder of phase 1.
 
-    python train_seg.py --Dataset BUS                        # the paper's protocol; encoder of train_recon.py's run
+    python train_seg.py --Dataset BUS                        # the paper's protocol, with the encoder of train_recon.py
     python train_seg.py --base_dir path/to/my_data --recon_weights checkpoints/BUS/recon/best.pth
-    python train_seg.py --Dataset BUS --encoder_bn batch --normalization authors     # as the released code trains
+    python train_seg.py --Dataset BUS --encoder_bn batch --normalization authors     # as in the released code
     python train_seg.py --Dataset BUS --dynamic static               # a control: one learned kernel for all images
-    python train_seg.py --Dataset BUS --kernel_source random         # a control: an encoder that was never trained
+    python train_seg.py --Dataset BUS --kernel_source random         # a control: an untrained encoder
 
-Writes best.pth and last.pth (each holds the whole SRS), log.jsonl, TensorBoard events and validation.png (image,
-target, prediction) into OUTPUT_DIR/seg.
+The script writes best.pth and last.pth (each contains the whole SRS), log.jsonl, TensorBoard events and validation.png
+(image, target, prediction) to OUTPUT_DIR/seg.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
+
+import _this_folder  # noqa: F401
 import models
 from utils.common.errors import UserError
 from utils.common.locks import hold
@@ -36,7 +39,7 @@ from utils.settings.refusals import check_training, naming_the_network, network_
 from utils.training import losses
 from utils.training.watched_figures import WATCHED, derive, empty_note, parts
 
-if TYPE_CHECKING:  # torch and all that needs it is imported where it is used: --help and refusals come without
+if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from torch import Tensor, nn
 
     from utils.common.runtime import Batch
@@ -57,7 +60,7 @@ class Segmentation:
     ) -> None:
         self.model = model
         self.watch, self.higher_is_better = watch, watch != "loss"
-        # How far the masks lie beside their images, and so will the predictions: `datasets.resizing.restore` undoes it.
+        # The offset of the resized masks, which the network learns; `datasets.resizing.restore` removes it again.
         self.recorded = {"mask_shift": mask_shift}
         self.loss = losses.load(loss)
 
@@ -79,7 +82,7 @@ class Segmentation:
         return list(zip(batch["image"], batch["mask"], model(batch["image"]).sigmoid(), strict=True))
 
     def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
-        """DPConv's code g, (B, 64). If it does not differ between images, DPConv is an ordinary convolution."""
+        """DPConv's code g, (B, 64). If it is equal for all images, DPConv is an ordinary convolution."""
         from models.protocols import kernel_writer
 
         layer = kernel_writer(model)
@@ -94,14 +97,15 @@ def parser() -> config.ScriptParser:
         "--recon_weights",
         type=arguments.path,
         metavar="FILE",
-        help="pretrained reconstruction network, ours or the authors' SRS_R; OUTPUT_DIR/recon/best.pth if not set",
+        help="pretrained reconstruction network: a checkpoint of train_recon.py, or the authors' SRS_R file (default: "
+        "OUTPUT_DIR/recon/best.pth)",
     )
     parser.add_argument(
         "--watch",
         choices=WATCHED,
         default="iou",
-        help="validation figure that chooses best.pth: iou is the paper's mean over the images; pooled_iou and "
-        "iou_with_target are for lists with images without a target",
+        help="validation figure that selects best.pth; iou: mean over the images (paper); pooled_iou and "
+        "iou_with_target: for lists that contain images without a target",
     )
     return parser
 
@@ -111,14 +115,18 @@ def find_encoder(args: argparse.Namespace) -> Path:
     path = Path(args.recon_weights or config.output_dir(args) / "recon" / "best.pth")
     if not path.is_file():
         raise UserError(
-            f"{path} is not there: phase 2 needs the encoder of phase 1. Run python train_recon.py with the same "
+            f"{path} was not found: phase 2 requires the encoder of phase 1. Run python train_recon.py with the same "
             "--Dataset (or --base_dir) and --output_dir first, or pass --recon_weights FILE"
         )
     return path
 
 
 def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
-    """The encoder phase 1 has left, if it saw its images as this run will see them."""
+    """The encoder of phase 1.
+
+    Raises:
+        UserError: if it was trained with another preprocessing than this run uses.
+    """
     from utils.networks.load_weights import load_encoder
     from utils.settings.recorded import recorded_settings
 
@@ -128,7 +136,10 @@ def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
     for name in ("normalization", "white_level"):
         before, now = trained_with.get(name, getattr(args, name)), getattr(args, name)
         if before != now:
-            raise UserError(f"{path} was trained with --{name} {before}, this run has {now}")
+            raise UserError(
+                f"{path} was trained with --{name} {before}, but this run uses {now}. Pass --{name} {before}, or "
+                f"repeat phase 1 with --{name} {now}"
+            )
     return encoder
 
 
@@ -141,7 +152,7 @@ def main(args: argparse.Namespace) -> None:
     check_training(args, folder)
     needs_phase_1 = models.needs_phase_1(args.variant, args.dynamic, args.kernel_source)
     if args.recon_weights and not needs_phase_1:
-        raise UserError(f"--recon_weights: {network_flags(args)} holds no pretrained encoder; leave it out")
+        raise UserError(f"--recon_weights: {network_flags(args)} uses no pretrained encoder. Omit --recon_weights")
     needs_phase_1 = needs_phase_1 and not args.init_from
     if needs_phase_1:
         find_encoder(args)
@@ -150,14 +161,14 @@ def main(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace, folder: Path, needs_phase_1: bool) -> None:
-    """Trains, in a folder that nobody else writes into."""
+    """Trains in a folder that this process has locked."""
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
     from utils.training.engine import fit
 
-    say(f"phase 2, segmentation, with\n{config.describe(args)}")
+    config.announce("phase 2: segmentation", args)
     device = set_up(args)
-    # With statistics of the batch a prediction depends on its neighbours: the released code validates one by one.
+    # With batch statistics, a prediction depends on the other images of its batch. The released code uses batch size 1.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
     encoder = pretrained_encoder(args) if needs_phase_1 else None
     with naming_the_network(args):

@@ -1,4 +1,4 @@
-"""A look at every file before a run starts: a broken file should stop a training in its first minute, not at night."""
+"""Decoding of every file before a run starts, so that a damaged file stops a training in its first minute."""
 
 from __future__ import annotations
 
@@ -15,21 +15,18 @@ from datasets.problems import raise_problems
 from utils.common.errors import UserError
 from utils.common.progress import Progress
 
-if TYPE_CHECKING:
-    from datasets.kept import Kept
-
-MIN_SIDE = 8  # pixels: what the networks take at the least, where images keep their size
-ORIENTATIONS = {  # EXIF tag: how a viewer turns the picture
+MIN_SIDE = 8  # pixels: the smallest side that the networks accept at original size
+ORIENTATIONS = {  # EXIF tag: how a viewer shows the picture
     2: "mirrored",
-    3: "turned by 180 degrees",
+    3: "rotated by 180 degrees",
     4: "mirrored top to bottom",
-    5: "mirrored and turned by 90 degrees",
-    6: "turned right by 90 degrees",
-    7: "mirrored and turned by 90 degrees",
-    8: "turned left by 90 degrees",
+    5: "mirrored and rotated by 90 degrees",
+    6: "rotated right by 90 degrees",
+    7: "mirrored and rotated by 90 degrees",
+    8: "rotated left by 90 degrees",
 }
-UPRIGHT = "such as by ImageMagick's mogrify -auto-orient"
-THREADS = 4  # decoding releases the interpreter lock; more threads than this wait for the disk
+UPRIGHT = "e.g. with ImageMagick's mogrify -auto-orient"
+THREADS = 4  # decoding releases the interpreter lock; more threads would wait for the disk
 
 
 def check_cases(
@@ -40,16 +37,16 @@ def check_cases(
     progress: bool = True,
     kept: Kept | None = None,
 ) -> None:
-    """Decode the image and masks of every case and raise one UserError that names all that is wrong.
+    """Decode the image and masks of every case and raise one UserError with all problems.
 
-    cases, problems: the two results of `find_cases`; the problems are reported first.
-    fit_masks: masks are going to be resized to their image, so another size is no problem.
-    mask_threshold: as `threshold` of `read_mask`.
+    cases, problems: the two results of `find_cases`; these problems are reported first.
+    fit_masks: masks will be resized to their image, so another size is accepted.
+    mask_threshold: see `threshold` of `read_mask`.
     progress: show a progress bar.
     kept: takes what is decoded.
 
-    A case without masks (`Case.masks` empty) has only its image decoded. Returns if nothing is wrong. The UserError
-    gives the number of problems and the first 20 kinds, one per line (`datasets.problems`).
+    For a case without masks (`Case.masks` empty) only the image is decoded. The UserError contains the number of
+    problems and the first 20 kinds, one per line (`datasets.problems`).
     """
 
     def check(case: Case) -> list[str]:
@@ -60,7 +57,7 @@ def check_cases(
 
     found = list(problems)
     with ThreadPoolExecutor(THREADS) as pool:
-        # map keeps the order of the list: two runs report the same problems in the same order.
+        # map keeps the order of the list, so that two runs report the same problems in the same order.
         for of_case in Progress(
             pool.map(check, cases), total=len(cases), desc="checking", unit="case", leave=False, disable=not progress
         ):
@@ -68,14 +65,19 @@ def check_cases(
     raise_problems(found)
 
 
+def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:
+    """The problems of one case, both of its image and of its mask."""
+    return decode_case(case, fit_masks, mask_threshold).problems
+
+
 @dataclass
 class Look:
-    """A case as far as it can be decoded.
+    """A case, as far as it can be decoded.
 
-    image: None if it cannot be.
-    mask: (h, w) in {0, 1}; None if it cannot be decoded, or there is none.
-    mask_orientation: tag of the mask files.
-    problems: what is wrong, one sentence each.
+    image: None if it cannot be decoded.
+    mask: (h, w) in {0, 1}; None if it cannot be decoded or there is none.
+    mask_orientation: EXIF orientation of the mask files.
+    problems: one sentence each.
     """
 
     image: Decoded | None = None
@@ -101,8 +103,8 @@ def decode_case(case: Case, fit_masks: bool, mask_threshold: float | None) -> Lo
     height, width = look.image.pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
         look.problems.append(
-            f"{case.image}: {width}x{height} pixels, too small for the networks "
-            f"(under {MIN_SIDE}x{MIN_SIDE}). Take it off the list."
+            f"{case.image}: the image must have at least {MIN_SIDE}x{MIN_SIDE} pixels, but has {width}x{height}. "
+            "Remove it from the list."
         )
     if look.mask is not None and look.mask.shape != (height, width) and not fit_masks:
         mask_height, mask_width = look.mask.shape
@@ -112,10 +114,10 @@ def decode_case(case: Case, fit_masks: bool, mask_threshold: float | None) -> Lo
             if turned and orientation >= 5:
                 advice = (
                     f"The {what} has the EXIF orientation {orientation} ({ORIENTATIONS[orientation]} when shown), "
-                    f"which is not applied. Save the {what} upright ({UPRIGHT}); --fit_masks would squeeze the mask."
+                    f"which is ignored. Save the {what} upright ({UPRIGHT}); --fit_masks would distort the mask."
                 )
         look.problems.append(
-            f"{case.masks[0]}: the mask is {mask_width}x{mask_height} pixels, its image {case.image} {width}x{height}. "
-            f"{advice}"
+            f"{case.masks[0]}: the mask has {mask_width}x{mask_height} pixels, but its image {case.image} has "
+            f"{width}x{height}. {advice}"
         )
     return look

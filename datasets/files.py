@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and the name of a case."""
+"""The image files of a folder, and the names of cases."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 IMAGE_SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff")
-MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # the masks of retina sets are GIF files; no set's images are
-_SHOWN = 8  # names in a sentence
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # retina data sets have masks, but no images, in GIF files
+_SHOWN = 8  # most names in a message
 
 
 def walk_images(folder: Path) -> Iterator[Path]:
-    """Every image file below the folder, in no order.
+    """Every image file below the folder, in arbitrary order.
 
-    Linked folders are followed, except back into a folder that they are in. Names that begin with a dot are no data:
-    `._x.png` of macOS, `.ipynb_checkpoints`.
+    Links to folders are followed, except to a parent folder. Names that begin with a dot are skipped, e.g. `._x.png` of
+    macOS and `.ipynb_checkpoints`.
     """
     return (Path(path) for _, path, _ in walk(folder))
 
@@ -42,21 +42,21 @@ def walk(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Iterator[t
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return False
 
 
 def case_name(key: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> str:
-    """`key` without its extension. "patient.01" has none: only one of the suffixes is one."""
+    """`key` without its extension, if that is one of the suffixes: "patient.01" has none."""
     return key[: key.rindex(".")] if key.lower().endswith(suffixes) else key
 
 
 def contents(folder: Path) -> str:
-    """What a folder holds, for the end of a sentence: sub-folders first, with a `/`."""
+    """The names in a folder, for messages: sub-folders first, with a `/`."""
     try:
         entries = sorted(folder.iterdir(), key=lambda path: (not path.is_dir(), path.name))
     except OSError:
-        return "nothing that can be read"
+        return "nothing readable"
     names = [f"{path.name}/" if path.is_dir() else path.name for path in entries if not path.name.startswith(".")]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "nothing"

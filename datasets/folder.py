@@ -19,19 +19,20 @@ from datasets.pairing import Case
 from datasets.resizing import Shift, mask_shift, resize_mask
 from datasets.transforms import Transform
 
-_AT_ONCE = 64  # cases that are decoded before their sizes are held against the budget
+_AT_ONCE = 64  # cases that are decoded before their sizes are compared with the budget
 
 
 class SegmentationFolder(Dataset):
     """Cases of one list, as {"image": (3, S, S), "mask": (1, S, S), "name": str}; no "mask" for cases without one.
 
-    Indexed by a case's number, or by (number, seed) where the seed fixes the case's augmentation: a sample is then a
-    function of the two alone, whatever the number of workers and whatever was drawn before.
+    Indexed by the number of a case, or by (number, seed), where the seed determines the augmentation. A sample depends
+    on these two values only, not on the number of workers or on earlier samples.
 
     Args:
         cases: from `datasets.pairing.find_cases`.
-        transform: what brings an image and its mask to tensors.
-        fit_masks: how to resize a mask whose size is not its image's, see `datasets.resizing.resize_mask`; None: as is.
+        transform: converts an image and its mask to tensors.
+        fit_masks: how to resize masks whose size differs from their image's, see `datasets.resizing.resize_mask`; None
+            leaves them unchanged.
         mask_threshold: see `datasets.decode.read_mask`.
         white_level: see `datasets.decode.read_image`.
     """
@@ -52,12 +53,11 @@ class SegmentationFolder(Dataset):
         self._decoded: list[tuple[np.ndarray, np.ndarray | None]] = []
         self._without_target: int | None = None
 
-    def keep_decoded(self, budget: int, kept: Kept | None = None) -> int:
-        """Decodes the first cases now and keeps them in memory, up to `budget` bytes; returns how many bytes that is.
+    def keep_decoded(self, budget: int) -> int:
+        """Decodes the first cases and keeps them in memory, up to `budget` bytes; returns the number of bytes used.
 
-        For data sets that are gone through many times. A loader's processes share them where they are forked (Linux);
-        elsewhere each has a copy of its own. What `kept` holds of the cases, decoded by the same rules, is taken from
-        it.
+        For data sets that are read many times. Forked workers (Linux) share this memory; elsewhere each worker has its
+        own copy.
         """
         used = 0
         if kept is not None and all(case in kept.seen for case in self.cases):
@@ -80,9 +80,7 @@ class SegmentationFolder(Dataset):
         return used
 
     def without_target(self) -> int:
-        """How many cases have an empty mask."""
-        if self._without_target is not None:
-            return self._without_target
+        """The number of cases with an empty mask."""
 
         def is_empty(index: int) -> bool:
             if index < len(self._decoded):
@@ -97,9 +95,9 @@ class SegmentationFolder(Dataset):
         return self.transform.picture(image)
 
     def mask_shift(self) -> Shift:
-        """How far the resized masks lie beside their images, mean over the cases; a network trained on them learns it.
+        """The mean offset of the resized masks against their images, which a network trained on them learns.
 
-        Zero where the augmentation follows the resize: it turns the shift in all directions.
+        Zero if augmentation follows resizing, because it rotates the offset in all directions.
         """
         transform = self.transform
         if transform.size is None or transform.mask_interpolation != "nearest":
@@ -139,13 +137,13 @@ class SegmentationFolder(Dataset):
 class EpochBatches(Sampler):
     """The batches of an epoch, or one process's share of each, as lists of (case, augmentation seed).
 
-    An epoch draws every case once. Order and seeds depend on (seed, epoch) alone: neither on how many processes share
-    the batches nor on where an interrupted epoch goes on.
+    An epoch contains every case once. Order and seeds depend only on (seed, epoch), not on the number of processes or
+    on the step from which an interrupted epoch is resumed.
 
     Args:
-        count: how many cases there are.
-        batch_size: cases in a batch, over all processes; the last batch of an epoch may be smaller.
-        seed: of the order and of the augmentation.
+        count: number of cases.
+        batch_size: batch size over all processes; the last batch of an epoch may be smaller.
+        seed: random seed of order and augmentation.
         share: (number of this process, number of processes).
     """
 
@@ -157,12 +155,12 @@ class EpochBatches(Sampler):
         self.start(0)
 
     def start(self, epoch: int, step: int = 0) -> None:
-        """Which epoch to draw, and how many of its batches were drawn before the run was interrupted."""
+        """Sets the epoch to draw, and the number of its batches that were drawn before an interruption."""
         self.epoch = epoch
         self.step = step
 
     def size(self, step: int) -> int:
-        """The cases in the batch of that step, over all processes."""
+        """The number of cases in the batch of that step, over all processes."""
         return max(min(self.batch_size, self.count - step * self.batch_size), self.processes)
 
     def __len__(self) -> int:
@@ -172,7 +170,7 @@ class EpochBatches(Sampler):
         rng = np.random.default_rng([self.seed, self.epoch])
         order, seeds = rng.permutation(self.count), rng.integers(2**31, size=self.count)
         draws = list(zip(order.tolist(), seeds.tolist(), strict=True))
-        # No process may be without a case: a last batch smaller than their number is filled with the epoch's first.
+        # Each process needs a case: a last batch with fewer cases than processes is filled with the first of the epoch.
         missing = self.processes - (self.count - 1) % self.batch_size - 1
         draws += itertools.islice(itertools.cycle(draws), max(0, missing))
         for step in range(self.step, len(self)):
@@ -190,9 +188,9 @@ def make_loader(
 ) -> DataLoader:
     """A loader over all cases (the last batch may be smaller), or over this process's share of them.
 
-    With a seed: shuffled and augmented by it, `EpochBatches`; its batch_size counts the cases of all processes. Without
-    one: in order, this process's being every share[1]-th from number share[0] on, in batches of its own. `pin_memory`:
-    in memory that a CUDA device copies from while the script goes on.
+    With a seed, cases are shuffled and augmented by `EpochBatches`, and batch_size counts the cases of all processes.
+    Without one, they are in order; this process gets every share[1]-th case from number share[0], and batch_size is
+    per process. `pin_memory` allows asynchronous copies to a CUDA device.
     """
     rank, processes = share
     if shuffle_seed is None:
@@ -205,16 +203,16 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
-        # A generator of its own: each pass over a loader draws a number, and a run that was interrupted makes one more.
+        # A separate generator, because each pass over a loader draws a number, and a resumed run makes one pass more.
         generator=torch.Generator().manual_seed(0),
     )
 
 
 def end_workers(loader: DataLoader) -> None:
-    """Ends the loader's processes now; it may be used again.
+    """Ends the workers of a loader now; the loader may be used again.
 
-    They end by themselves when the loader is forgotten, but when an exception still refers to it, that is whenever the
-    garbage collector comes by, which then waits five seconds for each of them. torch has no public name for this.
+    They also end when the loader is deleted. But if an exception still refers to it, this happens in the garbage
+    collector, which then waits five seconds for each worker. torch has no public function for this.
     """
     iterator, loader._iterator = loader._iterator, None
     if loader.num_workers and iterator is not None:

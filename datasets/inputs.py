@@ -1,4 +1,4 @@
-"""What to predict: files, folders and patterns, and the name that each image's result takes."""
+"""The inputs of a prediction: files, folders and patterns, and the names of their results."""
 
 from __future__ import annotations
 
@@ -25,39 +25,38 @@ class Input:
 
 
 def find_inputs(inputs: Iterable[str], leave_out: Path | None = None) -> list[Input]:
-    """The images that files, folders and patterns name, sorted by name, each once.
+    """The images of files, folders and patterns, sorted by name, each once.
 
-    A folder gives every image file below it (`datasets.pairing.IMAGE_SUFFIXES`), a pattern whatever it matches (`**`
-    any number of folders). Names keep the sub-folders below the folder, or below the part of a pattern that stands
-    before its first `*`, `?` or `[`. A file named itself is taken whatever its name. Linked folders are followed; names
-    that begin with a dot are no images.
+    A folder yields every image file below it (`datasets.pairing.IMAGE_SUFFIXES`), a pattern every match (`**` matches
+    any number of folders). Names keep the sub-folders below the folder, or below the part of a pattern before its first
+    `*`, `?` or `[`. A file given by itself is accepted with any name. Links to folders are followed; names that begin
+    with a dot are skipped.
 
     Args:
         inputs: from the command line.
-        leave_out: the folder of the results, which are no inputs if it lies in one of the folders.
+        leave_out: the folder of the results, which is skipped if it is inside an input folder.
 
     Raises:
-        UserError: if one names nothing, two images would have one name, or an input folder is that of the results.
+        UserError: if an input matches nothing, two images have the same name, or an input folder is the output folder.
     """
     found: dict[Input, None] = {}
     for text in inputs:
         images = list(_named(text, leave_out.resolve() if leave_out else None))
         if not images:
-            raise UserError(f"{text}: no image there (in folders: {' '.join(IMAGE_SUFFIXES)})")
+            raise UserError(f"no images found in {text} (extensions in folders: {' '.join(IMAGE_SUFFIXES)})")
         found |= dict.fromkeys(images)
     ordered = sorted({image.path.resolve(): image for image in found}.values())
     for image, following in pairwise(ordered):
         if image.name == following.name:
             raise UserError(
                 f"{image.path} and {following.path} would both be written as {image.name}: rename one, or predict them "
-                "one after the other into two folders. Sub-folders are kept if their parent is named, or a pattern in "
-                "quotes"
+                "into two output folders. Sub-folders are kept if you pass their parent folder, or a pattern in quotes"
             )
     return ordered
 
 
 def claimed_size(path: Path) -> tuple[int, int]:
-    """(width, height) as the header says, without decoding; (0, 0) if it says nothing that is understood."""
+    """(width, height) according to the header, without decoding; (0, 0) if it cannot be parsed."""
     from datasets.decode import header_size  # here: it imports OpenCV
 
     height, width = header_size(path) or (0, 0)
@@ -75,9 +74,9 @@ def _named(text: str, leave_out: Path | None) -> Iterator[Input]:
         base, wild = _fixed_part(path)
         files = (Path(match) for match in glob.iglob(str(Path(glob.escape(str(base))) / wild), recursive=True))  # noqa: PTH207 - takes absolute ones, too
     else:
-        raise UserError(f"{text} is not there")
+        raise UserError(f"{text} was not found")
     if leave_out == base.resolve():
-        raise UserError(f"{base}: the results would lie among the images; name another folder for them")
+        raise UserError(f"--output must not be an input folder, got {base}")
     inside = leave_out is not None and leave_out.is_relative_to(base.resolve())
     for file in files:
         below = file.relative_to(base)
@@ -88,7 +87,8 @@ def _named(text: str, leave_out: Path | None) -> Iterator[Input]:
 
 
 def _fixed_part(pattern: Path) -> tuple[Path, Path]:
-    """The folder of a pattern that holds no wildcard, and the rest. Brackets in the name of a folder are none."""
+    """The folder of a pattern before its first wildcard, and the rest. Brackets in existing folder names count as
+    text."""
     fixed = Path()
     for count, part in enumerate(pattern.parts):
         if glob.has_magic(part) and not (fixed / part).is_dir():

@@ -1,4 +1,4 @@
-"""The field's published divisions, known by the fingerprints of their lists (`splits/divisions.json`)."""
+"""Published divisions, recognised by the fingerprints of their lists (`splits/divisions.json`)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class KnownList:
 
     Attributes:
         dataset, division, part: such as "BUS", "released by the authors", "train".
-        cases: how many it has.
+        cases: number of cases.
         source: repository, commit and file: "fidshu/SRSNet 3ec478a, SRS/dataset/bus/train.txt".
-        note: what a user of the division must know; empty for most.
+        note: a note for users of the division; empty for most.
     """
 
     dataset: str
@@ -39,24 +39,24 @@ class KnownList:
 
     @property
     def url(self) -> str:
-        """Where a user gets the list."""
+        """The address of the list."""
         repository, commit, path = self.source.split(" (")[0].replace(",", "").split(" ", 2)
         return f"https://github.com/{repository}/blob/{commit}/{path}"
 
 
 def fingerprint(entries: Iterable[str]) -> str:
-    """The SHA-256 of a list's cases, whatever their order, their extensions and the file's line ends."""
+    """The SHA-256 of the cases of a list, independent of their order, their extensions and the line ends."""
     names = {case_name(entry.strip()) for entry in entries}
     return hashlib.sha256("\n".join(sorted(names)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def known_list(entries: Iterable[str]) -> KnownList | None:
-    """The published list with these cases, if there is one."""
+    """The published list with these cases; None if there is none."""
     return _known().get(fingerprint(entries))
 
 
 def facts(entries: Iterable[str]) -> dict[str, Any]:
-    """What is recorded of a list: {"cases": 195, "sha256": its fingerprint, "known": its published name or None}."""
+    """The recorded facts of a list: {"cases": 195, "sha256": its fingerprint, "known": its published name or None}."""
     entries = list(entries)
     found = known_list(entries)
     count = len({case_name(entry.strip()) for entry in entries})
@@ -64,9 +64,9 @@ def facts(entries: Iterable[str]) -> dict[str, Any]:
 
 
 def remarks(lists: Mapping[str, Iterable[str]], dataset: str | None = None) -> list[str]:
-    """What is to be said of lists, {"training": its cases}: which are published; a line each.
+    """Remarks about lists, {"training": its cases}: which of them are published ones, one line each.
 
-    For a data set that has published divisions, one more line if a list is of none of them.
+    For a data set with published divisions, another line names the lists that belong to none of them.
     """
     said, notes, others = [], [], []
     for purpose, entries in lists.items():
@@ -79,8 +79,8 @@ def remarks(lists: Mapping[str, Iterable[str]], dataset: str | None = None) -> l
     if others and published:
         which = f"{' and '.join(others)} list{'s' * (len(others) > 1)}"
         said.append(
-            f"{which}: not of a published division of {dataset} ({', '.join(published)}; "
-            "docs/reference/data_sets.md says where to get them)"
+            f"{which}: not a published division of {dataset} ({', '.join(published)}; "
+            "docs/reference/data_sets.md lists their sources)"
         )
     return said + list(dict.fromkeys(notes))
 

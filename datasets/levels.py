@@ -1,4 +1,4 @@
-"""White levels: a camera of 12 bits writes 16-bit files in which nothing is brighter than 4095."""
+"""White levels of 16-bit images: for example, the values of a 12-bit camera do not exceed 4095."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from utils.common.progress import Progress
 
 
 def bits_in_use(pixels: np.ndarray) -> int:
-    """The bits that the largest value of a 16-bit image takes, at least 8; 0 for an 8-bit image."""
+    """The number of bits of the largest value of a 16-bit image, at least 8; 0 for an 8-bit image."""
     return max(8, int(pixels.max()).bit_length()) if pixels.dtype == np.uint16 else 0
 
 
-def common_white_level(cases: Sequence[Case], progress: bool = True, known: Mapping[Case, int] | None = None) -> int:
-    """The largest value of the bits that the 16-bit images of the cases use; 65535 where all images have 8 bits.
+def common_white_level(cases: Sequence[Case], progress: bool = True) -> int:
+    """The white level of the bits that the 16-bit images of the cases use; 65535 if all images have 8 bits.
 
     Args:
         cases: those that are not in `known` are decoded.

@@ -1,4 +1,4 @@
-"""List files: which cases a split (train, val, test) holds, one case per line.
+"""List files: the cases of a split (train, val, test), one per line.
 
     case0001
     case0002.png
@@ -18,9 +18,9 @@ from utils.common.files import replacing
 def read_list(path: Path) -> list[str]:
     """The entries of a list file, in the order of the file.
 
-    Accepts what editors on any system write: UTF-8 with or without byte order mark, CRLF or LF, blank lines, no final
-    newline. White space around an entry is stripped, inside it is kept. An entry listed twice is returned twice:
-    whether two entries are the same case is only known once their files are found (`find_cases` reports it).
+    Accepts UTF-8 with or without byte order mark, CRLF or LF, blank lines, and a missing final newline. White space
+    around an entry is stripped. An entry listed twice is returned twice; `find_cases` reports it, which knows whether
+    two entries are the same case.
 
     Raises UserError if the file is missing, unreadable, not UTF-8 text, or without any entry.
     """
@@ -30,7 +30,7 @@ def read_list(path: Path) -> list[str]:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
-            f"{path}: there is no such list file. Write it with one case per line, or correct the path."
+            f"{path}: the list was not found. Write it with one case per line, or correct the path."
         ) from None
     except OSError as error:
         raise UserError(f"{path}: the list cannot be read ({error.strerror}). Pass a readable text file.") from error
@@ -52,16 +52,17 @@ def read_list(path: Path) -> list[str]:
 def write_list(path: Path, names: Iterable[str]) -> None:
     """Write `names` one per line (UTF-8, LF, final newline), so that `read_list` returns them unchanged.
 
-    The file is written beside its target and moved into place: an interrupted run leaves the old list or the new one,
-    never half of one.
+    The file is written atomically: an interrupted run leaves either the old or the new list.
 
-    Raises UserError if a name cannot be one line of a list (empty, line break, space at an end), or if the folder
-    cannot be written to.
+    Raises UserError if a name cannot be a line of a list (empty, line break, space at an end), or if the folder cannot
+    be written.
     """
     names = list(names)
     for name in names:
         if not name or name != name.strip() or "\n" in name or "\r" in name:
-            raise UserError(f"{path}: {name!r} cannot be a line of a list. Rename the file: no space at its ends.")
+            raise UserError(
+                f"{path}: {name!r} cannot be a line of a list. Rename the file, without spaces at its ends."
+            )
         try:
             os.fsencode(name).decode("utf-8")
         except UnicodeDecodeError as error:
@@ -72,7 +73,7 @@ def write_list(path: Path, names: Iterable[str]) -> None:
 
 
 def _as_file_name(text: str) -> str:
-    """As Python names that file: where the system's encoding is not UTF-8 (LC_ALL=C), its bytes stand for it."""
+    """The name of that file in Python, which contains escaped bytes if the system encoding is not UTF-8 (LC_ALL=C)."""
     try:
         return os.fsdecode(text.encode("utf-8"))
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""From list files to checked cases: what a script does before any work starts."""
+"""Loading and checking of the cases of list files, before a script starts to work."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def load_lists(
     mask_threshold: float | None = None,
     kept: Kept | None = None,
 ) -> dict[str, list[Case]]:
-    """The cases of each list, every file of which has been decoded once.
+    """The cases of each list, after decoding every file once.
 
     Args:
-        base_dir: the data folder, laid out as `datasets.pairing.LAYOUT`.
-        lists: what each list is for, and its file, relative to base_dir or a path of its own:
-            {"training": "train.txt", "validation": "val.txt"}.
+        base_dir: the data folder, with the layout of `datasets.pairing.LAYOUT`.
+        lists: the file of each list by purpose, in base_dir or a path: {"training": "train.txt", "validation":
+            "val.txt"}.
         need_masks, mask_suffix: see `datasets.pairing.find_cases`.
         fit_masks, mask_threshold, kept: see `datasets.checks.check_cases`.
 
     Raises:
-        UserError: names every problem of all the lists (up to 20, and their number); a case in two lists is one.
+        UserError: with every problem of all lists (up to 20, and their number), e.g. a case in two lists.
     """
-    from datasets.checks import check_cases  # here: it imports OpenCV, and a missing folder is refused without
+    from datasets.checks import check_cases  # here, because it imports OpenCV
 
     base = data_folder(base_dir)
     found: dict[str, list[Case]] = {}
@@ -44,7 +44,7 @@ def load_lists(
         cases, wrong = find_cases(base, read_list(list_path(base, name)), mask_suffix, need_masks)
         for other, others in found.items():
             shared = {case.name for case in others} & {case.name for case in cases}
-            wrong += [f'"{name}": in the {other} list and in the {purpose} list' for name in sorted(shared)]
+            wrong += [f'"{name}": in both the {other} list and the {purpose} list' for name in sorted(shared)]
         found[purpose] = cases
         problems += wrong
     check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold, kept=kept)
@@ -52,27 +52,24 @@ def load_lists(
 
 
 def data_folder(base_dir: str | Path) -> Path:
-    """base_dir, if it is there.
+    """base_dir as a path, if it exists.
 
     Raises:
-        UserError: shows the layout expected and how to make the sample set.
+        UserError: if it does not exist, with the expected layout.
     """
     base = Path(base_dir)
     if not base.is_dir():
         raise UserError(
-            f"the data folder {base} is not there; this layout is expected:",
-            "",
-            *LAYOUT.splitlines(),
-            "",
-            "--base_dir FOLDER points elsewhere. A sample set to try things on, in seconds:",
-            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample",
+            f"the data folder {base} was not found. It must have this layout:\n\n{LAYOUT}\n\n"
+            "Pass your data folder with --base_dir FOLDER, or create a small sample data set:\n"
+            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample"
         )
     return base
 
 
 def list_path(base: Path, name: str) -> Path:
-    """A list given by `name`: the file in the data folder, or else the path of its own."""
+    """The path of a list: `name` in the data folder if it exists there, otherwise `name` as a path."""
     inside = base / name
     if inside.is_file() or not Path(name).is_file():
-        return inside  # if neither is there, the error of reading it names this one
+        return inside  # also if neither exists, for the error message
     return Path(name)

@@ -1,4 +1,4 @@
-"""The files of a folder by their names, and which of them are the masks of a case."""
+"""The files of a folder by name, and the naming rules that find the masks of a case."""
 
 import itertools
 import os
@@ -25,17 +25,17 @@ base_dir/
 
 STEM = "{stem}"  # the stem of the image in a naming pattern of masks
 
-# How a mask is named after its image, and whether it may be numbered (`_mask_1`). A bare stem is never numbered:
-# `case_1` is another case than `case`, not a second mask of it.
+# The suffixes of masks, and those that may be numbered (`_mask_1`). A bare stem is never numbered: `case_1` is another
+# case than `case`, not its second mask.
 _DEFAULT_SUFFIXES = ("", "_mask", "_pixels0", "_segmentation")
 _NUMBERED = ("_mask",)
 
 
 class Folder:
-    """The image files below one folder, walked once: a list of thousands of entries then costs no further look-ups.
+    """The image files below one folder, read once, so that thousands of list entries need no further system calls.
 
     by_key: "sub/a.png" -> path. by_stem: "sub/a" -> keys of all files sub/a.* with a known extension, sorted. Paths are
-    texts: a Path costs more than all else that is done for a case.
+    strings, because creating a Path would take longer than all other work for a case.
     """
 
     def __init__(self, base_dir: Path, name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> None:
@@ -43,16 +43,14 @@ class Folder:
         self._suffixes = suffixes
         if not self.path.is_dir():
             raise UserError(
-                f"{self.path}: there is no such folder. {base_dir} holds {contents(base_dir)}. The data must be laid "
-                "out as",
-                *LAYOUT.splitlines(),
-                "python prepare_data.py folder brings other names there (--images, --masks).",
+                f"{self.path}: the folder was not found. {base_dir} contains {contents(base_dir)}. The data must have "
+                f"this layout:\n{LAYOUT}\npython prepare_data.py folder converts other layouts (--images, --masks)."
             )
-        # The user may have linked images/ itself to a data disk: what it holds counts as inside.
+        # images/ itself may be a link to another disk; its content counts as inside the data folder.
         self._roots = (base_dir.resolve(), self.path.resolve())
         self.by_key: dict[str, str] = {}
         self._by_links: set[str] = set()
-        for key, path, by_link in bar(walk(self.path, suffixes), desc=f"looking through {self.path.name}", unit="file"):
+        for key, path, by_link in bar(walk(self.path, suffixes), desc=f"listing {self.path.name}", unit="file"):
             self.by_key[key] = path
             if by_link:
                 self._by_links.add(key)
@@ -64,7 +62,7 @@ class Folder:
         return case_name(key, self._suffixes)
 
     def alike(self, stem: str) -> list[str]:
-        """The stems of files that are the same text as `stem`, in whatever form macOS and Linux have written it."""
+        """The stems that equal `stem` after Unicode normalisation, which differs between macOS and Linux."""
         return [] if stem.isascii() else self._by_form.get(_form(stem), [])
 
     @cached_property
@@ -76,11 +74,11 @@ class Folder:
         return found
 
     def holds(self, key: str) -> bool:
-        """Whether a file, with links resolved, is inside the data folder."""
+        """Whether a file, after resolving links, is inside the data folder."""
         return key not in self._by_links or self.holds_path(self.by_key[key])
 
     def holds_path(self, path: str | Path) -> bool:
-        resolved = Path(os.path.realpath(path))  # Path.resolve() raises if links form a circle
+        resolved = Path(os.path.realpath(path))  # Path.resolve() raises for circular links
         return any(resolved.is_relative_to(root) for root in self._roots)
 
     def paths(self, keys: Iterable[str]) -> tuple[Path, ...]:
@@ -91,7 +89,7 @@ class Folder:
 
 
 def is_mask_of(stem: str) -> str | None:
-    """The stem of the image whose mask a file is by its name alone; None if it has no suffix of a mask."""
+    """The stem of the image to which a mask belongs, by its suffix; None if it has no mask suffix."""
     for suffix in filter(None, _DEFAULT_SUFFIXES):
         if match := _rule(suffix, suffix in _NUMBERED).fullmatch(stem):
             return match[1] + match[2]
@@ -99,20 +97,20 @@ def is_mask_of(stem: str) -> str | None:
 
 
 class Problem(Exception):
-    """Why one entry has no case: one sentence for the user."""
+    """The reason why a list entry has no case, as a sentence for the user."""
 
 
 class MaskFinder:
-    """Finds the masks of a case by the naming rules, all files being sorted by rule beforehand."""
+    """Finds the masks of a case by the naming rules, with an index of all files."""
 
     def __init__(
         self, folder: Folder, mask_suffix: str | None, with_bare_stem: bool = True, inside: bool = True
     ) -> None:
         self._folder = folder
-        self._inside = inside  # whether masks must be inside the data folder
+        self._inside = inside  # require masks to be inside the data folder
         suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
         self._suffixes = tuple(s for s in suffixes if with_bare_stem or s not in ("", STEM))
-        # A name that ends in the stem cannot be numbered, as a bare stem cannot.
+        # Like a bare stem, a name that ends in the stem cannot be numbered.
         self._numbered = (
             _NUMBERED if mask_suffix is None else tuple(s for s in suffixes if not _pattern(s).endswith(STEM))
         )
@@ -130,11 +128,11 @@ class MaskFinder:
 
     @property
     def files(self) -> set[str]:
-        """The key of every file that has the name of a mask."""
+        """The keys of all files whose names are those of masks."""
         return {key for keys in self._masks.values() for key in keys}
 
     def _beginning_with(self, name: str) -> list[str]:
-        """The keys that are named as the case with something after it, such as _2ndHO."""
+        """The keys whose names are the name of the case with an additional suffix, e.g. _2ndHO."""
         if not self._sorted:
             self._sorted = sorted(self._folder.by_key)
         first = bisect_left(self._sorted, name)
@@ -146,7 +144,7 @@ class MaskFinder:
         return bool(self._by_suffix(name))
 
     def _by_suffix(self, name: str) -> dict[str, list[str]]:
-        """The keys of the masks of case `name`; where there is none, of those that are the same text for Unicode."""
+        """The keys of the masks of case `name`, by suffix; names are compared exactly, then by Unicode form."""
         found = {suffix: self._masks[name, suffix] for suffix in self._suffixes if (name, suffix) in self._masks}
         if found or name.isascii():
             return found
@@ -165,7 +163,7 @@ class MaskFinder:
 
     @property
     def rule(self) -> str:
-        """The names looked for, such as {stem}_gt."""
+        """The naming rules as text, e.g. {stem}_gt."""
         return " or ".join(_pattern(suffix) for suffix in self._suffixes)
 
     def of(self, names: set[str]) -> set[str]:
@@ -174,7 +172,7 @@ class MaskFinder:
         return {key for (name, _), keys in self._masks.items() if _form(name) in forms for key in keys}
 
     def find(self, entry: str, name: str) -> tuple[Path, ...]:
-        """The masks of case `name`, sorted; Problem if there is none, a doubt, or one is outside the folder."""
+        """The masks of case `name`, sorted; raises Problem if there is none, or if they are ambiguous or outside."""
         by_suffix = self._by_suffix(name)
         if not by_suffix:
             stem = PurePosixPath(name).name
@@ -182,30 +180,30 @@ class MaskFinder:
             tried = ", ".join(f"{n}, {n}_1 ..." if s in self._numbered else n for s, n in names.items())
             where = self._folder.path / PurePosixPath(name).parent
             there = self._beginning_with(name)
-            others = f" There is {names_of(there[:3])}: --mask_suffix or --mask_pattern names it." if there else ""
+            others = f" Found {names_of(there[:3])}; pass --mask_suffix or --mask_pattern to use it." if there else ""
             raise Problem(f'"{entry}": no mask in {where}; tried {tried} ({" ".join(MASK_SUFFIXES)}).{others}')
         found = [key for keys in by_suffix.values() for key in keys]
         if len(by_suffix) > 1:
             raise Problem(
-                f'"{entry}": masks by more than one naming rule ({names_of(found)} in '
-                f"{self._folder.folder_of(found[0])}); pass --mask_suffix to say which "
+                f'"{entry}": masks match more than one naming rule ({names_of(found)} in '
+                f"{self._folder.folder_of(found[0])}); choose one with --mask_suffix "
                 f"({', '.join(repr(s) for s in by_suffix)})."
             )
-        # Of one text in two forms, too: they are not two parts of a target.
+        # The same applies to one name in two Unicode forms: these are not two parts of a target.
         if len(found) > 1 and len({_form(self._folder.stem(key)) for key in found}) < len(found):
             raise Problem(
-                f'"{entry}": ambiguous, masks that differ only in their extension or in the form of an accent '
+                f'"{entry}": ambiguous, masks differ only in their extension or in the encoding of an accent '
                 f"({names_of(found)} in {self._folder.folder_of(found[0])}); keep one of them."
             )
         for key in found:
             if self._inside and not self._folder.holds(key):
                 path = self._folder.by_key[key]
-                raise Problem(f'"{entry}": mask {path} is a link that leads out of the data folder; copy it there.')
+                raise Problem(f'"{entry}": mask {path} is a link to a file outside the data folder; copy the file.')
         return self._folder.paths(found)
 
 
 def _pattern(suffix: str) -> str:
-    """The whole name of a mask, without extension, as a text with {stem} in it."""
+    """The name of a mask without extension, as a pattern with {stem}."""
     return suffix if STEM in suffix else STEM + suffix
 
 
@@ -217,7 +215,7 @@ def _rule(suffix: str, numbered: bool) -> re.Pattern[str]:
 
 
 def _form(name: str) -> str:
-    """One of the forms that Unicode has for a text with accents: Linux mostly writes this one, macOS another."""
+    """The normal form (NFC) of a Unicode text: Linux usually writes this form, macOS another."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -226,7 +224,7 @@ def names_of(keys: Iterable[str]) -> str:
 
 
 def bar(items: Iterable[_Item], **words: str) -> Iterable[_Item]:
-    """A progress bar over the items, for what takes more than a second."""
-    from utils.common.progress import Progress  # here: scripts read lists before they import anything
+    """A progress bar over the items that appears after a second."""
+    from utils.common.progress import Progress  # here, because scripts read lists before other imports
 
     return Progress(items, leave=False, delay=1, **words)

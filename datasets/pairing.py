@@ -1,8 +1,8 @@
-"""From the entries of a list to image files and their mask files.
+"""Pairing of list entries with image files and mask files.
 
 Data sets name their masks in different ways: BUS uses the stem of the image, BUSI `_mask`, `_mask_1`, ..., SIRST
-`_pixels0`, ISIC `_segmentation`. All of them are found without renaming a file. Whatever leaves a doubt is reported
-and never guessed: a wrong pair trains a wrong network without any error message.
+`_pixels0`, ISIC `_segmentation`. All of them are detected without renaming files. Ambiguous names are reported as
+problems, because a wrong pair would train a wrong network without any error message.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from datasets.files import IMAGE_SUFFIXES, MASK_SUFFIXES, case_name
-from datasets.names import LAYOUT as LAYOUT  # for those who show what is expected
+from datasets.names import LAYOUT as LAYOUT  # re-exported for error messages
 from datasets.names import STEM, Folder, MaskFinder, Problem, bar, names_of
 from utils.common.errors import UserError
 
@@ -23,7 +23,7 @@ class Case:
 
     name: path of the image below `images/`, without extension, with `/` between folders: unique in a list.
     image: the image file.
-    masks: the mask files, sorted; their union is the target. Empty if masks were not wanted.
+    masks: the mask files, sorted; their union is the target. Empty if masks were not requested.
     """
 
     name: str
@@ -36,17 +36,17 @@ def find_cases(
 ) -> tuple[list[Case], list[str]]:
     """Find the files of the listed cases.
 
-    base_dir: folder laid out as `LAYOUT`.
-    names: entries of a list, with or without extension, with sub-folders if there are any. An entry that is exactly a
-        file of `images/` means that file; otherwise any file with its stem and an extension of `IMAGE_SUFFIXES`.
-    mask_suffix: what follows the stem of the image in the name of its mask; "" for nothing. Numbered ones are merged:
-        "_gt" takes `_gt`, `_gt_1`, `_gt_2`, ... A text with {stem} in it is the whole name: "mask_{stem}". None: same
-        stem, `_mask` (numbered too), `_pixels0`, `_segmentation`. Upper and lower case of it make no difference.
-    need_masks: False finds images only (prediction) and never looks at `masks/`.
+    base_dir: folder with the layout of `LAYOUT`.
+    names: entries of a list, with or without extension, with sub-folders if there are any. An entry that equals the
+        name of a file in `images/` means that file; otherwise any file with its stem and one of `IMAGE_SUFFIXES`.
+    mask_suffix: suffix of the mask after the stem of the image; "" for none. Numbered masks are merged: "_gt" matches
+        `_gt`, `_gt_1`, `_gt_2`, ... A value with {stem} is the whole name: "mask_{stem}". None: same stem, `_mask`
+        (also numbered), `_pixels0`, `_segmentation`. Not case-sensitive.
+    need_masks: False finds only images (for prediction) and does not read `masks/`.
     images: the folder of the images below base_dir.
 
-    Returns the cases found, in the order of `names`, and the problems, one sentence each. They are returned rather
-    than raised so that a user sees all problems of a data set at once (`datasets.checks.check_cases` raises them).
+    Returns the cases found, in the order of `names`, and the problems, one sentence each. `datasets.checks.check_cases`
+    raises all problems of a data set at once.
 
     Raises UserError if `images/` or a needed `masks/` is missing.
     """
@@ -73,15 +73,15 @@ def find_cases(
 def pair_folders(
     base_dir: Path, images: str = "images", masks: str = "masks", mask_suffix: str | None = None
 ) -> tuple[list[Case], list[str], list[Path]]:
-    """Every image below a folder with its masks, without a list, in the order of the numbers in their names.
+    """Every image below a folder with its masks, without a list, in the order of the numbers in the names.
 
-    base_dir: holds both folders.
-    images, masks: the folders; if both are one, every file in it that has the name of a mask is one.
+    base_dir: contains both folders.
+    images, masks: the folders; if they are the same, every file in it with the name of a mask is one.
     mask_suffix: as in `find_cases`.
 
     Returns the cases, the problems (one sentence each), and the mask files that belong to no image.
 
-    Raises UserError if a folder is missing or holds no image files, or if no file has the name of a mask.
+    Raises UserError if a folder is missing or contains no image files, or if no file has the name of a mask.
     """
     return choose_and_pair(base_dir, images, masks, mask_suffix)[:3]
 
@@ -89,24 +89,24 @@ def pair_folders(
 def choose_and_pair(
     base_dir: Path, images: str, masks: str, mask_suffix: str | None
 ) -> tuple[list[Case], list[str], list[Path], list[Path]]:
-    """What `pair_folders` returns, and the files that a mask_suffix leaves out: masks of other names, such as another
-    grader's."""
+    """The result of `pair_folders`, and the files that a mask_suffix skips: masks with other names, e.g. of another
+    annotator."""
     folder, mask_folder = Folder(base_dir, images), Folder(base_dir, masks, MASK_SUFFIXES)
     in_one = folder.path.samefile(mask_folder.path)
     if in_one and mask_suffix in ("", STEM):
-        raise UserError(f"{folder.path} holds images and masks: the names of the masks must add something to {STEM}")
-    # What a link leads to is taken wherever it is: lists of strangers name nothing here.
+        raise UserError(f"{folder.path} contains both images and masks, so the names of masks must differ from {STEM}")
+    # Links to files outside are accepted, since no untrusted list selects the files here.
     finder = MaskFinder(mask_folder, mask_suffix, with_bare_stem=not in_one, inside=False)
     mask_files = finder.files
     if not mask_files:
         names = ", ".join(sorted(mask_folder.by_key)[:3]) or "no image files"
         raise UserError(
-            f"{mask_folder.path}: no file is named as a mask, {finder.rule}; there are {names} ... Pass the name of "
-            "the masks, such as {stem}_gt (prepare_data.py folder: --mask_pattern; elsewhere: --mask_suffix)."
+            f"{mask_folder.path}: no file matches the mask name {finder.rule}; found {names} ... Pass the name of the "
+            "masks, e.g. {stem}_gt (prepare_data.py folder: --mask_pattern; other scripts: --mask_suffix)."
         )
     files = {key: path for key, path in folder.by_key.items() if not (in_one and key in mask_files)}
     if not files:
-        raise UserError(f"{folder.path}: no images in it (known extensions: {' '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"no images found in {folder.path} (extensions: {' '.join(IMAGE_SUFFIXES)})")
     cases: list[Case] = []
     problems: list[str] = []
     left_out: set[str] = set()
@@ -130,10 +130,10 @@ def choose_and_pair(
 
 
 def _other_masks(files: Iterable[str], finder: MaskFinder) -> set[str]:
-    """Of the files of a folder of images and masks those that are masks of another name than the one asked for.
+    """The files in a folder of images and masks that are masks with another suffix than the requested one.
 
-    Such a file has no mask, is named as an image that has one with a word added ("a_2ndHO" beside "a"), and so is one
-    beside at least half of these images. A number alone is no word: "case_1" is another case than "case".
+    Such a file has no mask itself, its name is that of an image with a mask plus a word ("a_2ndHO" for "a"), and at
+    least half of these images have a file with this word. A number is not a word: "case_1" is another case than "case".
     """
     names = {key: case_name(key) for key in files}
     with_mask = {name for name in names.values() if finder.has(name)}
@@ -153,33 +153,33 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _find_image(images: Folder, entry: str) -> str:
-    """The key of the image that `entry` means; Problem if there is none or more than one, or if it is outside."""
+    """The key of the image that `entry` means; raises Problem if it is missing, ambiguous or outside."""
     found = _keys(images, entry)
-    # As lists from elsewhere have it: with \ for /, or from the data folder on.
+    # Lists from other projects may contain \ instead of /, or paths relative to the data folder.
     relative = PurePosixPath(entry if found else entry.replace("\\", "/"))
     if not found:
         if relative.is_absolute() or PureWindowsPath(entry).is_absolute() or ".." in relative.parts:
-            raise Problem(f'"{entry}": leaves the data folder; list paths below {images.path}.')
+            raise Problem(f'"{entry}": the path must be below {images.path}.')
         found = _keys(images, relative.as_posix())
     if not found and relative.parts[:1] == (images.path.name,):
         found = _keys(images, relative.relative_to(images.path.name).as_posix())
     if not found:
         if not images.holds_path(images.path / relative):
-            raise Problem(f'"{entry}": a link leads out of the data folder; put the files below {images.path}.')
-        raise Problem(f'"{entry}": no such image in {images.path} (known extensions: {" ".join(IMAGE_SUFFIXES)}).')
+            raise Problem(f'"{entry}": a link leads outside the data folder; copy the files to {images.path}.')
+        raise Problem(f'"{entry}": image not found in {images.path} (extensions: {" ".join(IMAGE_SUFFIXES)}).')
     if len(found) > 1:
         raise Problem(
-            f'"{entry}": ambiguous, {names_of(found)} are both in {images.folder_of(found[0])}; list it with its '
-            "extension."
+            f'"{entry}": ambiguous, {names_of(found)} are both in {images.folder_of(found[0])}; add the extension in '
+            "the list."
         )
     if not images.holds(found[0]):
         path = images.by_key[found[0]]
-        raise Problem(f'"{entry}": {path} is a link that leads out of the data folder; put the file itself there.')
+        raise Problem(f'"{entry}": {path} is a link to a file outside the data folder; copy the file.')
     return found[0]
 
 
 def _keys(images: Folder, key: str) -> list[str]:
-    """The key itself, or those with its stem; else those that are the same text for Unicode (é as one sign or two)."""
+    """The key itself, or the keys with its stem, or those with an equivalent stem in Unicode."""
     if key in images.by_key:
         return [key]
     return images.by_stem.get(case_name(key)) or [
@@ -188,5 +188,5 @@ def _keys(images: Folder, key: str) -> list[str]:
 
 
 def in_numbers(key: str) -> list[str | int]:
-    """A sorting key by which case2 comes before case10."""
+    """A sorting key that puts case2 before case10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", key)]

@@ -1,10 +1,10 @@
-"""Images and masks to the network's size, and logits back to the image's size. All resizing is here.
+"""Resizing of images and masks to the network's size, and of logits back to the image's size.
 
 Pixel u of a resized map covers the positions u * s to (u + 1) * s of its source, in source pixels, with s = source side
 / resized side. Its centre is at (u + 0.5) * s, where bilinear resizing reads the image. OpenCV's INTER_NEAREST reads
-the mask's source pixel floor(u * s) instead, so the resized mask lies half a resized pixel to the right of and below
-its image. A network trained on such masks predicts there, and `restore` moves its logits back. See
-docs/explanation/paper_vs_code.md for what that costs.
+the source pixel floor(u * s) of the mask instead, which shifts the resized mask by half a resized pixel to the right
+and down. A network trained on such masks predicts with this shift, and `restore` removes it.
+docs/explanation/paper_vs_code.md shows the effect.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Shift = tuple[float, float]  # (down, right), network pixels: how far the masks lay beside their images
+Shift = tuple[float, float]  # (down, right), network pixels: the offset of the masks against their images
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -29,9 +29,9 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], interpolation: str) -> 
     """A mask (H, W) uint8 in {0, 1} at size (height, width), in {0, 1}; unchanged if it has that size.
 
     Args:
-        interpolation: "nearest" is OpenCV's INTER_NEAREST, as the released code resizes. "exact" lies on the image: a
-            pixel is target if more than half of its area is; a target (8-connected) that is too small for that keeps
-            the one pixel that it covers most of, so that none vanishes.
+        interpolation: "nearest" is OpenCV's INTER_NEAREST, as in the released code. "exact" is aligned with the image:
+            a pixel is target if more than half of its area is; a target (8-connected) that is too small for that keeps
+            the pixel of which it covers most, so that none vanishes.
     """
     if mask.shape == size:
         return mask
@@ -46,8 +46,8 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int], interpolation: str) -> 
 
 
 def too_small_targets(mask: np.ndarray, size: tuple[int, int], interpolation: str) -> int:
-    """How many targets (8-connected) of a mask (H, W) are too small for size (height, width): "nearest" loses them,
-    "exact" keeps one pixel of each."""
+    """The number of targets (8-connected) of a mask (H, W) that are too small for size (height, width): "nearest" loses
+    them, "exact" keeps one pixel of each."""
     if all(new >= 2 * old for old, new in zip(mask.shape, size, strict=True)):
         return 0  # each pixel of the mask is more than half of the resized pixel nearest to it
     resized = _nearest(mask, size) if interpolation == "nearest" else (_share(mask, size) > 0.5).astype(np.uint8)
@@ -59,18 +59,18 @@ def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _share(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """How much of each pixel's area is target, float32 in 0..1."""
+    """The share of each pixel's area that is target, float32 in 0..1."""
     shrinks = mask.shape[0] >= size[0] and mask.shape[1] >= size[1]
-    # OpenCV's INTER_AREA averages where a map shrinks; where it grows, it is a nearest neighbour.
+    # OpenCV's INTER_AREA averages when a map is reduced; when it is enlarged, it takes the nearest neighbour.
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=interpolation)
 
 
 def _vanished(mask: np.ndarray, resized: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The targets of the mask of whose pixels none lies in a target pixel of `resized`; each as the rows and columns of
-    `resized` in which its pixels lie."""
+    """The targets of the mask without any pixel inside a target pixel of `resized`, each as the rows and columns of its
+    pixels in `resized`."""
     count, labels = cv2.connectedComponents(mask, connectivity=8)
-    # A look at the centre of each resized pixel finds nearly all targets, in a fraction of the time.
+    # Checking only the centre of each resized pixel finds nearly all targets, in a fraction of the time.
     centres = (_corresponding(np.arange(new), new, old) for old, new in zip(mask.shape, resized.shape, strict=True))
     at_centres = labels[np.ix_(*centres)]
     seen = np.zeros(count, bool)
@@ -87,13 +87,13 @@ def _vanished(mask: np.ndarray, resized: np.ndarray) -> list[tuple[np.ndarray, n
 
 
 def _corresponding(index: np.ndarray, side: int, other: int) -> np.ndarray:
-    """The pixels of a side of `other` pixels in which the centres of those pixels of a side of `side` pixels lie."""
+    """The pixels of a side of `other` pixels that contain the centres of the pixels `index` of `side` pixels."""
     return (2 * index + 1) * other // (2 * side)
 
 
 def mask_shift(source: tuple[int, int], size: tuple[int, int], interpolation: str) -> Shift:
-    """How far a mask of size `source` (height, width), resized to `size`, lies beside its image: (down, right), in
-    pixels of `size`, mean over the pixels.
+    """The offset of a mask of size `source` (height, width) against its image after resizing to `size`: (down, right),
+    in pixels of `size`, mean over the pixels.
 
     0 for "exact". For "nearest", which reads floor(u * s): 0.5 - 1 / (2 p) with s = p / q in lowest terms. That is
     nearly 0.5 for most sides, 0.25 for a source of twice the size, 0 for one of the same or half the size.
@@ -105,12 +105,12 @@ def mask_shift(source: tuple[int, int], size: tuple[int, int], interpolation: st
 
 
 def restore(logits: Tensor, size: tuple[int, int], shift: Shift | None = (0.0, 0.0)) -> Tensor:
-    """Logits (B, 1, h, w) at the image's size (height, width): bilinear, moved back by the shift of the masks that the
-    network has learned.
+    """Logits (B, 1, h, w) resized bilinearly to the image's size (height, width), without the shift of the masks that
+    the network has learned.
 
     Args:
-        shift: (down, right), in pixels of `logits`; None where it is not known, for the shift that "nearest" gives
-            masks of this size.
+        shift: (down, right), in pixels of `logits`; None if it is unknown, for the shift that "nearest" gives masks of
+            this size.
     """
     network_size = logits.shape[-2], logits.shape[-1]
     if shift is None:
@@ -119,7 +119,7 @@ def restore(logits: Tensor, size: tuple[int, int], shift: Shift | None = (0.0, 0
         if network_size == tuple(size):
             return logits
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-    # The centres of the image's pixels, moved, in the coordinates of `grid_sample`: -1 and 1 are the outer edges.
+    # The shifted centres of the image's pixels in the coordinates of `grid_sample`: -1 and 1 are the outer edges.
     y, x = (
         (2 * torch.arange(side, device=logits.device) + 1) / side - 1 + 2 * moved / network
         for side, moved, network in zip(size, shift, network_size, strict=True)

@@ -1,8 +1,8 @@
-"""Which pixels of a mask file are target.
+"""The rules that decide which pixels of a mask file are target.
 
-Masks are where data sets differ and where a wrong guess destroys a training without an error message: a 0/1 mask read
-as 8-bit gray is black, a mask saved as JPEG has gray pixels along its edges, a class map is not a target. What has one
-meaning only is taken, the rest is refused.
+Data sets encode masks differently, and a wrong interpretation spoils a training without an error message: a 0/1 mask
+read as 8-bit gray is black, a mask saved as JPEG has gray pixels along its edges, and a class map is not a binary mask.
+Masks with a unique interpretation are accepted, all others are rejected.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from utils.common.errors import UserError
 
-_NOISE = 32  # of 255: how far JPEG compression moves pixels away from black and white, and channels from each other
-_SHOWN = 6  # values named in a message
-_THRESHOLD = "--mask_threshold T takes pixels brighter than T as target"
+_NOISE = 32  # of 255: the largest deviation from black and white, and between channels, due to JPEG compression
+_SHOWN = 6  # most values in a message
+_THRESHOLD = "--mask_threshold T makes pixels brighter than T target"
 
 
 def target_pixels(pixels: np.ndarray, path: Path, threshold: float | None, is_jpeg: bool) -> np.ndarray:
@@ -26,10 +26,10 @@ def target_pixels(pixels: np.ndarray, path: Path, threshold: float | None, is_jp
         pixels: (H, W), (H, W, 3) or (H, W, 4), uint8 or uint16.
         path: of the file, for the error.
         threshold: see `datasets.decode.read_mask`.
-        is_jpeg: whether compression has moved the pixels.
+        is_jpeg: whether the mask has compression noise.
 
     Raises:
-        UserError: if it is not clear which pixels are target; names the threshold that fits.
+        UserError: if the mask is ambiguous, with a suitable threshold.
     """
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _without_alpha(pixels, path, check=threshold is None)
@@ -56,26 +56,26 @@ def target_pixels(pixels: np.ndarray, path: Path, threshold: float | None, is_jp
 
 
 def _values(gray: np.ndarray) -> np.ndarray:
-    """The values in a (H, W) array, sorted: np.unique, by a histogram, which need not sort the pixels."""
+    """The sorted values in a (H, W) array: np.unique by a histogram, without sorting the pixels."""
     bins = int(np.iinfo(gray.dtype).max) + 1
     return np.flatnonzero(cv2.calcHist([gray], [0], None, [bins], [0, bins]))
 
 
 def _meaning(values: list[int], full: int) -> tuple[str, list[int], str]:
-    """What a gray mask of several values may be, its values, and the threshold that fits: arguments of `_ambiguous`."""
-    everything = "--mask_threshold 0 takes all that is not 0 as target"
+    """The likely meaning of a gray mask of several values, its values, and the advice: arguments of `_ambiguous`."""
+    everything = "--mask_threshold 0 makes all values above 0 target"
     half = f"--mask_threshold {full // 2} splits them in the middle"
     if values[0] != 0:
         return "soft edges or several classes, none of them 0", values, half
     if values[-1] < full and (full > 255 or values == list(range(len(values)))):
-        return "perhaps instance labels, one value an object", values, everything
+        return "perhaps instance labels, one value per object", values, everything
     if values[-1] < full - _NOISE * (full // 255):
         return "several classes or instances", values, everything
     return "soft edges or several classes", values, f"{half}; {everything}"
 
 
 def _without_alpha(rgba: np.ndarray, path: Path, check: bool) -> np.ndarray:
-    """The part of an RGBA mask that carries it: (H, W, 3) colour, or (H, W) alpha."""
+    """The channels of an RGBA mask that contain the mask: (H, W, 3) colour, or (H, W) alpha."""
     colour, alpha = rgba[..., :3], rgba[..., 3]
     if (alpha == alpha[0, 0]).all():
         return colour
@@ -87,22 +87,22 @@ def _without_alpha(rgba: np.ndarray, path: Path, check: bool) -> np.ndarray:
 
 
 def _colour_target(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W) bool: the one colour that is not black."""
-    # One number per colour: np.unique of numbers is much faster than of rows.
+    """(H, W) bool: the only colour besides black."""
+    # One number per colour, because np.unique of numbers is much faster than of rows.
     codes = (pixels.astype(np.int64) << np.array([32, 16, 0])).sum(axis=2)
     found = np.unique(codes)
     if len(found) == 2 and found[0] == 0:
         return codes > 0
     colours = [(code >> 32, code >> 16 & 0xFFFF, code & 0xFFFF) for code in found[: _SHOWN + 1].tolist()]
     what = "several colours, perhaps classes" if len(found) > 1 else "one colour that covers everything"
-    advice = "--mask_threshold 0 takes every colour but black as target" if found[0] == 0 else _THRESHOLD
+    advice = "--mask_threshold 0 makes every colour except black target" if found[0] == 0 else _THRESHOLD
     raise _ambiguous(path, what, colours, advice, "colours (R, G, B)", len(found))
 
 
 def _ambiguous(
     path: Path, what: str, found: list, advice: str = _THRESHOLD, kind: str = "values", count: int | None = None
 ) -> UserError:
-    """The refusal of a mask; `found` are the values in it, `count` how many if `found` is cut."""
+    """The error for an ambiguous mask; `found` are its values, `count` their number if `found` is truncated."""
     count = len(found) if count is None else count
     shown = ", ".join(map(str, found[:_SHOWN])) + (f", ... ({count} in all)" if count > _SHOWN else "")
     return UserError(f"{path}: cannot tell target from background in this mask: {what}; {kind}: {shown}. {advice}.")

@@ -1,7 +1,7 @@
-"""TIFF and BigTIFF files to arrays, by tifffile: OpenCV and Pillow take many of them for what they are not.
+"""Reading of TIFF and BigTIFF files with tifffile, because OpenCV and Pillow misread many of them.
 
-TIFF says how samples are laid out in more ways than there are readers that know them all. What has one meaning here is
-read; what has several, or none that a network could use, is refused with its reason.
+TIFF has more sample formats than any reader supports. Files with a unique interpretation are read; ambiguous files, and
+files that cannot be used as images, are rejected with the reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 from utils.common.errors import UserError
 
 MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
-MOST_PIXELS = 179_000_000  # as for all other images: about what fits into memory
+MOST_PIXELS = 179_000_000  # as for all other images: about the limit of memory
 
 # Numbers of the TIFF specification.
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -32,15 +32,15 @@ _ORIENTATION = 274
 
 
 def read_tiff(path: Path) -> tuple[np.ndarray, int]:
-    """Pixels as they are shown, upright or not, and the orientation tag (1: upright), which is not applied.
+    """The pixels, and the orientation tag (1: upright), which is not applied.
 
-    (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA; uint16 for 16-bit files, else uint8 in 0..255: 1, 2 and 4 bits are
-    spread over that range. Three samples are RGB whatever the file calls them, one after the other or plane by plane.
-    WhiteIsZero is turned round, a palette is looked up. Extra samples that are no alpha are dropped beside RGB.
+    (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA; uint16 for 16-bit files, otherwise uint8 in 0..255: 1, 2 and 4 bits
+    are scaled to that range. Three samples are always RGB, interleaved or planar. WhiteIsZero is inverted, and palettes
+    are applied. Extra samples of RGB other than alpha are dropped.
 
     Raises:
-        UserError: for what is damaged, has more than one page, is larger than MOST_PIXELS, or cannot be a picture: with
-            the reason, in one line.
+        UserError: if the file is damaged, has more than one page, is larger than MOST_PIXELS, or is not an image; one
+            line with the reason.
     """
     with _opened(path) as tif:
         page = tif.pages.first
@@ -55,32 +55,32 @@ def read_tiff(path: Path) -> tuple[np.ndarray, int]:
 
 
 def tiff_size(path: Path) -> tuple[int, int]:
-    """(height, width) as the header says. Raises UserError if it is damaged."""
+    """(height, width) according to the header. Raises UserError if it is damaged."""
     with _opened(path) as tif:
         return tif.pages.first.imagelength, tif.pages.first.imagewidth
 
 
 class _opened:
-    """A TIFF file for a `with`; whatever goes wrong inside becomes a UserError about the file."""
+    """A context manager for a TIFF file; errors inside become a UserError about the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __enter__(self):
-        import tifffile  # here: it takes longer to import than most images to read, and many sets have none
+        import tifffile  # here, because its import takes longer than reading most images, and many sets have no TIFF
 
-        # It writes about each odd tag to the terminal. What is wrong with the pixels is an exception all the same.
+        # tifffile logs every unusual tag. Errors that affect the pixels are still raised as exceptions.
         logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
         try:
             self.file = tifffile.TiffFile(self.path)
-            self.file.pages.first  # noqa: B018 - read now, so that its errors are those of opening
+            self.file.pages.first  # noqa: B018 - reads the first page, so that its errors are raised here
         except Exception as error:
             raise _damaged(self.path, error) from error
         return self.file
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         self.file.close()
-        # tifffile and its decoders raise whatever a damaged file leads them to.
+        # tifffile and its decoders raise arbitrary errors for damaged files.
         if isinstance(error, Exception) and not isinstance(error, UserError):
             raise _damaged(self.path, error) from error
 
@@ -91,26 +91,26 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 
 def _refusal(tif, page) -> str | None:
-    """Why the file is not read; None if it is. From the header alone."""
+    """The reason to reject the file, from its header; None if it is accepted."""
     next_page = _next_page(tif, page)
     if next_page >= tif.filehandle.size:
-        return "truncated, its second page is missing. Copy it again."
+        return "truncated, the second page is missing. Copy it again."
     stack = tif.imagej_metadata or {}
     shapes = tif.shaped_metadata or ()
     if next_page or stack.get("images", 1) > 1 or any(prod(of["shape"]) > page.size for of in shapes if "shape" in of):
-        return "more than one page in one file. Save each as a file of its own."
+        return "the file must contain one page. Save each page as a separate file."
     if page.imagedepth > 1:
-        return f"a volume of {page.imagedepth} slices. Save each as a file of its own."
+        return f"the file must contain one image, got {page.imagedepth} slices. Save each slice as a separate file."
     tile = max(page.tilewidth, 1) * max(page.tilelength, 1)
     if max(page.imagewidth * page.imagelength, tile) > MOST_PIXELS:
-        return f"larger than {MOST_PIXELS // 10**6} megapixels, which would not fit into memory. Cut it into tiles."
+        return f"the image must have at most {MOST_PIXELS // 10**6} megapixels. Cut it into tiles."
     if page.compression in _FAX and _orientation(page) > 1:
-        return "fax compression and an orientation other than upright. Save it as PNG."
+        return "fax compression with a rotated orientation is not supported. Save it as PNG."
     return _unknown_samples(page) or _missing_parts(tif, page)
 
 
 def _next_page(tif, page) -> int:
-    """Where the file says that its second page begins, 0 for none: pages are not counted, there may be thousands."""
+    """The offset of the second page according to the file, 0 for none. Counting thousands of pages would be slow."""
     layout, file = tif.tiff, tif.filehandle
 
     def number(at: int, form: str, size: int) -> int:
@@ -122,37 +122,38 @@ def _next_page(tif, page) -> int:
 
 
 def _unknown_samples(page) -> str | None:
-    """Why the samples are no picture: their type, their colours or what is packed how."""
+    """The reason to reject the samples: their type, colours or compression; None if they are accepted."""
     if page.photometric == _CMYK:
-        return "CMYK, the colours of print. Save it as RGB or gray."
+        return "CMYK images are not supported. Save it as RGB or gray."
     if page.dtype is not None and (page.dtype.kind not in "ub" or page.dtype.itemsize > 2):
-        return f"pixels are {page.dtype}; only 8-bit and 16-bit files are read. Convert it."
+        return f"pixels must be 8-bit or 16-bit integers, got {page.dtype}. Convert the file."
     samples, extras = page.samplesperpixel, _extras(page)
     bits = page.bitspersample
     gray = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
     one = (gray or page.photometric == _PALETTE) and samples == 1
     if page.dtype is None or bits not in ((1, 2, 4, 8, 16) if one else (8, 16)):
-        return f"{bits} bits a sample; only 8-bit and 16-bit files are read. Convert it."
+        return f"pixels must be 8-bit or 16-bit integers, got {bits} bits per sample. Convert the file."
     if page.compression not in _COMPRESSIONS:
-        return f"the compression {_name(page.compression)} is not read. Save it uncompressed, or as PNG."
+        return f"the compression {_name(page.compression)} is not supported. Save it uncompressed, or as PNG."
     if page.photometric == _PALETTE:
         known = one and bits <= 8 and page.colormap is not None
     elif gray:
         known = samples == 1
         if page.photometric == _BLACK_IS_ZERO:
-            # Many programs write RGB as three samples of no named kind.
+            # Many programs write RGB as three samples without naming their kind.
             known |= (samples == 2 and extras in ((_ASSOCIATED,), (_ALPHA,))) or (samples == 3 and not any(extras))
     elif page.photometric == _RGB or (page.photometric == _YCBCR and page.compression == _JPEG):
         known = samples == 3 or (samples == 4 and len(extras) <= 1)
     else:
-        return f"the colours are {_COLOURS.get(page.photometric, _name(page.photometric))}. Save it as RGB or gray."
+        colours = _COLOURS.get(page.photometric, _name(page.photometric))
+        return f"the colours must be RGB or gray, got {colours}. Convert the file."
     if not known:
-        return f"{samples} samples a pixel of which the file does not say what they are. Save it as gray, RGB or RGBA."
+        return f"the meaning of its {samples} samples per pixel is unknown. Save it as gray, RGB or RGBA."
     return None
 
 
 def _missing_parts(tif, page) -> str | None:
-    """What tifffile would fill up without a word: parts that are not stored, and JPEGs that end early."""
+    """The reason if parts of the image are missing, which tifffile would fill silently; None otherwise."""
     expected, size = prod(page.chunked), tif.filehandle.size
     places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if min(len(page.dataoffsets), len(page.databytecounts)) < expected or not all(
@@ -164,7 +165,7 @@ def _missing_parts(tif, page) -> str | None:
             tif.filehandle.seek(start)
             part = tif.filehandle.read(count)
             if part.rfind(b"\xff\xd9") < part.rfind(b"\xff\xda"):
-                return "truncated or damaged, a part of it ends early. Copy it again."
+                return "truncated or damaged, a part of the image ends early. Copy it again."
     return None
 
 
@@ -173,7 +174,7 @@ def _extras(page) -> tuple[int, ...]:
 
 
 def _colours(pixels: np.ndarray, page, path: Path) -> np.ndarray:
-    """Stored samples (H, W, C) to gray, RGB or RGBA as shown."""
+    """Stored samples (H, W, C) converted to gray, RGB or RGBA."""
     if page.photometric == _PALETTE:
         table = np.asarray(page.colormap).T  # (colours, 3), 16-bit by the specification
         table = table.astype(np.uint8) if table.max() < 256 else (table >> 8).astype(np.uint8)
@@ -190,12 +191,12 @@ def _colours(pixels: np.ndarray, page, path: Path) -> np.ndarray:
         return pixels[..., :3]
     alpha = pixels[..., -1]
     if extras == (_ASSOCIATED,) and ((alpha > 0) & (alpha < np.iinfo(alpha.dtype).max)).any():
-        raise UserError(f"{path}: its colours are multiplied by its alpha. Save it without alpha.")
+        raise UserError(f"{path}: premultiplied alpha is not supported. Save it without alpha.")
     return pixels if channels == 4 else np.dstack([pixels[..., 0]] * 3 + [alpha])
 
 
 def _by_pillow(path: Path) -> np.ndarray:
-    """A fax, (H, W) in {0, 255}: tifffile reads it with Python 3.11 and newer only."""
+    """An image with fax compression, (H, W) in {0, 255}, which tifffile supports only with Python 3.11 and newer."""
     with Image.open(path) as image:
         return np.asarray(image.convert("L"))
 

@@ -1,9 +1,9 @@
-"""From decoded arrays to network tensors, the same way in training, evaluation and prediction.
+"""Conversion of decoded arrays to network tensors, shared by training, evaluation and prediction.
 
 image (H, W, 3) RGB, 0..255  ->  training only: rotate, flip  ->  resize (bilinear)  ->  normalise  ->  (3, S, S)
 mask  (H, W) in {0, 1}       ->  training only: rotate, flip  ->  resize             ->             ->  (1, S, S)
 
-This is the order of the released code. Training may take crops at the image's own size in place of the resized image.
+This is the order of the released code. Training can use crops at the original resolution instead of resized images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from datasets import AUGMENT_ORDERS, MASK_INTERPOLATIONS
 from datasets.resizing import resize_image, resize_mask
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for a newer version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import checks for a newer version online
 import albumentations as A
 import cv2
 
@@ -26,35 +26,34 @@ from datasets import NORMALIZATIONS
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# The released code divides the normalised image by 255 once more; its weights have seen no other input.
+# The released code divides the normalised image by 255 again, and the released weights require this.
 _DIVISOR = {"imagenet": 1.0, "authors": 255.0}
 
 
 class Transform:
     """Rotate and flip (training), resize or crop, normalise.
 
-    The augmentation is the paper's: with p = 0.5 a rotation by a random multiple of 90 degrees, and with p = 0.5 a flip
-    along one axis or both, at the image's own size.
+    The augmentation is that of the paper: with p = 0.5 a rotation by a random multiple of 90 degrees, and with p = 0.5
+    a flip along one axis or both, at the original size.
 
-    A crop holds, with p = 0.5, a random pixel of the target; otherwise, or where there is no target or no mask, it lies
-    anywhere. Where an image is smaller than the crop, it is filled up at its bottom and right, as the network itself
-    does to reach multiples of 8: its edge is repeated, and its mask is background there. (A mirrored edge would show
-    targets that the mask does not have.)
+    With p = 0.5 a crop contains a random pixel of the target; otherwise, or without a target or mask, its position is
+    random. An image smaller than the crop is padded at the bottom and right, as the network does to reach multiples of
+    8: its edge is repeated, and the mask is background there. (A mirrored edge would show targets that are not in the
+    mask.)
 
     Args:
-        size: side S of the square the image is resized to, pixels; None keeps its size.
+        size: side S of the square to which the image is resized, pixels; None keeps its size.
         normalization: "imagenet" (mean and standard deviation of ImageNet) or "authors" (the same, then divided by 255
-            a second time as the released code does).
+            again, as in the released code).
         augment: whether to rotate and flip.
-        crop: side of the square crops, pixels, at the image's own size; None for whole images. Not with a size.
-        mask_interpolation: how a mask is resized: "exact" or "nearest", see `datasets.resizing.resize_mask`; None
-            leaves it at its size, to compare a prediction there; not with augment or crop.
-        augment_order: "before_resize" as the released code does, or "after_resize": the shift of "nearest" masks then
-            points in eight directions in training and in one in validation.
+        crop: side of the square crops at the original resolution, pixels; None for whole images. Excludes size.
+        mask_interpolation: "exact" or "nearest", see `datasets.resizing.resize_mask`; None keeps the size of the mask,
+            to compare a prediction at that size; excludes augment and crop.
+        augment_order: "before_resize" as in the released code, or "after_resize", with which the shift of "nearest"
+            masks points in eight directions in training but in one in validation.
 
     Raises:
-        ValueError: for an unknown normalization, mask_interpolation or augment_order, or settings that exclude each
-            other.
+        ValueError: for an unknown normalization, mask_interpolation or augment_order, or excluding settings.
     """
 
     def __init__(
@@ -67,17 +66,17 @@ class Transform:
         augment_order: str = "before_resize",
     ) -> None:
         if normalization not in NORMALIZATIONS:
-            raise ValueError(f"normalization {normalization!r} is not one of {', '.join(NORMALIZATIONS)}")
+            raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
         if mask_interpolation not in (None, *MASK_INTERPOLATIONS):
             raise ValueError(
-                f"mask_interpolation {mask_interpolation!r} is not one of {', '.join(MASK_INTERPOLATIONS)}"
+                f"mask_interpolation must be one of {', '.join(MASK_INTERPOLATIONS)}, got {mask_interpolation!r}"
             )
         if augment_order not in AUGMENT_ORDERS:
-            raise ValueError(f"augment_order {augment_order!r} is not one of {', '.join(AUGMENT_ORDERS)}")
+            raise ValueError(f"augment_order must be one of {', '.join(AUGMENT_ORDERS)}, got {augment_order!r}")
         if mask_interpolation is None and (augment or crop):
-            raise ValueError("an image is augmented together with its mask, at one size")
+            raise ValueError("augment and crop require a mask_interpolation, because image and mask need the same size")
         if size is not None and crop is not None:
-            raise ValueError("crops are taken at the image's own size: size must be None")
+            raise ValueError("crop excludes size: crops are taken at the original resolution")
         self.size = None if size is None else (size, size)
         self.divisor = _DIVISOR[normalization]
         self.crop = crop
@@ -88,7 +87,7 @@ class Transform:
             steps.append(A.Lambda(image=self._fill_up_image, mask=self._fill_up_mask, p=1))
             steps.append(A.OneOf([A.CropNonEmptyMaskIfExists(crop, crop, p=1), A.RandomCrop(crop, crop, p=1)], p=1))
         if augment:
-            # `Flip` of older albumentations, which 2.x no longer has: one of the three flips, equally likely.
+            # `Flip` of older albumentations, removed in 2.x: one of the three flips with equal probability.
             both = A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=1)
             steps += [A.RandomRotate90(p=0.5), A.OneOf([A.HorizontalFlip(p=1), A.VerticalFlip(p=1), both], p=0.5)]
         self.geometry = A.Compose(steps)
@@ -102,7 +101,7 @@ class Transform:
         Args:
             image: (H, W, 3) RGB, uint8, or float32 in 0..255.
             mask: (H, W) in {0, 1}, or None.
-            seed: of the augmentation of this call.
+            seed: random seed of the augmentation of this call.
 
         Returns:
             image (3, S, S) float32 and mask (1, S, S) float32 in {0, 1}, or None; (3, H, W) and (1, H, W) where the
@@ -133,13 +132,13 @@ class Transform:
         if not steps:
             return image, mask
         if seed is not None:
-            # One seed for the whole pipeline would make its steps decide alike: hardly any image rotated and flipped.
-            # The first number was the resize's when that was a step: runs of that time resume with the same decisions.
+            # With one seed for the whole pipeline, its steps would make correlated decisions. The first number belonged
+            # to resizing when that was a step; it is skipped, so that older runs resume with the same decisions.
             first = 0 if self.size is None else 1
             seeds = np.random.SeedSequence(seed).generate_state(first + len(steps))[first:]
             for step, step_seed in zip(steps, seeds, strict=True):
                 step.set_random_seed(int(step_seed))
-        # The crops read a mask; without a target in it they lie anywhere.
+        # Cropping requires a mask; without a target in it, positions are random.
         given = np.zeros(image.shape[:2], np.uint8) if mask is None and self.crop else mask
         arrays = self.geometry(image=image, **({} if given is None else {"mask": given}))
         return arrays["image"], None if mask is None else arrays["mask"]
@@ -158,7 +157,7 @@ class Transform:
         return cv2.copyMakeBorder(mask, 0, self._missing(mask, 0), 0, self._missing(mask, 1), cv2.BORDER_CONSTANT)
 
     def _missing(self, array: np.ndarray, axis: int) -> int:
-        """How many pixels it is short of the crop."""
+        """The number of pixels that it is smaller than the crop."""
         return max(0, self.crop - array.shape[axis])
 
 

@@ -1,4 +1,4 @@
-"""More images for phase 1, without masks: every image below some folders."""
+"""Additional images without masks for phase 1: every image below some folders."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from utils.common.progress import Progress
 def unlabeled_cases(
     folders: Sequence[str | Path], train: Sequence[Case], val: Sequence[Case], kept: Kept | None = None
 ) -> tuple[list[Case], list[str]]:
-    """The images of the folders as training cases without masks, and one sentence on each reason to leave some out.
+    """The images of the folders as training cases without masks, and one sentence for each reason to skip some.
 
-    Left out is what shows the same pixels as a validation image (its loss would be measured on an image trained on), as
-    a training image or as another unlabeled one (it would count twice). A frame beside it in a video, or a copy of
-    another size, is not noticed. Names start with "unlabeled: " and keep their extension, as no listed case's does.
+    Images with the same pixels as a validation image are skipped (they would make its loss optimistic), and so are
+    copies of training images and of other unlabeled images (they would count twice). Neighbouring frames of a video and
+    resized copies are not detected. Names start with "unlabeled: " and keep their extension, unlike those of listed
+    cases.
 
     Args:
         kept: knows the digests of cases that were decoded before, and takes what is decoded.
 
     Raises:
-        UserError: see `unlabeled_files`; or names every image that cannot be read (up to 20, and their number).
+        UserError: see `unlabeled_files`; or with every unreadable image (up to 20, and their number).
     """
     files, masks = unlabeled_files(folders)
     cases = [Case(f"unlabeled: {file.as_posix()}", file, ()) for file in files]
@@ -44,18 +45,19 @@ def unlabeled_cases(
             copies.setdefault(seen[value], []).append(str(case.image))
         else:
             seen[value] = "other unlabeled images"
-            chosen.append(case)
-    notes = [f"{len(masks)} masks beside their images"] if masks else []
+            kept.append(case)
+    notes = [f"{len(masks)} masks of images"] if masks else []
     for what, of_kind in copies.items():
         some = ", ".join(of_kind[:3]) + (" ..." if len(of_kind) > 3 else "")
-        notes.append(f"{len(of_kind)} with the same pixels as {what}: {some}")
-    return chosen, notes
+        notes.append(f"{len(of_kind)} copies of {what}: {some}")
+    return kept, notes
 
 
 def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
-    """The images below the folders, each once, in the order of the folders and sorted in them; and the masks there.
+    """The images below the folders, each once, in the order of the folders and sorted within them; and the masks.
 
-    A mask is a file named as one beside its image ("a_mask.png" by "a.png"), or in a masks/ beside an images/.
+    A mask is a file with the name of a mask in the folder of its image ("a_mask.png" for "a.png"), or a file in a
+    masks/ folder next to an images/ folder.
 
     Raises:
         UserError: for a folder that is missing or has no images.
@@ -64,19 +66,19 @@ def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Pat
     masks: dict[str, Path] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise UserError(f"--unlabeled_dir {folder}: there is no such folder")
+            raise UserError(f"--unlabeled_dir {folder} was not found")
         files = image_files(folder)
         stems = {_stem(file) for file in files}
         masks_here = {file for file in files if is_mask_of(_stem(file)) in stems or _in_masks_folder(file, folder)}
         for file in files:
             (masks if file in masks_here else images).setdefault(str(file.resolve()), file)
         if len(masks_here) == len(files):
-            raise UserError(f"--unlabeled_dir {folder}: no images in it")
+            raise UserError(f"--unlabeled_dir {folder} contains no images")
     return list(images.values()), list(masks.values())
 
 
 def fingerprint(folders: Sequence[str | Path]) -> str:
-    """SHA-256 of the names and sizes of the files that `unlabeled_files` finds: which set of images a run had."""
+    """SHA-256 of the names and sizes of the files of `unlabeled_files`, which identifies the images of a run."""
     files, _ = unlabeled_files(folders)
     names = [f"{_below(file, folders)}\t{file.stat().st_size}\n" for file in files]
     return hashlib.sha256("".join(names).encode("utf-8", "surrogateescape")).hexdigest()
@@ -100,7 +102,7 @@ def _digests(cases: Sequence[Case], kept: Kept, what: str) -> list[str]:
 
 
 def _below(file: Path, folders: Sequence[str | Path]) -> str:
-    """The path below the folder it was found in, so that the data may be moved between two runs."""
+    """The path relative to its folder, so that the data may be moved between two runs."""
     return next(file.relative_to(folder).as_posix() for folder in folders if file.is_relative_to(folder))
 
 

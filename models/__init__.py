@@ -8,8 +8,8 @@ srs = models.build_srs("srs", encoder=autoencoder.encode)   # phase 2, with the 
 logits = srs(images)                                        # (B, 3, H, W) -> (B, 1, H, W)
 models.networks(), models.layers()                          # the names that --variant and --dynamic take
 
-Read blocks.py, nested.py, dpconv.py, srs.py, in this order: they are the method, and they are what runs. `models.fast`
-holds faster twins of these modules for CPUs; nothing here knows of it.
+Read blocks.py, nested.py, dpconv.py and srs.py in this order: they implement the method. `models.fast` contains faster
+twins of these modules for CPUs, which this folder does not import.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ __all__ = [
     "with_dynamic",
 ]
 
-# Where they are. They are imported when they are asked for, and torch with them: scripts know the names of networks
-# without it.
+# The modules of these names, which are imported on first use, so that the names of networks are available without
+# torch.
 _HOMES = {"DPConv": "dpconv", "DPConv2d": "dpconv", "NestedUNet": "nested", "SRS": "srs", "with_dynamic": "any_network"}
 
 
 def __getattr__(name: str) -> Any:
     if name == "authors":
         return import_module("models.authors")
-    if name == "NETWORKS":  # as `networks` has them at this moment
+    if name == "NETWORKS":  # the current result of `networks`
         return networks()
     if name in _HOMES:
         return getattr(import_module(f"models.{_HOMES[name]}"), name)

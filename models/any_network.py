@@ -1,4 +1,4 @@
-"""DPConv, or another layer that reads a frozen encoder, at the deepest feature of any segmentation network.
+"""DPConv, or another layer with a frozen encoder, at the deepest feature of any segmentation network.
 
 import models
 import segmentation_models_pytorch as smp
@@ -18,39 +18,39 @@ from torch import Tensor, nn
 from models.nested import prepare_image
 from models.registry import DPCONV, build_layer
 
-PROBE = 64  # side of the blank image that shows how many channels the deepest maps have
+PROBE = 64  # side of the blank image with which the number of channels is determined
 
 
 def with_dynamic(
     network: nn.Module, encoder: nn.Module, layer: str = DPCONV, deepest: str = "encoder", multiple: int = 32
 ) -> WithDynamic:
-    """`network` with a layer at its deepest map, as SRS has it: x becomes x + layer(x, deep).
+    """`network` with a layer at its deepest map, as in SRS: x becomes x + layer(x, deep).
 
-    x is the deepest map of the network, deep that of the frozen encoder, of the same image. A layer wants the channels
-    of x to be a multiple of those of deep, and these to be a multiple of 8. Channels that are not get a 1x1
-    convolution, which is trained with the layer: deep is taken to the largest multiple of 8 that divides; x, where it
-    is not even a multiple of 8 itself, is taken to the next one for the layer, and the layer's result back.
+    x is the deepest map of the network, and deep that of the frozen encoder, for the same image. A layer requires the
+    channels of x to be a multiple of those of deep, and these to be a multiple of 8. If they are not, trained 1x1
+    convolutions adapt them: deep is reduced to the largest multiple of 8 that divides the channels of x. If those are
+    not a multiple of 8, x is extended to the next one for the layer, and the result is converted back.
 
     Args:
         network: (B, 3, H, W), H and W multiples of `multiple`, to (B, 1, H, W) logits. It stays the same object.
-        encoder: (B, 3, H, W) to maps (or one), the deepest last, such as `build_reconstruction().encode`. It becomes
-            part of the result and is frozen.
+        encoder: (B, 3, H, W) to a map or a list of maps with the deepest last, e.g. `build_reconstruction().encode`. It
+            becomes part of the result and is frozen.
         layer: one of `models.layers`.
-        deepest: the name of the part of `network` whose result is the deepest map, or a list of maps with the deepest
-            last; "encoder" in segmentation_models_pytorch. It must be called once in a forward pass.
-        multiple: to which sides are padded.
+        deepest: the name of the submodule of `network` that returns the deepest map, or a list of maps with the deepest
+            last; "encoder" in segmentation_models_pytorch. It must be called exactly once in a forward pass.
+        multiple: image sides are padded to a multiple of this.
 
     Returns:
-        (B, 1 or 3, H, W), H and W at least 8, to (B, 1, H, W) logits. The parts that scripts look for are those of
-        `models.SRS`: `encoder`, `encoder_bn`, the slot `dpconv`, `deep_features`.
+        A network from (B, 1 or 3, H, W), H and W at least 8, to (B, 1, H, W) logits, with the attributes of
+        `models.SRS` that the scripts use: `encoder`, `encoder_bn`, the slot `dpconv`, `deep_features`.
 
     Raises:
-        ValueError: for an unknown layer, or a part `deepest` that is not there, or gives no map (B, C, h, w).
+        ValueError: for an unknown layer, and if the submodule `deepest` is missing or returns no map (B, C, h, w).
     """
     parts = dict(network.named_modules())
     if not deepest or deepest not in parts:
         children = ", ".join(name for name, _ in network.named_children())
-        raise ValueError(f"the network has no part {deepest!r} that holds its deepest map; its parts: {children}")
+        raise ValueError(f"deepest must be a submodule of the network ({children}, ...), got {deepest!r}")
     return WithDynamic(network, encoder, layer, deepest, multiple)
 
 
@@ -78,15 +78,15 @@ class WithDynamic(nn.Module):
         return self
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """All but the encoder's."""
+        """All parameters except those of the encoder."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def deep_features(self, image: Tensor) -> Tensor:
-        """What the layer reads: (B, 1 or 3, H, W) to (B, D, h, w)."""
+        """The source of the layer: (B, 1 or 3, H, W) to (B, D, h, w)."""
         return self._deep(prepare_image(image, self.multiple))
 
     def layer_inputs(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """What the layer gets: x (B, C, h, w) and deep (B, D, h', w') of the image (B, 1 or 3, H, W)."""
+        """The inputs of the layer, x (B, C, h, w) and deep (B, D, h', w'), for the image (B, 1 or 3, H, W)."""
         seen: list[Tensor] = []
         self._run(prepare_image(image, self.multiple), lambda x: seen.append(self.widen(x)))
         return seen[0], self.deep_features(image)
@@ -98,13 +98,13 @@ class WithDynamic(nn.Module):
         return self._run(image, lambda x: x + self.back(self.dpconv(self.widen(x), deep)))[..., :height, :width]
 
     def _run(self, image: Tensor, change: Callable[[Tensor], Tensor | None]) -> Tensor:
-        """The network on the image, its deepest map changed; as it was where `change` returns None."""
+        """Runs the network on the image with its deepest map replaced by `change`, if that does not return None."""
 
         def hook(part: nn.Module, inputs: tuple, result: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor] | None:
             x = change(_last(result))
             return x if x is None or isinstance(result, Tensor) else [*result[:-1], x]
 
-        # For this call alone: the network is as it was before and after, for whoever else holds it.
+        # The hook exists only during this call, because the network may also be used elsewhere.
         handle = self.network.get_submodule(self.deepest).register_forward_hook(hook)
         try:
             return self.network(image)
@@ -116,12 +116,12 @@ class WithDynamic(nn.Module):
 
     @torch.no_grad()
     def _channels(self) -> tuple[int, int]:
-        """Of the network's deepest map and of the encoder's. Both networks stay as they were."""
+        """The channels of the deepest maps of the network and of the encoder, which are not changed."""
         like = next(self.parameters())
         image = torch.zeros(1, 3, PROBE, PROBE, device=like.device, dtype=like.dtype)
         seen: list[Tensor] = []
         training = {module: module.training for module in self.modules()}
-        self.network.eval()  # batch norms learn nothing of it
+        self.network.eval()  # so that batch norms do not update their statistics
         self.encoder.eval()
         try:
             self._run(image, seen.append)
@@ -130,7 +130,9 @@ class WithDynamic(nn.Module):
             for module, mode in training.items():
                 module.training = mode
         if len(seen) != 1:
-            raise ValueError(f"{self.deepest!r} was called {len(seen)} times in a forward pass; it must be once")
+            raise ValueError(
+                f"{self.deepest!r} must be called once in a forward pass, but was called {len(seen)} times"
+            )
         return seen[0].shape[1], deep.shape[1]
 
 

@@ -1,4 +1,4 @@
-"""Another network, made to take the images that SRS takes."""
+"""An adapter for networks that require three channels and image sides of a certain multiple."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from models.nested import prepare_image
 
 
 class AnySize(nn.Module):
-    """(B, 1 or 3, H, W) to (B, 1, H, W), by a network that wants three channels and sides of a multiple of `multiple`.
+    """(B, 1 or 3, H, W) to (B, 1, H, W), with a network that requires three channels and sides of a given multiple.
 
-    Gray becomes RGB, the bottom and right edges are repeated, and the logits are cropped back.
+    Gray becomes RGB, the bottom and right edges are padded by repetition, and the logits are cropped.
     """
 
     def __init__(self, network: nn.Module, multiple: int) -> None:

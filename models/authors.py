@@ -1,11 +1,11 @@
-"""Reads the state dicts the authors released, 'SRS_R' (reconstruction) and 'SRS_S' (segmentation), into our networks.
+"""Loading of the authors' state dicts, 'SRS_R' (reconstruction) and 'SRS_S' (segmentation), into our networks.
 
     recon = torch.load("SRS_R.pth", weights_only=True)
     seg = torch.load("SRS_S.pth", weights_only=True)
-    srs = load_srs(recon, seg, encoder_bn="batch")      # as they were trained
+    srs = load_srs(recon, seg, encoder_bn="batch")      # as in their training
 
-Their files hold entries that their forward pass never reads; these are dropped by name. Any other entry that is
-missing, unexpected or of another shape is an error that names it.
+The files contain entries that the authors' forward pass never uses; these are skipped by name. Any other entry that is
+missing, unexpected or of another shape is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.nested import NestedUNet
 from models.registry import build_reconstruction, build_srs
 from models.srs import SRS
 
-# Our name -> theirs, applied in this order to every key of our state dict.
+# Our name -> their name, applied in this order to every key of our state dict.
 _RENAMES = [
     (r"^encode\.stem\.", "conv1."),
     (r"^encode\.nodes\.(\d)\.", r"conv\1_0."),
@@ -54,7 +54,7 @@ _RENAMES = [
     (r"\.spatial_attention\.conv\.", ".sa.conv1."),
 ]
 
-# Entries that the authors' forward pass never reads.
+# Entries that the authors' forward pass never uses.
 _DEAD = r"^(IPATR\d\.tr(_1)?|conv0_3_1x1|bottomuplocal_fpn_\d\.bn[12])\."
 _DEAD_IN_SEGMENTATION = rf"{_DEAD}|^IPATR\d\."
 
@@ -66,7 +66,7 @@ def load_reconstruction(state: Mapping[str, Tensor]) -> NestedUNet:
         state: the state dict of 'SRS_R'.
 
     Raises:
-        ValueError: names every entry (up to 10) that is missing, unexpected or of another shape.
+        ValueError: with the entries (up to 10) that are missing, unexpected or of another shape.
     """
     network = build_reconstruction("srs")
     _fill("SRS_R", state, [network], _DEAD)
@@ -82,7 +82,7 @@ def load_srs(recon_state: Mapping[str, Tensor], seg_state: Mapping[str, Tensor],
         encoder_bn: "frozen" or "batch", see `models.SRS`; the released weights were trained with "batch".
 
     Raises:
-        ValueError: names every entry (up to 10) that is missing, unexpected or of another shape.
+        ValueError: with the entries (up to 10) that are missing, unexpected or of another shape.
     """
     srs = build_srs("srs", encoder_bn, load_reconstruction(recon_state).encode)
     _fill("SRS_S", seg_state, [srs.segmenter, srs.dpconv], _DEAD_IN_SEGMENTATION)
@@ -96,7 +96,7 @@ def _authors_name(ours: str) -> str:
 
 
 def _fill(source: str, state: Mapping[str, Tensor], networks: Iterable[nn.Module], dead: str) -> None:
-    """Copies `state` into the networks, after it was checked whole."""
+    """Copies `state` into the networks, after checking all of it."""
     living = {name: value for name, value in state.items() if not re.search(dead, name)}
     theirs = {_authors_name(ours): value for net in networks for ours, value in net.state_dict().items()}
     problems = [f"missing {name}" for name in theirs if name not in living]

@@ -1,8 +1,7 @@
-"""The blocks the nested U-Net is made of (design: the SRS paper, section III, arXiv 2312.01741).
+"""The blocks of the nested U-Net (SRS paper, section III, arXiv 2312.01741).
 
-Every block takes and returns maps of shape (B, C, H, W); unless its docstring says otherwise C, H and W are kept.
-What is written here is what runs. `models/fast` replaces a block on CPUs only while its source is the one that its
-faster twin was written for: change what you like, and the changed block runs.
+Every block maps (B, C, H, W) to (B, C, H, W), unless its docstring says otherwise. On CPUs, `models/fast` replaces a
+block by its faster twin, but only if the source of the block is unchanged: if you edit a block, your version runs.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from torch.nn.functional import relu
 
 
 class ChannelAttention(nn.Module):
-    """CBAM's channel attention: which channels matter, from their global average and global maximum.
+    """The channel attention of CBAM: channel weights from the global average and the global maximum.
 
-    Both pooled vectors go through one shared bottleneck (C to C / 8 to C), are summed and squashed.
+    Both pooled vectors go through one shared bottleneck (C to C / 8 to C); the sigmoid of their sum is the weight.
     Paper: https://arxiv.org/abs/1807.06521, section 3.1. Returns the weights, (B, C, 1, 1) in (0, 1).
     """
 
@@ -32,7 +31,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """CBAM's spatial attention: which pixels matter, from the mean and the maximum over the channels.
+    """The spatial attention of CBAM: pixel weights from the mean and the maximum over the channels.
 
     Paper: https://arxiv.org/abs/1807.06521, section 3.2. Returns the weights, (B, 1, H, W) in (0, 1).
     """
@@ -47,10 +46,10 @@ class SpatialAttention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, channel and spatial attention on their result, and the shortcut around it all.
+    """Two 3x3 convolutions, channel and spatial attention on their result, and a shortcut around all of them.
 
     (B, in_channels, H, W) to (B, out_channels, H, W). The shortcut is the identity, or a 1x1 convolution with batch
-    norm where the width changes. The convolutions keep their (redundant) biases, as the released weights have them.
+    norm if the width changes. The convolutions have (redundant) biases, because the released weights contain them.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -72,15 +71,15 @@ class ResidualBlock(nn.Module):
 
 
 def residual_node(in_channels: int, out_channels: int, depth: int) -> nn.Sequential:
-    """One node of the nest: `depth` residual blocks, the first of which changes the width."""
+    """A node of the nested U-Net: `depth` residual blocks, the first of which changes the width."""
     widths = [in_channels] + [out_channels] * depth
     return nn.Sequential(*(ResidualBlock(*pair) for pair in pairwise(widths)))
 
 
 class EfficientChannelAttention(nn.Module):
-    """ECA as SRS uses it: a 1-D convolution along the channels' *maxima* of sigmoid(x), squashed, times x.
+    """ECA as used in SRS: x times the sigmoid of a 1-D convolution along the channel *maxima* of sigmoid(x).
 
-    The original (https://arxiv.org/abs/1910.03151) pools averages of x itself.
+    The original (https://arxiv.org/abs/1910.03151) pools averages of x.
     """
 
     def __init__(self, kernel_size: int = 3) -> None:
@@ -88,7 +87,7 @@ class EfficientChannelAttention(nn.Module):
         self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The sigmoid is monotonic, so that it may follow the pooling: C numbers to squash in place of C * H * W.
+        # The sigmoid is monotonic, so it can follow the pooling and is computed for C values instead of C * H * W.
         pooled = torch.sigmoid(spatial_maximum(x).flatten(1))  # (B, C)
         weights = torch.sigmoid(self.conv(pooled.unsqueeze(1))).squeeze(1)  # (B, 1, C) -> (B, C)
         return x * weights[:, :, None, None]
@@ -97,8 +96,8 @@ class EfficientChannelAttention(nn.Module):
 class ShuffleUp(nn.Sequential):
     """Sub-pixel upsampling to the next row: (B, C, H, W) to (B, out_channels, 2H, 2W).
 
-    PixelShuffle (https://arxiv.org/abs/1609.05158) spends four channels on each pixel; a 3x3 convolution with batch
-    norm and ReLU then takes the C / 4 channels to the row's width.
+    PixelShuffle (https://arxiv.org/abs/1609.05158) converts four channels into 2x2 pixels; a 3x3 convolution with batch
+    norm and ReLU then maps the C / 4 channels to the width of the row.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -110,14 +109,14 @@ class ShuffleUp(nn.Sequential):
 
 
 class Concatenate(nn.Module):
-    """The channels of the maps one after the other: (B, C1, H, W), (B, C2, H, W)... to (B, C1 + C2 + ..., H, W)."""
+    """Concatenates the channels of maps: (B, C1, H, W), (B, C2, H, W), ... to (B, C1 + C2 + ..., H, W)."""
 
     def forward(self, *maps: Tensor) -> Tensor:
         return torch.cat(maps, dim=1)
 
 
 class BLAM(nn.Module):
-    """Bottom-up local attention: fuses a row's own map with the deeper one, both (B, C, H, W).
+    """Bottom-up local attention: fuses the map of a row with the deeper one, both (B, C, H, W).
 
     The shallow map goes through two 1x1 convolutions, the deep one through ECA; a 1x1 convolution joins them.
     """
@@ -141,10 +140,10 @@ class BLAM(nn.Module):
 
 
 class LocalContrast(nn.Module):
-    """Weights x by how much each pixel stands out from its neighbourhood, at three scales (1x1, 3x3, dilated 3x3).
+    """Weights x by its local contrast at three scales (1x1, 3x3, dilated 3x3).
 
-    Each learned convolution gives a local mean mu and, of the deviation x - mu, a local spread s; the normalised
-    deviations (x - mu + eps) / (s + eps) are averaged and squashed to a weight w, and the result is x * w + x.
+    Each learned convolution computes a local mean mu of x, and a local spread s of the deviation x - mu. The weight w
+    is the sigmoid of the mean of the normalised deviations (x - mu + eps) / (s + eps); the result is x * w + x.
     """
 
     EPS = 0.001
@@ -172,13 +171,13 @@ class LocalContrast(nn.Module):
 def mean(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """The mean over `dim`, which is kept with size 1.
 
-    Summed in float32 at least: in float16, the sum over a map of 128x128 passes the largest number where its mean is 4.
+    The sum is computed in float32 at least: in float16 it overflows for a map of 128x128 pixels with a mean of 4.
     """
     return x.mean(dim, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).to(x.dtype)
 
 
 def spatial_maximum(x: Tensor) -> Tensor:
-    """Each channel's maximum, (B, C, 1, 1); of equal maxima, one takes the gradient.
+    """The maximum of each channel, (B, C, 1, 1); of equal maxima, one gets the gradient.
 
     `max` along one dimension is parallel and deterministic on every device; pooling the whole map is not.
     """

@@ -1,11 +1,11 @@
-"""DPConv, the dynamic-parameter convolution: one network's feature writes the kernel for another's.
+"""DPConv, the dynamic-parameter convolution: a feature of one network generates the kernel for another network.
 
-To use it in a network of your own:
+Use in your own network:
 
     dpconv = DPConv(channels=256, deep_channels=64)
     x = x + dpconv(x, deep)        # x (B, 256, h, w); deep (B, 64, any, any), of the same images
 
-    conv = DPConv2d(32, 64, kernel_size=5, stride=2, source_channels=16)      # in place of a Conv2d
+    conv = DPConv2d(32, 64, kernel_size=5, stride=2, source_channels=16)      # replaces a Conv2d
     y = conv(x, source)            # x (B, 32, h, w), source (B, 16, any, any) to (B, 64, h / 2, w / 2)
 
 Paper: SRS, section III-C, https://arxiv.org/abs/2312.01741.
@@ -26,26 +26,26 @@ class DPConv2d(nn.Module):
     """Convolves x with a kernel generated, for each sample, from a source feature of the same sample.
 
     The source feature is refined by attention and pooled to a code g of `source_channels` numbers, and a grouped 1x1
-    convolution expands g to the numbers of the kernel. That grouped convolution has one input channel in a group, so
-    that with weights W and biases V, both viewed as kernels, the kernel of output channel o is
+    convolution expands g to the values of the kernel. This convolution has one input channel per group. With its
+    weights W and biases V viewed as kernels, the kernel of output channel o is
 
         kernel[o] = g[o // (out_channels / source_channels)] * W[o] + V[o]
 
-    and, convolution being linear, DPConv2d(x) = g * conv(x, W) + conv(x, V): two ordinary convolutions that all samples
-    share. Both forms are exact. `form` chooses: "shared" never builds the kernels of each sample (2.4 MB a sample for
-    256 to 256 channels); "per_sample" builds them and convolves each sample with its own, as the equation of the paper
-    reads, at half the multiplications.
+    and, since convolution is linear, DPConv2d(x) = g * conv(x, W) + conv(x, V): two ordinary convolutions, shared by
+    all samples. Both forms are exact. `form` selects one: "shared" does not build the kernels of each sample (2.4 MB
+    per sample for 256 to 256 channels); "per_sample" builds them and convolves each sample with its own kernel, like
+    the equation of the paper, with half the multiplications.
 
-    Initialised as PyTorch does by default. The grouped convolution has a fan-in of 1, so that W and V start uniform in
-    (-1, 1), which is some 25 to 50 times as large as an ordinary convolution's weights.
+    PyTorch's default initialisation is used. The grouped convolution has a fan-in of 1, so W and V are initially
+    uniform in (-1, 1), about 25 to 50 times as large as the weights of an ordinary convolution.
 
     Args:
         in_channels: of x; a multiple of `groups`.
         out_channels: of the result; a multiple of `groups` and of `source_channels`.
         kernel_size, stride, dilation, groups: as in `torch.nn.Conv2d`, the first three for both directions. There is no
             bias.
-        padding: zeros on each side; dilation * (kernel_size - 1) // 2 if not given, which keeps the size of the map at
-            stride 1 with an odd kernel.
+        padding: zeros on each side (default: dilation * (kernel_size - 1) // 2, which keeps the size of the map for
+            stride 1 and an odd kernel).
         source_channels: of the source feature; a multiple of 8 (its channel attention's reduction).
         form: one of `FORMS`; may be changed at any time through the attribute of the same name.
 
@@ -92,8 +92,8 @@ class DPConv2d(nn.Module):
     def code(self, source: Tensor) -> Tensor:
         """The code g of each sample: (B, source_channels, h, w) to (B, source_channels)."""
         refined = self.spatial_attention(self.channel_attention(source) * source) * source
-        # The average is taken before the 1x1 convolution, not after: both are linear, so it is the same number, on one
-        # pixel in place of h * w.
+        # The average is taken before the 1x1 convolution. Both are linear, so the result is the same, but the
+        # convolution is computed for one pixel instead of h * w.
         return self.project(mean(refined, (2, 3))).flatten(1)
 
     def kernels(self, source: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class DPConv2d(nn.Module):
         return self.with_code(x, self.code(source))
 
     def with_code(self, x: Tensor, code: Tensor) -> Tensor:
-        """x (B, in_channels, h, w) with the kernels that the codes g (B, source_channels) stand for."""
+        """x (B, in_channels, h, w) convolved with the kernels of the codes g (B, source_channels)."""
         convolve = self._convolve_per_sample if self.form == "per_sample" else self._convolve_shared
         return convolve(x, code)
 
@@ -120,7 +120,7 @@ class DPConv2d(nn.Module):
     def _convolve_per_sample(self, x: Tensor, code: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         kernels = self.kernels_of(code).flatten(0, 1)  # (B * out, in / groups, k, k)
-        # A batch of samples with kernels of their own is one grouped convolution over their channels side by side.
+        # Convolving each sample with its own kernel is one grouped convolution over the stacked channels.
         stacked = x.reshape(1, batch * channels, height, width)
         result = self._conv(stacked, kernels, batch * self.groups)
         return result.view(batch, self.out_channels, *result.shape[2:])
@@ -129,11 +129,11 @@ class DPConv2d(nn.Module):
         return F.conv2d(x, kernels, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=groups)
 
     def kernels_of(self, code: Tensor) -> Tensor:
-        """The kernels that the codes g (B, source_channels) stand for."""
+        """The kernels of the codes g (B, source_channels)."""
         return self._view(self.expand(code[:, :, None, None]), len(code))
 
     def _gain(self, code: Tensor) -> Tensor:
-        """What each output channel's W is multiplied by, g[o // (out / source_channels)]: (B, out_channels)."""
+        """The factor of W for each output channel, g[o // (out / source_channels)]: (B, out_channels)."""
         return code.repeat_interleave(self.out_channels // code.shape[1], dim=1)
 
     def _view(self, numbers: Tensor, *leading: int) -> Tensor:
@@ -142,7 +142,7 @@ class DPConv2d(nn.Module):
 
 
 class DPConv(DPConv2d):
-    """DPConv as SRS has it: a `DPConv2d` of 3x3 that keeps channels and size.
+    """DPConv as in SRS: a 3x3 `DPConv2d` that keeps channels and size.
 
     Args:
         channels: C, of x and of the result; a multiple of `deep_channels`.
@@ -161,5 +161,5 @@ class DPConv(DPConv2d):
 
 
 def build(channels: int, deep_channels: int) -> DPConv:
-    """The layer for the slot `dpconv` of SRS, as the files of models/dynamic build theirs."""
+    """The layer for the slot `dpconv` of SRS; the files of models/dynamic have the same function."""
     return DPConv(channels, deep_channels)

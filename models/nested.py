@@ -1,4 +1,4 @@
-"""The nested U-Net that both networks of SRS are: the reconstruction autoencoder and the segmenter.
+"""The nested U-Net, the architecture of both networks of SRS: the reconstruction autoencoder and the segmenter.
 
 Maps are named x(i, j): row i is at 1 / 2^i of the input's size, column j is the nesting depth (U-Net++,
 https://arxiv.org/abs/1807.10165). Column 0 is the encoder; the other columns and the fusion of the last map of each row
@@ -26,34 +26,33 @@ MIN_SIZE = STRIDE
 
 
 def up(x: Tensor, factor: int = 2) -> Tensor:
-    """Bilinear upsampling with the corners aligned, as the released weights were trained with."""
-    with torch.autocast(x.device.type, enabled=False):  # it would go by way of float32, for the same result
+    """Bilinear upsampling with aligned corners, as in the training of the released weights."""
+    with torch.autocast(x.device.type, enabled=False):  # autocast would convert to float32, for the same result
         return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
 
 
 class Down(nn.Module):
-    """To the next row, 2x2 max pooling: (B, C, H, W) to (B, C, H / 2, W / 2)."""
+    """2x2 max pooling to the next row: (B, C, H, W) to (B, C, H / 2, W / 2)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.max_pool2d(x, 2)
 
 
 class Join(nn.Module):
-    """The input of a node: the channels of left, of up(below), and of the others one after the other."""
+    """The input of a node: the concatenated channels of left, up(below) and the others."""
 
     def forward(self, left: Tensor, below: Tensor, *others: Tensor) -> Tensor:
         return torch.cat([left, up(below), *others], dim=1)
 
 
 def prepare_image(image: Tensor, multiple: int = STRIDE) -> Tensor:
-    """An image batch as the networks take it: (B, 1 or 3, H, W) to (B, 3, H', W'), H' and W' multiples of 8.
+    """An image batch as network input: (B, 1 or 3, H, W) to (B, 3, H', W'), H' and W' multiples of `multiple`.
 
-    Grayscale is repeated to three channels; the bottom and right edges are replicated up to the next multiple of 8, or
-    of another number.
-    Crop a result back with `[..., :H, :W]`.
+    Gray is repeated to three channels; the bottom and right edges are padded by repetition. Crop a result with
+    `[..., :H, :W]`.
 
     Raises:
-        ValueError: for another rank, number of channels, or an image under 8 pixels high or wide.
+        ValueError: for another rank or number of channels, and for images of less than 8 pixels height or width.
     """
     if image.ndim != 4:
         raise ValueError(f"expected an image batch (B, 3, H, W), got {image.ndim} dimensions: {tuple(image.shape)}")
@@ -82,8 +81,8 @@ class NestedEncoder(nn.Module):
         self.nodes = nn.ModuleList(residual_node(*node) for node in zip(inputs, widths, depths, strict=True))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        # In float32 under autocast, too: of images normalised as the authors do it makes 0.2 +- 0.003, say, which in
-        # bfloat16 goes in steps of 0.001. Batch norm divides by the 0.003.
+        # In float32 even under autocast: for images with the authors' normalisation its values are e.g. 0.2 +- 0.003,
+        # with bfloat16 steps of 0.001, and batch norm divides by the 0.003.
         with torch.autocast(image.device.type, enabled=False):
             x = self.stem(image)
         x = self.nodes[0](x)
@@ -128,12 +127,12 @@ class NestedDecoder(nn.Module):
         return [x[i, ROWS - 1 - i] for i in range(ROWS)]
 
     def _fuse_rows(self, last: Sequence[Tensor]) -> Tensor:
-        """From deep to shallow, each row is fused with the one below it; all rows then meet at full size."""
+        """Fuses each row with the one below it, from deep to shallow, and then joins all rows at full size."""
         fused = last[-1]
         tops = []
         for i in reversed(range(ROWS - 1)):
             fused = self.fuse[i](low=self.contrast[i](last[i]), deep=self.shuffle[i](fused))
-            # Row 0 is at full size and of the top's width already.
+            # Row 0 already has the size and width of the top.
             tops.append(fused if i == 0 else up(self.to_top[str(i)](fused), 2**i))
         return self.top(self.concatenate(*tops[::-1]))
 
@@ -141,14 +140,14 @@ class NestedDecoder(nn.Module):
 class NestedUNet(nn.Module):
     """A nested U-Net in two halves, `encode(image) -> pyramid` and `decode(pyramid) -> map`.
 
-    The call itself takes any size of at least 8x8, gray or RGB, see `prepare_image`; the halves want what it returns.
+    The call accepts gray or RGB images of at least 8x8 pixels, see `prepare_image`; `encode` requires its result.
 
     Args:
         widths: channels of rows 0 to 3, multiples of 8.
         depths: residual blocks in each node of rows 0 to 3.
         stem: channels of the stem.
-        out_channels: of the result: 3 to rebuild an image, 1 logit to segment.
-        local_contrast: whether each row passes a local contrast block before the fusion (the reconstruction network's).
+        out_channels: channels of the result: 3 for reconstruction, 1 logit for segmentation.
+        local_contrast: whether each row has a local contrast block before the fusion (in the reconstruction network).
 
     Shape: image (B, 1 or 3, H, W) to (B, out_channels, H, W).
     """

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def convolve_per_sample(x: Tensor, kernels: Tensor, size: int = 3) -> Tensor:
-    """Convolves sample b of x with kernels[b], padded so that the map keeps its size.
+    """Convolves sample b of x with kernels[b], with zero padding that keeps the size of the map.
 
-    A grouped convolution would do it, too, with a group for each sample; but the number of groups is an attribute of an
-    exported convolution, so that the file would be for one batch size. The batched matrix product of the kernels and
-    the patches of x has no such attribute. The multiplications are the same.
+    A grouped convolution with a group per sample would give the same result, but the number of groups is an attribute
+    of an exported convolution, which would fix the batch size. The batched matrix product of the kernels and the
+    patches of x has no such attribute and needs the same number of multiplications.
 
     Args:
         x: (B, in, h, w).

@@ -1,4 +1,4 @@
-"""What the scripts ask of a segmentation network: what it must have, and what only some have."""
+"""The interface of segmentation networks: the required parts, and the optional ones that scripts check for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class SegmentationNetwork(Protocol):
-    """Required: the call, and what every nn.Module has. An attribute that is not here is looked for, never expected:
+    """The required parts: the call, and the interface of nn.Module. Optional attributes, as in SRS:
 
-    encoder_bn: str                       SRS: how its encoder's batch norms compute, see `models.SRS`
-    deep_features(image) -> Tensor        SRS: what its layer reads, the encoder's deepest map or its own
-    layer_inputs(image) -> (x, deep)      SRS: all that its layer gets
-    dpconv: DynamicLayer                  SRS: the slot, which keeps its name whatever fills it
+    encoder_bn: str                       the batch-norm statistics of the encoder, see `models.SRS`
+    deep_features(image) -> Tensor        the source of the layer: the deepest map of the encoder or of the segmenter
+    layer_inputs(image) -> (x, deep)      both inputs of the layer
+    dpconv: DynamicLayer                  the layer; the attribute has this name for every layer
     """
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -23,15 +23,15 @@ class SegmentationNetwork(Protocol):
 
 
 class DynamicLayer(Protocol):
-    """What the slot `dpconv` holds. Optional: `form`, "shared" or "per_sample", see `models.DPConv`."""
+    """A layer for the slot `dpconv`. Optional: `form`, "shared" or "per_sample", see `models.DPConv`."""
 
     def __call__(self, x: Tensor, deep: Tensor | None) -> Tensor:
-        """x (B, C, h, w) and the encoder's map, x itself without an encoder, to what is added to x."""
+        """x (B, C, h, w) and the encoder's map (x itself without an encoder) to the term that is added to x."""
 
 
 @runtime_checkable
 class WritesKernels(Protocol):
-    """A layer that makes a code of each image, and a kernel of the code: report, TensorBoard and demo show both."""
+    """A layer that computes a code from each image, and a kernel from the code, for report, TensorBoard and demo."""
 
     def code(self, deep: Tensor) -> Tensor:
         """(B, D, h, w) to (B, D)."""
@@ -41,14 +41,14 @@ class WritesKernels(Protocol):
 
 
 def kernel_writer(network: nn.Module) -> WritesKernels | None:
-    """The layer of `network` that writes kernels from a source feature; None if it has none."""
+    """The layer of `network` that generates kernels from a source feature; None if it has none."""
     layer = getattr(network, "dpconv", None)
     reads = hasattr(network, "deep_features")
     return layer if reads and isinstance(layer, WritesKernels) else None
 
 
 def set_form(network: nn.Module, form: str) -> None:
-    """Chooses the form in which the network's layer computes, if it has several."""
+    """Sets the form in which the layer of the network computes, if it has several."""
     layer = getattr(network, "dpconv", None)
     if hasattr(layer, "form"):
         layer.form = form

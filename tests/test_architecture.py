@@ -1,4 +1,4 @@
-"""A newcomer's five changes, by the text of docs/development/architecture.md: its blocks added, its commands run."""
+"""A newcomer's five changes, by the text of docs/how_to/extend.md: its blocks added, its commands run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from utils.common.signals import Stopped
 from utils.networks.checkpoints import load_checkpoint
 from utils.settings.refusals import naming_the_network
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "how_to" / "extend.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## How do I add (.+?)\?\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 SMALL = ["--img_size", "32", "--batch_size", "4", "--workers", "0"]
 SEG = Path("checkpoints/sample/seg")
@@ -47,7 +47,7 @@ def base(tmp_path_factory):
 
 
 class Newcomer:
-    """Someone who follows a section of the page, in a folder of their own."""
+    """Someone who follows a section of the page, in a separate folder."""
 
     def __init__(self, monkeypatch, folder):
         self.monkeypatch, self.folder = monkeypatch, folder
@@ -120,7 +120,13 @@ def stopped_and_resumed(newcomer, train, resume):
 
 
 def test_the_page_has_the_five_changes():
-    assert list(SECTIONS) == ["a variant", "a layer in DPConv's place", "a loss", "a figure", "a network"]
+    assert list(SECTIONS) == [
+        "a variant",
+        "dynamic, kernel_source and encoder_bn require",
+        "a loss",
+        "a figure",
+        "a network",
+    ]
 
 
 @pytest.mark.slow
@@ -162,7 +168,7 @@ def test_widths_that_do_not_fit_name_the_flag_and_the_rule(monkeypatch, widths, 
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_layer_in_dpconvs_place(newcomer):
-    train, resume, evaluate, masks, exported = newcomer.follow("a layer in DPConv's place")
+    train, resume, evaluate, masks, exported = newcomer.follow("dynamic, kernel_source and encoder_bn require")
     checkpoint = stopped_and_resumed(newcomer, train, resume)
     assert checkpoint["settings"]["dynamic"] == "offset"
     names = {name for name in checkpoint["model"] if name.startswith("dpconv.")}
@@ -221,9 +227,9 @@ def test_a_network_of_another_library(newcomer):
     with pytest.raises(UserError, match=r"^--variant basic_unet has no phase 1[^\n]*$"):
         train_recon.main(train_recon.settings(["--Dataset", "sample", "--variant", "basic_unet"]))
     for flag, message in (
-        ("--recon_weights x.pth", "--recon_weights: --variant basic_unet holds no pretrained encoder"),
-        ("--dynamic static", "--variant basic_unet --dynamic static: [^\n]* variants of SRS"),
-        ("--encoder_bn batch", "--variant basic_unet: [^\n]* variants of SRS"),
+        ("--recon_weights x.pth", "--recon_weights: --variant basic_unet uses no pretrained encoder"),
+        ("--dynamic static", "--variant basic_unet --dynamic static: [^\n]* a variant of SRS"),
+        ("--encoder_bn batch", "--variant basic_unet: [^\n]* a variant of SRS"),
     ):
         with pytest.raises(UserError, match=f"^{message}[^\n]*$"):
             newcomer.run(f"{train} {flag}")
@@ -246,7 +252,7 @@ def test_a_network_of_another_library(newcomer):
 def test_a_layer_without_an_encoder_needs_no_phase_1(newcomer, layer):
     shutil.rmtree("checkpoints/sample/recon")
     command = f"train_seg.py --Dataset sample --variant srs_tiny --dynamic {layer}"
-    with pytest.raises(UserError, match=r"^--recon_weights: [^\n]* holds no pretrained encoder; leave it out$"):
+    with pytest.raises(UserError, match=r"^--recon_weights: [^\n]* uses no pretrained encoder. Omit --recon_weights$"):
         newcomer.run(f"{command} --recon_weights x.pth")
     newcomer.run(command)
     state = load_checkpoint(SEG / "best.pth", "seg")["model"]

@@ -52,7 +52,9 @@ def test_an_epoch_an_evaluation_and_an_export(base, tmp_path, flags, exported):
     if models.needs_phase_1(*network):
         checkpoint = train(base, tmp_path, *flags, *recon)
     else:
-        with pytest.raises(UserError, match=r"^--recon_weights: [^\n]* holds no pretrained encoder; leave it out$"):
+        with pytest.raises(
+            UserError, match=r"^--recon_weights: [^\n]* uses no pretrained encoder\. Omit --recon_weights$"
+        ):
             train(base, tmp_path, *flags, *recon)
         checkpoint = train(base, tmp_path, *flags)
     assert read_log(tmp_path / "seg" / "log.jsonl")[-1]["train"]["loss"] < 2

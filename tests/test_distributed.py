@@ -43,7 +43,7 @@ def data(tmp_path_factory):
 
 
 def start(processes, script, *flags, restarts=0):
-    """A job under torchrun, in a group of its own."""
+    """A job under torchrun, in a separate group."""
     # Not as torchrun's console script: this is the interpreter of the tests.
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", processes, "--max_restarts", restarts]
     launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
@@ -205,7 +205,7 @@ def test_torchruns_restart_goes_on(data, tmp_path):
     code, output = finish(job)
     assert code == 0, output
     assert [entry["epoch"] for entry in read_log(log)] == list(range(1, 10))
-    assert re.search(r"going on after epoch [3-8]", output)
+    assert re.search(r"resuming from .*: [3-8] of", output)
 
 
 @pytest.mark.long
@@ -216,7 +216,7 @@ def test_ctrl_c_stops_all_at_one_step(data, tmp_path):
     wait_for((tmp_path / "recon" / "last.pth").exists, job)
     os.killpg(job.pid, signal.SIGINT)
     code, output = finish(job)
-    assert code != 0 and output.count("--resume goes on from there") == 1
+    assert code != 0 and output.count("Continue with --resume") == 1
     done = load_checkpoint(tmp_path / "recon" / "last.pth", "recon")
     printed = re.search(r"stopped in epoch (\d+) of 10000, after step (\d+)", output)
     assert [int(number) for number in printed.groups()] == [done["epoch"] + 1, done["step"]]

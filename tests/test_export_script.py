@@ -103,15 +103,15 @@ def test_evaluation_gives_the_same_figures(weights, data, tmp_path, capsys):
         figures[engine] = summary["mean_over_images"]
         assert summary["settings"]["engine"] == engine
     assert figures["onnxruntime"] == pytest.approx(figures["torch"], abs=2e-3)
-    assert "exported the network for onnxruntime" in capsys.readouterr().out
+    assert "exported the network to onnxruntime" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--format", "onnx"], "which weights"),
+        (["--format", "onnx"], "no weights given"),
         (["--format", "onnx", "--seg_weights", "SRS_S.pth"], "two files"),
-        (["--format", "onnx", "--weights", "WEIGHTS", "--output", "srs.pt"], r"ends in \.onnx"),
+        (["--format", "onnx", "--weights", "WEIGHTS", "--output", "srs.pt"], r"must end in \.onnx"),
     ],
 )
 def test_errors_say_what_to_do(weights, flags, message, tmp_path, monkeypatch):
@@ -131,6 +131,6 @@ def test_an_error_is_one_message_and_exit_code_2(tmp_path):
 def test_the_weights_are_not_overwritten(weights, tmp_path):
     renamed = tmp_path / "best.pt"
     renamed.write_bytes(weights.read_bytes())
-    with pytest.raises(UserError, match="holds the weights themselves"):
+    with pytest.raises(UserError, match="must not be the file of the weights"):
         run("--weights", renamed, "--format", "torchscript")
     assert renamed.read_bytes() == weights.read_bytes()

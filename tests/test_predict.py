@@ -1,4 +1,4 @@
-"""predict.py as a user runs it: folders of all kinds of files in, masks out, interrupted and gone on with."""
+"""predict.py as a user runs it: folders of all kinds of files in, masks out, interrupted and continued."""
 
 from __future__ import annotations
 
@@ -169,10 +169,10 @@ def test_ctrl_c_ends_between_two_passes_and_the_next_call_goes_on(weights, scans
         return network(images)
 
     predictor.network = interrupted
-    with pytest.raises(Stopped, match="3 images written"):
+    with pytest.raises(Stopped, match="stopped after 3 images"):
         predict_files(predictor, inputs, outputs, {}, overwrite)
     report = predict_files(predictor, inputs, outputs, {})
-    assert (report.predicted, report.there_before) == (4, 3), "an interrupted --overwrite goes on, too"
+    assert (report.predicted, report.there_before) == (4, 3), "an interrupted --overwrite continues, too"
 
 
 def test_images_of_one_size_share_a_batch(weights, scans, tmp_path):
@@ -184,13 +184,13 @@ def test_images_of_one_size_share_a_batch(weights, scans, tmp_path):
 
 
 def test_no_file_that_was_there_is_lost(weights, scans, tmp_path):
-    with pytest.raises(UserError, match="among the images"):
+    with pytest.raises(UserError, match="must not be an input folder"):
         run("--weights", weights, scans, "--output", scans, "--overwrite")
-    with pytest.raises(UserError, match=r"a.png is an image to predict"):
+    with pytest.raises(UserError, match=r"a.png would overwrite an input image"):
         run("--weights", weights, scans / "a.png", "--output", scans, "--overwrite")
     (tmp_path / "truth").mkdir()
     (tmp_path / "truth" / "bits.png").write_text("drawn by hand")
-    with pytest.raises(UserError, match=r"bits.png is there, but no predict.json"):
+    with pytest.raises(UserError, match=r"bits.png exists, but there is no predict.json"):
         run("--weights", weights, scans, "--output", tmp_path / "truth")
     assert files(tmp_path / "truth") == ["bits.png"]
     (scans / "overlay").mkdir()
@@ -238,12 +238,12 @@ def test_two_processes_share_the_images(weights, scans, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["x.png"], "which weights"),
+        (["x.png"], "no weights given"),
         (["x.png", "--seg_weights", "a.pth"], "two files"),
-        (["nowhere", "--weights", "a.pth"], "nowhere is not there"),
+        (["nowhere", "--weights", "a.pth"], "nowhere was not found"),
         (["{scans}", "--weights", "a.pth"], "a.pth was not found"),
         (["{scans}", "--weights", "{weights}", "--tile", "100"], "multiple of 8"),
-        (["{scans}", "--weights", "{weights}", "--amp", "fp16", "--device", "cpu"], "needs CUDA"),
+        (["{scans}", "--weights", "{weights}", "--amp", "fp16", "--device", "cpu"], "requires CUDA"),
     ],
 )
 def test_errors_come_before_anything_is_written(weights, scans, tmp_path, argv, message):

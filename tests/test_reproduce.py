@@ -10,24 +10,23 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import in_process
 import pytest
 import torch
 import waiting
 
-import evaluation
-import models
 import reproduce
-import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
-from models import registry
 from utils.common.errors import UserError
 from utils.common.locks import hold
 from utils.common.signals import Stopped
 from utils.networks.checkpoints import load_checkpoint
-from utils.reproduction import protocol
+from utils.reproduction.dataset_job import DatasetJob
 from utils.reproduction.run_scripts import CommandRunner
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,10 +40,8 @@ DIVISIONS = {  # of eight cases; case 1 is in both test lists
 
 @pytest.fixture(scope="module", autouse=True)
 def shallow_networks():
-    """Most of the time here would go into reading checkpoints of a thousand tensors."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "RECONSTRUCTION_DEPTHS", (1, 1, 1, 1))
-        patch.setitem(models.VARIANTS, "srs_tiny", registry.Variant((8, 16, 32, 64), (1, 1, 1, 1)))
+        in_process.shallow_networks(patch)
         yield
 
 
@@ -60,27 +57,17 @@ def base(tmp_path_factory):
     return base
 
 
+class Calls(list):
+    """What ran: (script, name of its division's folder)."""
+
+    def append(self, call):
+        super().append((call[0], call[1].name))
+
+
 @pytest.fixture
 def ran(monkeypatch):
-    """Has the scripts run inside this process; returns what ran: (script, folder of its division)."""
-    calls = []
-
-    def run(runner, command, held):
-        script, *argv = command[1:]
-        name = Path(script).stem
-        (output,) = [flag.partition("=")[2] for flag in argv if flag.startswith("--output_dir")]
-        calls.append((name, Path(output).name))
-        module = {"train_recon": train_recon, "train_seg": train_seg, "evaluation": evaluation}[name]
-        parse = evaluation.settings if name == "evaluation" else module.parser().settings
-        try:
-            module.main(parse(argv))
-        except Stopped as stopped:
-            runner.number = stopped.number
-            return 128 + stopped.number
-        return 0
-
-    monkeypatch.setattr(CommandRunner, "run", run)
-    return calls
+    """Has the scripts run inside this process; returns what ran."""
+    return in_process.run_inside(monkeypatch, Calls())
 
 
 def call(base, out, *more):
@@ -105,7 +92,7 @@ def whole(base, tmp_path_factory):
     """One whole run, left as it is by the tests."""
     out = tmp_path_factory.mktemp("whole") / "experiment"
     with pytest.MonkeyPatch.context() as patch:
-        calls = ran.__wrapped__(patch)
+        calls = in_process.run_inside(patch, Calls())
         call(base, out)
     return out, calls
 
@@ -164,7 +151,7 @@ def test_stopped_in_phase_2_it_goes_on_inside_the_epoch_to_the_same_table(whole,
         return step(self, model, batch)
 
     monkeypatch.setattr(train_seg.Segmentation, "step", counted)
-    with pytest.raises(Stopped, match=r"division 1, phase 2; the same command goes on there"):
+    with pytest.raises(Stopped, match=r"division 1, phase 2; the same command resumes there"):
         call(base, tmp_path, "--only", "1")
     assert ran == WHOLE[:2]
     last = load_checkpoint(tmp_path / "division1" / "seg" / "last.pth", "seg")
@@ -203,7 +190,7 @@ def test_results_of_other_weights_are_made_again(whole, base, ran, copy):
 
 def test_an_encoder_trained_again_is_not_mixed_with_the_old_phase_2(base, ran, copy):
     shutil.copy(copy / "division2" / "recon" / "best.pth", copy / "division1" / "recon" / "best.pth")
-    with pytest.raises(UserError, match=r"trained on another encoder than .*division1/recon/best\.pth"):
+    with pytest.raises(UserError, match=r"trained with another encoder than .*division1/recon/best\.pth"):
         call(base, copy)
     assert ran == []
 
@@ -248,11 +235,11 @@ def test_missing_lists_name_the_command_that_makes_them(base, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--epochs", "3"], "--recon_epochs and --seg_epochs"),
-        (["--resume"], "always goes on"),
-        (["--only", "3"], "there are 2 divisions"),
+        (["--epochs", "3"], "use --recon_epochs and --seg_epochs"),
+        (["--resume"], "always resumes"),
+        (["--only", "3"], r"--only must be at most --divisions \(2\), got 3"),
         (["--img_sise", "3"], "unrecognized arguments: --img_sise"),
-        (["--train_file", "train.txt"], r"--train_file train\.txt: with 2 divisions it needs \{\}"),
+        (["--train_file", "train.txt"], r"--train_file must contain \{\}"),
         (["--test_file", "sub/val{}.txt"], "no sub/val1.txt"),
     ],
 )
@@ -287,7 +274,7 @@ def test_the_papers_figures_are_those_of_the_paper():
 
 def test_published_figures_must_be_figures(tmp_path):
     (tmp_path / "own.yaml").write_text("base_dir: x\npublished: {IoU: high}\n")
-    with pytest.raises(UserError, match=r"own\.yaml: published takes numbers"):
+    with pytest.raises(UserError, match=r"own\.yaml: published must contain numbers"):
         reproduce.settings(["--config", str(tmp_path / "own.yaml")])
 
 
@@ -321,9 +308,37 @@ def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
     assert (tmp_path / "told").read_text().split() == [str(int(told))]
 
 
+def test_when_its_time_is_out_the_command_is_told_to_save(tmp_path):
+    ready = tmp_path / "ready"
+    command = [sys.executable, "-c", SAVES, str(tmp_path / "told"), str(ready), "0"]
+    with CommandRunner(seconds=1e9) as runner:
+
+        def time_passes():
+            while not ready.exists():
+                time.sleep(0.02)
+            runner._until = 0
+
+        clock = threading.Thread(target=time_passes)
+        clock.start()
+        assert runner.run(command) == 128 + signal.SIGTERM and runner.time_is_out
+        assert runner.run(command) == 128 + signal.SIGTERM  # nothing is started any more
+        clock.join()
+    assert (tmp_path / "told").read_text().split() == ["15"]
+
+
+def test_a_command_that_is_no_longer_wanted_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.reproduction.run_scripts._ASK", 0)
+    ready = tmp_path / "ready"
+    with CommandRunner() as runner:
+        runner.unwanted = ready.exists
+        command = [sys.executable, "-c", SAVES, str(tmp_path / "told"), str(ready), "0"]
+        assert runner.run(command) == 128 + signal.SIGKILL and not runner.number
+    assert not (tmp_path / "told").exists()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process that its parent has ended")
 def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_until_then(tmp_path, monkeypatch):
-    argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes half a second to save
+    argv = [str(tmp_path / "told"), str(tmp_path / "ready"), "0.5"]  # it takes 0.5 s to save
     code = (
         "import sys; from pathlib import Path; from utils.common.locks import hold\n"
         "from utils.reproduction.run_scripts import CommandRunner\n"
@@ -333,7 +348,7 @@ def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_un
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
         waiting.wait_for((tmp_path / "ready").exists, parent)
         monkeypatch.setattr("utils.common.locks.PATIENCE", 0)
-        with pytest.raises(UserError, match="another process works in"), hold(tmp_path):
+        with pytest.raises(UserError, match="another process writes to"), hold(tmp_path):
             pass
         parent.kill()
     monkeypatch.setattr("utils.common.locks.PATIENCE", 600)
@@ -342,7 +357,7 @@ def test_a_command_left_behind_by_a_kill_is_told_to_save_and_holds_its_folder_un
 
 
 def test_what_a_script_ends_with(base, tmp_path, monkeypatch):
-    for code, message in ((2, "its message stands above"), (137, "signal 9 has ended it"), (0, "is not done")):
+    for code, message in ((2, "see its message above"), (137, "killed by signal 9"), (0, "is not finished")):
         monkeypatch.setattr(CommandRunner, "run", lambda runner, command, held, code=code: code)
         with pytest.raises(UserError, match=f"division 1, phase 1.*{message}"):
             call(base, tmp_path)
@@ -358,11 +373,6 @@ def test_a_real_run_is_stopped_and_ends_its_script(base, tmp_path):
         process.terminate()
         _, errors = waiting.finish(process, launcher=True)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped in division 1, phase 1; the same command goes on there" in errors and "Traceback" not in errors
-    plan = reproduce.steps(prepared(reproduce.settings(flags)), 1)
-    assert plan[0].progress().text.startswith("to go on after epoch")
-
-
-def prepared(args):
-    args.test_file = protocol.find_test_lists(args.base_dir, args.divisions)
-    return args
+    assert "stopped in division 1, phase 1; the same command resumes there" in errors and "Traceback" not in errors
+    job = DatasetJob(reproduce.settings(flags), reproduce.SCRIPTS)
+    assert job.steps(job.runs[0])[0].progress().text.startswith("to go on after epoch")

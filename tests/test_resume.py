@@ -106,7 +106,7 @@ def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_pa
     resumed, _ = run(train_seg, seg, data, folder, 0, resume=["--resume", "--img_size", "24"])
     assert reads == ["last.pth"] * 2, "one to resume, and the one of this test"
     said = capsys.readouterr().out
-    assert "begun with --augment_order after_resize" in said and "begun with --mask_interpolation nearest" in said
+    assert "keeps its --augment_order after_resize" in said and "keeps its --mask_interpolation nearest" in said
     assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
     today, _ = run(train_seg, seg, data, tmp_path / "today" / "seg", 0, resume=["--img_size", "24"])
     assert any(not torch.equal(value, today["model"][name]) for name, value in whole["model"].items())
@@ -118,7 +118,7 @@ def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_pa
 
 
 def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path, reads):
-    """With the figures of its own validation; and at the images' size without a shift that it has not learned."""
+    """With the figures of this validation; and at the images' size without a shift that it has not learned."""
     flags = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
     run(train_seg, seg, data, tmp_path / "seg", 0, resume=flags)
     best = tmp_path / "seg" / "best.pth"

@@ -31,7 +31,7 @@ SMALL = ["--img_size", "32", "--batch_size", "4", "--epochs", "2", "--workers", 
 
 
 def run_script(script, *argv):
-    """The script in a process of its own."""
+    """The script in a separate process."""
     command = [sys.executable, str(ROOT / script), *map(str, argv)]
     return waiting.run(command)
 
@@ -134,10 +134,10 @@ def test_phase_2_starts_from_the_authors_encoder(golden, data, tmp_path):
 @pytest.mark.parametrize(
     ("script", "argv", "message"),
     [
-        ("train_recon.py", [], "which data"),
+        ("train_recon.py", [], "no data given"),
         ("train_recon.py", ["--Dataset", "NOPE"], "BUSI"),
         ("train_recon.py", ["--base_dir", "nowhere"], "images/case0001.png"),
-        ("train_seg.py", ["--Dataset", "BUS"], "DataSet/bus is not there"),
+        ("train_seg.py", ["--Dataset", "BUS"], "DataSet/bus was not found"),
         ("train_seg.py", ["--base_dir", "x", "--epochs", "-1"], "under 1"),
         ("evaluation.py", ["--Dataset", "KBT2019"], "prepare_data.py sample"),
         ("evaluation.py", ["--Dataset", "BUS", "--seg_weights", "a.pth"], "two files"),
@@ -164,15 +164,15 @@ def test_a_signal_to_the_whole_job_stops_it_and_resume_goes_on(data, tmp_path, n
         os.killpg(process.pid, number)
         _, errors = waiting.finish(process)
     assert process.returncode == 128 + number, errors
-    assert "Traceback" not in errors and "--resume goes on from there" in errors
+    assert "Traceback" not in errors and "Continue with --resume" in errors
     done = run_script("train_recon.py", *flags, "--resume")
-    assert done.returncode == 0 and "going on after epoch" in done.stdout
+    assert done.returncode == 0 and "resuming from" in done.stdout
     assert [entry["epoch"] for entry in read_log(tmp_path / "recon" / "log.jsonl")] == [1, 2, 3, 4]
 
 
 def test_phase_2_without_phase_1_says_so(data, tmp_path):
     done = run_script("train_seg.py", "--base_dir", data, "--output_dir", tmp_path, *SMALL)
-    assert done.returncode == 2 and "recon/best.pth is not there" in done.stderr and "train_recon.py" in done.stderr
+    assert done.returncode == 2 and "recon/best.pth was not found" in done.stderr and "train_recon.py" in done.stderr
 
 
 def test_a_normalization_that_differs_between_the_phases_says_so(trained, data, tmp_path):

@@ -39,7 +39,7 @@ def run(script, argv, folder):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A data folder of the right form, in which nothing can be read; a run; a file that is no checkpoint."""
+    """A data folder of the right form, in which nothing can be read; a run; a file that is not a checkpoint."""
     for name in ("images", "masks"):
         (tmp_path / "set" / name).mkdir(parents=True)
     for name in ("train.txt", "val.txt"):
@@ -66,7 +66,7 @@ def test_help_imports_nothing_heavy(script, tmp_path):
 @pytest.mark.parametrize(
     ("script", "argv", "message"),
     [
-        ("train_recon.py", [], "which data"),
+        ("train_recon.py", [], "no data given"),
         ("train_recon.py", ["--Dataset", "NOPE"], "BUSI"),
         ("train_recon.py", ["--base_dir", "set", "--variant", "huge"], "srs_tiny"),
         ("train_recon.py", ["--base_dir", "set", "--amp", "int8"], "bf16"),
@@ -83,11 +83,11 @@ def test_help_imports_nothing_heavy(script, tmp_path):
         ("evaluation.py", ["--weights", "no.pth"], "no.pth"),
         ("evaluation.py", ["--base_dir", "set", "--recon_weights", "a", "--seg_weights", "b"], "--recon_weights a"),
         ("evaluation.py", ["--compare", "run"], "two runs"),
-        ("predict.py", ["set", "--output", "out"], "which weights"),
+        ("predict.py", ["set", "--output", "out"], "no weights given"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth"], "no.pth"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth", "--tile", "100"], "tile 100"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth", "--engine", "tvm"], "openvino"),
-        ("export.py", ["--format", "onnx"], "which weights"),
+        ("export.py", ["--format", "onnx"], "no weights given"),
         ("export.py", ["--format", "onnx", "--weights", "no.pth"], "no.pth"),
         ("prepare_data.py", ["busi", "nowhere", "out"], "benign"),
         ("prepare_data.py", ["split", "nowhere"], "nowhere"),

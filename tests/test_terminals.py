@@ -47,7 +47,7 @@ def test_a_terminal_that_is_not_utf8_is_printed_to_and_lists_are_utf8_there(tmp_
     assert done.returncode in (1, 2) and b"Traceback" not in done.stderr, done.stderr
     printed = done.stdout + done.stderr
     # Found, and without a mask; the name is shown as far as the terminal can.
-    assert b"no such image" not in printed and b"no mask in" in printed
+    assert b"image not found" not in printed and b"no mask in" in printed
 
 
 def test_help_comes_on_every_terminal():
@@ -193,7 +193,7 @@ def test_control_characters_in_names_are_escaped(capsys):
 
 def test_control_characters_in_errors_are_escaped(tmp_path):
     done = script("predict.py", tmp_path / "\x1b]0;title\x07.png", "--output", tmp_path, "--weights", "x")
-    assert done.returncode == 2 and b"\x1b" not in done.stderr and rb"\x1b]0;title\x07.png is not there" in done.stderr
+    assert done.returncode == 2 and b"\x1b" not in done.stderr and rb"\x1b]0;title\x07.png was not found" in done.stderr
 
 
 class Terminal(io.StringIO):

@@ -90,7 +90,7 @@ def test_masks_are_no_images(base, more):
     picture(more / "z_mask.png", 77)  # there is no z
     _, found, notes = cases(base, more)
     assert names(found, more) == ["a.png", "b.jpg", "deep/a.png", "deep/c.tif", "set/images/i.png", "z_mask.png"]
-    assert notes == ["4 masks beside their images"]
+    assert notes == ["4 masks of images"]
 
 
 def test_a_folder_and_its_sub_folder_count_once(more):
@@ -119,10 +119,10 @@ def test_what_cannot_be_read_is_named_before_training(base, more):
 
 
 def test_a_folder_that_is_missing_or_empty(base, tmp_path):
-    with pytest.raises(UserError, match=r"--unlabeled_dir.*nowhere: there is no such folder"):
+    with pytest.raises(UserError, match=r"--unlabeled_dir.*nowhere was not found"):
         cases(base, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"--unlabeled_dir.*empty: no images in it"):
+    with pytest.raises(UserError, match=r"--unlabeled_dir.*empty contains no images"):
         cases(base, base / "images", tmp_path / "empty")
 
 
@@ -147,7 +147,7 @@ def test_a_run_resumes_with_the_same_images_only(base, more, tmp_path, capsys):
     assert recorded["settings"]["unlabeled_dir"] == [str(more)]
     moved = more.rename(tmp_path / "moved")
     train_recon.main(settings(base, out, "--unlabeled_dir", moved, "--resume"))
-    assert "going on after epoch 1 of 1" in capsys.readouterr().out
+    assert "1 of 1 epochs" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"other lists.*unlabeled_dir"):
         train_recon.main(settings(base, out, "--resume"))
     picture(moved / "new.png", 8)

@@ -1,4 +1,4 @@
-"""The old path of `utils.training.losses`, which keeps working."""
+"""The old import path of `utils.training.losses`, kept for compatibility."""
 
 from utils.training.losses import BCEDiceLoss
 

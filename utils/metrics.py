@@ -1,4 +1,4 @@
-"""The old path of `utils.evaluation.pixel_metrics`, which keeps working."""
+"""The old import path of `utils.evaluation.pixel_metrics`, kept for compatibility."""
 
 from utils.evaluation.pixel_metrics import confusion, figures, paper_metrics, pooled_iou
 

@@ -1,4 +1,4 @@
-"""The old path of `utils.prediction.predictor`, which keeps working."""
+"""The old import path of `utils.prediction.predictor`, kept for compatibility."""
 
 from utils.prediction.predictor import Picture, Predictor
 

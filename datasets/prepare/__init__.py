@@ -1,1 +1,1 @@
-"""What prepare_data.py does: convert public sets, pair images with masks, split lists, survey, sample set."""
+"""The commands of prepare_data.py: conversion of data sets, splitting into lists, survey, and the sample set."""

@@ -1,8 +1,8 @@
-"""The one way by which a data set from elsewhere becomes the images/masks/list folder.
+"""Conversion of cases and lists to the images/masks/list layout, shared by all converters.
 
-cases with their files, wherever those are     OUT/images/NAME.*     (the file as it is)
-lists of their names                           OUT/masks/NAME.png    (the union of its masks, 0 and 255)
-                                               OUT/train.txt ...
+cases with their files     OUT/images/NAME.*     (a copy of the file)
+lists of their names       OUT/masks/NAME.png    (the union of the masks, 0 and 255)
+                           OUT/train.txt ...
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ from utils.common.progress import Progress
 
 @dataclass
 class Converted:
-    """What a conversion has written, for its summary."""
+    """The counts of a conversion, for its summary."""
 
     cases: int
     merged: int  # cases with several masks
-    resized: list[str]  # one sentence for each mask that was resized
-    lists: dict[str, int]  # cases of each list
-    unlisted: int  # cases in none of them
-    left_out: Sequence[Path] = ()  # files of the source that are neither images nor masks by the patterns
-    notes: list[str] = field(default_factory=list)  # more sentences
+    resized: list[str]  # one sentence for each resized mask
+    lists: dict[str, int]  # number of cases of each list
+    unlisted: int  # cases in no list
+    left_out: Sequence[Path] = ()  # files of the source that match neither pattern
 
     def lines(self, out: Path) -> list[str]:
         lists = ", ".join(f"{name} {count}" for name, count in self.lists.items())
@@ -46,9 +45,8 @@ class Converted:
         notes += [f"{self.unlisted} in no list" if self.unlisted else ""]
         notes += self.notes
         if self.left_out:
-            notes.append(f"{len(self.left_out)} files left out by the patterns: {_some(self.left_out)}")
-        found = [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
-        return list(map(one_line, found))
+            notes.append(f"{len(self.left_out)} files match no pattern and were skipped: {_some(self.left_out)}")
+        return [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
 
 
 def convert(
@@ -58,19 +56,20 @@ def convert(
     mask_threshold: float | None = None,
     fit_masks: bool = False,
 ) -> Converted:
-    """Writes the data folder `out`; it appears whole, at the end.
+    """Writes the data folder `out`, which is created atomically at the end.
 
     Args:
         cases: their names become those in `out`.
         lists: list files below `out`, and the names of the cases in each.
         mask_threshold: see `datasets.decode.read_mask`.
-        fit_masks: resize a mask whose size is not its image's ("exact", see `datasets.resizing`); else a problem.
+        fit_masks: resize masks whose size differs from their image's ("exact", see `datasets.resizing`); otherwise such
+            masks are a problem.
 
     Raises:
-        UserError: if `out` is there already, or names every problem with the files (up to 20, and their number).
+        UserError: if `out` exists; or with every problem of the files (up to 20, and their number).
     """
     names = Counter(case.name for case in cases)
-    problems = [f'"{name}": {count} images of this name would become one' for name, count in names.items() if count > 1]
+    problems = [f'"{name}": {count} images have this name; rename them' for name, count in names.items() if count > 1]
     resized = []
     with making_folder(out) as whole, ThreadPoolExecutor(THREADS) as pool:
 
@@ -96,11 +95,11 @@ def convert(
 
 
 def pairs(source: Path, images: str, masks: str, mask_suffix: str | None = None) -> tuple[list[Case], list[Path]]:
-    """Every image of source/images with its masks of source/masks, and the files that a mask_suffix leaves out; see
+    """Every image of source/images with its masks of source/masks, and the files that a mask_suffix skips; see
     `datasets.pairing.choose_and_pair`.
 
     Raises:
-        UserError: if a folder is missing or empty, an image has no mask or a mask no image, or the names leave a doubt.
+        UserError: if a folder is missing or empty, an image has no mask or a mask no image, or names are ambiguous.
     """
     cases, problems, orphans, left_out = choose_and_pair(source, images, masks, mask_suffix)
     raise_problems([*problems, *(f"{path}: a mask without an image" for path in orphans)])
@@ -108,25 +107,25 @@ def pairs(source: Path, images: str, masks: str, mask_suffix: str | None = None)
 
 
 def require_folders(source: Path, **folders: str) -> None:
-    """UserError if a folder of the source is missing: says what is there and the flag that names it.
+    """Raises UserError if a folder of the source is missing, with the existing folders and the flags to use.
 
     Args:
-        folders: below source, by the flags that name them.
+        folders: below source, by flag.
     """
     paths = [source / folder for folder in folders.values()]
-    if missing := [f"{path}: there is no such folder" for path in paths if not path.is_dir()]:
+    if missing := [f"{path} was not found" for path in paths if not path.is_dir()]:
         flags = " and ".join(f"--{flag}" for flag in folders)
         raise UserError(
-            f"{'; '.join(missing)}. {source} holds {contents(source)}. {flags} name the folders, such as "
+            f"{'; '.join(missing)}. {source} contains {contents(source)}. Pass the folders with {flags}, e.g. "
             + " ".join(f"--{flag} {word}" for flag, word in zip(folders, ("jpg", "labels"), strict=True))
         )
 
 
 def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, list[str]]:
-    """The names of the cases that list files of the source hold; each list by the name it is given in `lists`.
+    """The names of the cases in list files of the source, by the keys of `lists`.
 
     Raises:
-        UserError: for a list that cannot be read or names an image that is not there or stands in it twice.
+        UserError: for an unreadable list, and for entries that are missing or listed twice.
     """
     names, problems = {}, []
     for name, file in lists.items():
@@ -142,7 +141,7 @@ def _some(paths: Sequence[Path]) -> str:
 
 
 def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: bool) -> tuple[list[str], str | None]:
-    """Writes one case; returns what is wrong with it, or the sentence that its mask was resized."""
+    """Writes one case; returns its problems, and a sentence if its mask was resized."""
     look = decode_case(case, fit_masks, mask_threshold)
     if look.problems:
         return look.problems, None
@@ -157,4 +156,4 @@ def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: 
     if fitted is mask:
         return [], None
     (height, width), (now_high, now_wide) = mask.shape, fitted.shape
-    return [], f"{case.name}: mask resized (nearest) from {width}x{height} to its image's {now_wide}x{now_high}"
+    return [], f"{case.name}: mask resized from {width}x{height} to {now_wide}x{now_high}, the size of its image"

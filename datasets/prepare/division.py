@@ -1,4 +1,4 @@
-"""Random divisions of a data set into lists, by scikit-learn."""
+"""Random divisions of a data set into lists, with scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from datasets import SHARE
 from utils.common.errors import UserError
 
-_DRAWS = 200  # of groups, of which the one nearest to the wanted share is taken
+_DRAWS = 200  # random divisions of groups, of which the one nearest to the requested share is used
 
 
 def divide(
@@ -26,17 +26,17 @@ def divide(
 
     Args:
         names: the cases.
-        held: how many to hold out: a share between 0 and 1, rounded up, or a number. With groups about as many.
-        seed: of the draw.
-        strata: of each name; each stratum has about the same share on both sides.
-        groups: of each name; a group is on one side as a whole.
+        held: the cases to hold out: a share between 0 and 1, rounded up, or a number; approximate with groups.
+        seed: random seed.
+        strata: the stratum of each name; each stratum has about the same share on both sides.
+        groups: the group of each name; a group is never divided.
 
     Raises:
         UserError: if there are too few names, groups, or members of a stratum.
     """
     count = math.ceil(round(held * len(names), 9)) if isinstance(held, float) else held
     if not 0 < count < len(names):
-        raise UserError(f"{len(names)} cases cannot be divided into {len(names) - count} and {count}")
+        raise UserError(f"{len(names)} cases cannot be divided into lists of {len(names) - count} and {count}")
     if groups is not None:
         return _divide_groups(names, count, seed, strata, groups)
     if strata is not None:
@@ -45,7 +45,7 @@ def divide(
         if members[rare] < 2 or min(count, len(names) - count) < len(members):
             raise UserError(
                 f"{len(names)} cases in {len(members)} strata, {members[rare]} of them in {rare!r}, are too few for "
-                f"lists of {len(names) - count} and {count} with cases of each: stratify by less"
+                f"lists of {len(names) - count} and {count} cases with all strata. Use fewer strata"
             )
     kept, out = train_test_split(list(names), test_size=count, random_state=seed, stratify=strata)
     return kept, out
@@ -62,27 +62,31 @@ def divisions(
 ) -> dict[str, list[str]]:
     """Random divisions of the same cases: {"train1.txt": names, "val1.txt": names, ..., "train3.txt": ...}.
 
-    With a test share each division holds out a testN.txt of its own before it draws valN.txt. Its mean over the
-    divisions is then the paper's figure, on images that chose no checkpoint. One test list for all of them would
-    rest the figure on that one small draw of images.
+    With a test share, each division first draws its own testN.txt, then its valN.txt. The mean over the divisions on
+    these lists is then comparable with the paper's figure, but on images that selected no checkpoint. A single test
+    list would base the figure on one small sample of images.
 
-    Division N depends on the seed and on N alone: more divisions leave the first as they are.
+    Division N depends only on the seed and on N, so that more divisions do not change the first ones.
 
     Args:
         names, strata, groups: see `divide`; the names of a list are in the order of `names`.
-        number: of divisions.
-        val_share, test_share: of all cases; the rest is for training.
-        seed: of all draws.
+        number: number of divisions.
+        val_share, test_share: shares of all cases; the rest is for training.
+        seed: random seed.
 
     Raises:
         UserError: see `divide`; or for shares that leave nothing for training.
     """
     if not 0 < val_share < 1 or not 0 <= test_share < 1 or val_share + test_share >= 1:
-        raise UserError(f"a val_share of {val_share} and a test_share of {test_share} leave no training images")
+        raise UserError(
+            "val_share must be positive, and val_share + test_share less than 1, so that training images remain; got "
+            f"{val_share} and {test_share}"
+        )
     parts = 3 if test_share else 2
     if groups is not None and len(set(groups)) < parts:
         raise UserError(
-            f"{len(set(groups))} groups are fewer than the {parts} lists of a division: {', '.join(set(groups))}"
+            f"a division into {parts} lists requires at least {parts} groups, got {len(set(groups))}: "
+            f"{', '.join(set(groups))}"
         )
     order = {name: i for i, name in enumerate(names)}
     lists = {}
@@ -105,12 +109,12 @@ def divisions(
 def _divide_groups(
     names: Sequence[str], count: int, seed: int, strata: Sequence[str] | None, groups: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Draws groups, which have sizes and strata of their own, many times and takes the draw nearest to what is wanted.
+    """Draws many random divisions of the groups and returns the one nearest to the requested share and strata.
 
-    StratifiedGroupKFold would do this for shares of 1/k only.
+    StratifiedGroupKFold supports only shares of 1/k.
     """
     if len(set(groups)) < 2:
-        raise UserError(f"all {len(names)} cases are of one group ({groups[0]!r}): two lists need two groups at least")
+        raise UserError(f"two lists require at least two groups, but all {len(names)} cases are in {groups[0]!r}")
     share = count / len(names)
     _, stratum = np.unique(strata if strata is not None else [""] * len(names), return_inverse=True)
     whole = np.bincount(stratum)

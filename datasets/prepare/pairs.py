@@ -1,10 +1,10 @@
-"""Any pair of image and mask folders, brought into the images/masks/train.txt layout.
+"""Conversion of any pair of image and mask folders to the images/masks/train.txt layout.
 
     SRC/jpg/a.jpg  SRC/labels/a_gt.png     folder SRC OUT --images jpg --masks labels --mask_pattern '{stem}_gt'
 
-Known without a flag are the layouts of the infrared sets (NUDT-SIRST, IRSTD-1k): images/ and masks/, or IRSTD1k_Img/
-and IRSTD1k_Label/, with the lists img_idx/train_NAME.txt and test_NAME.txt, or trainval.txt and test.txt; and a folder
-a case, CASE/images/ with one image and CASE/masks/ with a mask for each of its objects.
+These layouts are detected without flags: those of the infrared sets (NUDT-SIRST, IRSTD-1k), images/ and masks/ or
+IRSTD1k_Img/ and IRSTD1k_Label/, with the lists img_idx/train_NAME.txt and test_NAME.txt, or trainval.txt and test.txt;
+and a folder per case, CASE/images/ with one image and CASE/masks/ with a mask for each object.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from datasets.prepare.patterns import listed_names, pairs_by_pattern
 from utils.common.errors import UserError
 
 LAYOUTS = (("images", "masks"), ("IRSTD1k_Img", "IRSTD1k_Label"))
-# A folder a case: its name is that of the case, all masks in it are merged.
+# A folder per case: its name is that of the case, and all masks in it are merged.
 FOLDER_A_CASE = (re.compile(r"(?P<name>.+)/images/[^/]+"), "{name}/masks/*")
 LIST_FOLDERS = ("img_idx", "50_50", "")
-# What a list of the source becomes: the first of these kinds that there is. A test list left over stays test.txt.
+# The kinds of lists in the source, the first existing one of which is used. A remaining test list becomes test.txt.
 KINDS = {"train.txt": ("train", "trainval"), "val.txt": ("val", "test")}
 
 
@@ -40,32 +40,29 @@ def convert_folders(
     fit_masks: bool = False,
     seed: int = 41,
 ) -> tuple[Converted, dict[str, Path]]:
-    """Converts the images of one folder and the masks of another, or the same; returns also which list came from where.
+    """Converts the images of one folder and the masks of another, or of the same one; also returns the source lists.
 
     Args:
-        source: holds both folders, which may have sub-folders.
-        out: is made; it appears whole, at the end.
-        images, masks: the folders; those of LAYOUTS if not given.
-        mask_pattern: name of a mask without extension, such as "{stem}_gt"; by the rules of `datasets.names` if not
-            given. Files of other names are left out.
-        image_pattern: which files are images, and the groups for mask_pattern; see `datasets.prepare.patterns`.
-        train_list, val_list: list files, below source or paths of their own; found by rule if not given, drawn (70/30)
-            if there are none.
+        source: contains both folders, which may have sub-folders.
+        out: created atomically at the end.
+        images, masks: the folders (default: those of LAYOUTS).
+        mask_pattern: name of a mask without extension, e.g. "{stem}_gt" (default: the rules of `datasets.names`). Files
+            with other names are skipped.
+        image_pattern: pattern of image names, with groups for mask_pattern; see `datasets.prepare.patterns`.
+        train_list, val_list: list files in source, or paths (default: detected, otherwise a random 70/30 division).
         mask_threshold, fit_masks: see `datasets.prepare.convert.convert`.
-        seed: of the division.
+        seed: random seed of the division.
 
     Raises:
-        UserError: if `out` exists, a folder is missing or empty, no file follows the pattern, an image has no mask or a
+        UserError: if `out` exists, a folder is missing or empty, no file matches the pattern, an image has no mask or a
             mask no image, a list does not fit, or a file cannot be read.
     """
     if image_pattern is not None and mask_pattern is None:
-        raise UserError(
-            "--image_pattern requires --mask_pattern: it names the masks by the groups, such as {1}_manual1"
-        )
+        raise UserError("--image_pattern requires --mask_pattern, which uses its groups, e.g. {1}_manual1")
     if image_pattern is None and mask_pattern is not None and mask_pattern.count(STEM) != 1:
         raise UserError(
-            f"--mask_pattern {mask_pattern}: {STEM} must stand in it, once, for the stem of the image. With "
-            "--image_pattern its groups may, as {1}"
+            f"--mask_pattern must contain {STEM} exactly once, got {mask_pattern}. With --image_pattern it may contain "
+            "its groups, e.g. {1}"
         )
     known = next((layout for layout in LAYOUTS if all((source / folder).is_dir() for folder in layout)), LAYOUTS[0])
     if not any((images, masks, mask_pattern)) and not (source / known[0]).is_dir() and _has_folder_a_case(source):
@@ -94,7 +91,7 @@ def _list_files(source: Path, train_list: str | None, val_list: str | None) -> d
     """{"train.txt": a list file of the source, "val.txt": ..., perhaps "test.txt": ...}; empty if there are none."""
     if train_list or val_list:
         if not (train_list and val_list):
-            raise UserError("--train_list and --val_list go together: pass both")
+            raise UserError("--train_list and --val_list require each other: pass both")
         given = {"train.txt": train_list, "val.txt": val_list}
         return {name: source / file if (source / file).is_file() else Path(file) for name, file in given.items()}
     for folder in LIST_FOLDERS:
@@ -110,7 +107,7 @@ def _list_files(source: Path, train_list: str | None, val_list: str | None) -> d
         if not all(chosen.values()) or any(len(kinds[kind]) > 1 for kind in chosen.values()):
             there = ", ".join(file.name for of_kind in kinds.values() for file in of_kind)
             raise UserError(
-                f"{source / folder}: which lists are meant? There are {there}; name two by --train_list and --val_list"
+                f"{source / folder}: ambiguous lists ({there}). Choose two with --train_list and --val_list"
             )
         return {name: kinds[kind][0] for name, kind in chosen.items()}
     return {}

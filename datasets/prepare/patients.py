@@ -1,4 +1,4 @@
-"""Breast ultrasound sets with several images a patient, BUS-BRA and BUS-UCLM; no patient is in two lists.
+"""Conversion of BUS-BRA and BUS-UCLM, which have several images per patient; no patient is in two lists.
 
 Gómez-Flores et al., BUS-BRA: a breast ultrasound dataset for assessing computer-aided diagnosis systems, Medical
 Physics 2024. Vallez et al., BUS-UCLM: breast ultrasound lesion segmentation dataset, Scientific Data 2025. From where
@@ -32,12 +32,12 @@ _WORDS |= {"test": "test.txt", "testing": "test.txt"}
 
 
 def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
-    """Converts BUS-BRA; fold K of its cross-validation is valK.txt, all others are trainK.txt.
+    """Converts BUS-BRA; fold K of its cross-validation becomes valK.txt, and all others become trainK.txt.
 
     Args:
-        source: holds the folders Images and Masks, and the table of the folds.
-        out: is made; it appears whole, at the end.
-        folds: 5 or 10: which of the two tables.
+        source: contains the folders Images and Masks, and the table of the folds.
+        out: created atomically at the end.
+        folds: 5 or 10, which selects the table.
 
     Raises:
         UserError: if `out` exists, a folder or the table is missing, an image is in no fold or a patient in two, or a
@@ -47,7 +47,7 @@ def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
     cases, _ = pairs_by_pattern(source, images, masks, _BUSBRA_IMAGE, "mask_{rest}")
     tables = [path for path in _tables(source) if re.match(rf"{folds}\D*fold", path.name, re.IGNORECASE)]
     if len(tables) != 1:
-        raise UserError(f"{source}: a table such as {folds}-fold-cv.csv is missing; it holds {contents(source)}")
+        raise UserError(f"{folds}-fold-cv.csv was not found in {source}, which contains {contents(source)}")
     part_of = _parts(tables[0], "fold", cases)
     _check_patients(part_of, _patients(source, cases))
     lists = {}
@@ -55,23 +55,21 @@ def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
         lists[f"train{number}.txt"] = [case.name for case in cases if part_of[case.name] != fold]
         lists[f"val{number}.txt"] = [case.name for case in cases if part_of[case.name] == fold]
     if len(lists) != 2 * folds:
-        raise UserError(f"{tables[0]}: {len(lists) // 2} folds, expected {folds}")
+        raise UserError(f"{tables[0]} must contain {folds} folds, got {len(lists) // 2}")
     return convert(cases, lists, out)
 
 
 def convert_busuclm(source: Path, out: Path, normals: bool = False, seed: int = 41) -> Converted:
-    """Converts BUS-UCLM; a lesion of either colour is target.
+    """Converts BUS-UCLM; lesions of both colours are target.
 
-    The folder partitions/, which the authors' script writes into the source or beside it (train/images, test/images),
-    gives train.txt and test.txt; a table of the source that has a column named fold, split, partition or subset with
-    the words train, val and test gives train.txt, val.txt and test.txt. Without one, three divisions by patient are
-    drawn, 70 % and 30 %. An image whose mask has another size is left out: it was cut, nobody says where.
+    A table of the source with a column fold, split, partition or subset and the values train, val and test defines
+    train.txt, val.txt and test.txt. Without one, three random divisions by patient are drawn, 70 % and 30 %.
 
     Args:
-        source: holds images/ and masks/.
-        out: is made; it appears whole, at the end.
+        source: contains images/ and masks/.
+        out: created atomically at the end.
         normals: keep the images without a lesion, whose masks are black.
-        seed: of the divisions, where they are drawn.
+        seed: random seed of the divisions, if they are drawn.
 
     Raises:
         UserError: if `out` exists, a folder is missing, an image has no mask or a mask no image, a patient is in two
@@ -114,27 +112,23 @@ def _table_of_parts(source: Path, cases: Sequence[Case]) -> dict[str, str]:
         if any(re.search("fold|split|partition|subset", name, re.IGNORECASE) for name in _rows(table)[0]):
             part_of = _parts(table, "fold|split|partition|subset", cases)
             if unknown := {part for part in part_of.values() if part.lower() not in _WORDS}:
-                raise UserError(f"{table}: parts named {', '.join(sorted(unknown))}, expected train, val and test")
-            return {name: _WORDS[part.lower()] for name, part in part_of.items()}
-    return {}
-
-
-def _patients(source: Path, cases: Sequence[Case]) -> dict[str, str]:
-    """The patient of each case of BUS-BRA: by the column Case of a table, or by the name, which begins with it."""
-    patients = {case.name: case.name.split("-")[0] for case in cases}
-    for table in _tables(source):
-        columns, rows = _rows(table)
-        if {"ID", "Case"} <= set(columns):
-            patients |= {case_name(row["ID"]): row["Case"] for row in rows if case_name(row["ID"]) in patients}
-    return patients
+                names = ", ".join(sorted(unknown))
+                raise UserError(f"{table}: the parts must be named train, val and test, got {names}")
+            lists: dict[str, list[str]] = {}
+            for case in cases:
+                lists.setdefault(_WORDS[part_of[case.name].lower()], []).append(case.name)
+            break
+    else:
+        lists = divisions([case.name for case in cases], seed=seed, groups=[patients[case.name] for case in cases])
+    return convert(cases, lists, out, mask_threshold=0)
 
 
 def _folder(source: Path, name: str) -> str:
-    """The name of a sub-folder as it is spelled there."""
+    """The name of a sub-folder, found without regard to case."""
     for path in sorted(source.iterdir()):
         if path.is_dir() and path.name.lower() == name.lower():
             return path.name
-    raise UserError(f"{source / name}: there is no such folder. {source} holds {contents(source)}")
+    raise UserError(f"{source / name} was not found. {source} contains {contents(source)}")
 
 
 def _tables(source: Path) -> list[Path]:
@@ -142,7 +136,7 @@ def _tables(source: Path) -> list[Path]:
 
 
 def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns of a table, and its rows; separated by commas, semicolons or tabs."""
+    """The columns and rows of a table with commas, semicolons or tabs as separators."""
     try:
         text = table.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -156,7 +150,7 @@ def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _parts(table: Path, kind: str, cases: Sequence[Case]) -> dict[str, str]:
-    """The part of the division that a table gives each case.
+    """The part of the division of each case, from a table.
 
     Args:
         kind: a regular expression for the name of the column.
@@ -167,7 +161,7 @@ def _parts(table: Path, kind: str, cases: Sequence[Case]) -> dict[str, str]:
     keys = [name for name in columns if any(case_name(row[name]) in names for row in rows)]
     if len(parts) != 1 or not keys:
         raise UserError(
-            f"{table}: one column with the names of the images and one of the parts of the division are needed; it has "
+            f"{table} must contain a column with the names of the images and one with the parts of the division, got "
             f"{', '.join(columns)}"
         )
     part_of = {case_name(row[keys[0]]): row[parts[0]] for row in rows}
@@ -176,11 +170,13 @@ def _parts(table: Path, kind: str, cases: Sequence[Case]) -> dict[str, str]:
 
 
 def _check_patients(part_of: Mapping[str, str], patients: Mapping[str, str]) -> None:
-    """UserError if a patient is in two parts."""
+    """Raises UserError if a patient is in two parts."""
     parts: dict[str, set[str]] = {}
     for name, part in part_of.items():
         parts.setdefault(patients[name], set()).add(part)
     torn = [
-        f'"{who}": this patient is in the parts {", ".join(sorted(of))}.' for who, of in parts.items() if len(of) > 1
+        f'"{who}": the patient is in several parts: {", ".join(sorted(of))}.'
+        for who, of in parts.items()
+        if len(of) > 1
     ]
     raise_problems(torn)

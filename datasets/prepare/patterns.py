@@ -1,4 +1,4 @@
-"""Images and masks that are paired by a pattern with groups: 21_training.tif and 21_manual1.gif."""
+"""Pairing of images and masks by a pattern with groups, e.g. 21_training.tif and 21_manual1.gif."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}|(\*)")
 def pairs_by_pattern(
     source: Path, images: str, masks: str, image_pattern: re.Pattern[str], mask_pattern: str
 ) -> tuple[list[Case], list[Path]]:
-    """The images that match a pattern, each with the masks whose names follow from it, and the files left out.
+    """The images that match a pattern, each with the masks whose names follow from it, and the skipped files.
 
     Args:
-        source: holds the folders of the images and the masks, which may be one.
+        source: contains the folders of the images and the masks, which may be the same.
         image_pattern: matches the whole name of an image without its extension, or its whole path below the folder if
-            there is a "/" in the pattern. What it does not match is left out.
-        mask_pattern: name of a mask without its extension, in the sub-folder that its image is in, or the whole path if
-            there is a "/" in it. {stem} is the name of the image, {1} and {word} are groups of image_pattern, * is any
-            text without "/". Several masks are merged: all that * matches, and _1, _2, ... after a name.
+            the pattern contains a "/". Other files are skipped.
+        mask_pattern: name of a mask without its extension, in the sub-folder of its image, or the whole path if it
+            contains a "/". {stem} is the name of the image, {1} and {word} are groups of image_pattern, * is any text
+            without "/". Several masks are merged: all matches of *, and _1, _2, ... after a name.
 
-    A group called "name" is the name of the case; otherwise it is the image's path below the folder.
+    A group called "name" is the name of the case; otherwise this is the path of the image below the folder.
 
     Raises:
-        UserError: if a folder is missing, nothing matches, an image has no mask, a mask would belong to two images, or
-            a mask that follows the pattern has no image though no image was left out.
+        UserError: if a folder is missing, nothing matches, an image has no mask, a mask belongs to two images, or a
+            mask that matches the pattern has no image although no image was skipped.
     """
     known = {"stem", *map(str, range(1, image_pattern.groups + 1)), *image_pattern.groupindex}
     used = {match[1] for match in _PLACEHOLDER.finditer(mask_pattern) if match[1]}
     if not used or used - known:
         fit = ", ".join(f"{{{word}}}" for word in sorted(known))
-        raise UserError(f"--mask_pattern {mask_pattern}: one or more of {fit} must stand in it, and no other")
+        raise UserError(
+            f"--mask_pattern must contain at least one of {fit}, and no other placeholder, got {mask_pattern}"
+        )
     image_folder, mask_folder = Folder(source, images, IMAGE_SUFFIXES), Folder(source, masks, MASK_SUFFIXES)
     any_mask = _rule(mask_pattern, None)
     mask_named = {key for key in mask_folder.by_key if any_mask.fullmatch(_part(mask_folder.stem(key), mask_pattern))}
@@ -64,37 +66,37 @@ def pairs_by_pattern(
             problems.append(f'"{key}": no mask in {mask_folder.path}; tried {expected} ({" ".join(MASK_SUFFIXES)}).')
         for mask in found:
             if owner.setdefault(mask, key) != key:
-                problems.append(f'"{key}": its mask {mask} is also that of "{owner[mask]}". Make the pattern stricter.')
+                problems.append(f'"{key}": mask {mask} also belongs to "{owner[mask]}". Make the pattern stricter.')
         if len(set(map(mask_folder.stem, found))) < len(found):
-            problems.append(f'"{key}": ambiguous, masks that differ only in their extension ({names_of(found)}).')
+            problems.append(f'"{key}": ambiguous, masks differ only in their extension ({names_of(found)}).')
         cases.append(Case(values.get("name") or stem, Path(image_folder.by_key[key]), mask_folder.paths(found)))
     if not cases:
         there = ", ".join(sorted(image_folder.by_key)[:3]) or "no image files"
         raise UserError(
-            f"{image_folder.path}: no image matches --image_pattern '{image_pattern.pattern}'; there are {there} ... "
-            "It must match the whole name without the extension (the whole path if there is a / in it)."
+            f"{image_folder.path}: no image matches --image_pattern '{image_pattern.pattern}'; found {there} ... The "
+            "pattern must match the whole name without extension (the whole path if it contains a /)."
         )
     taken = {case.image for case in cases} | set(mask_folder.paths(owner))
     orphans = set(mask_folder.paths(mask_named - owner.keys()))
     if not set(map(Path, image_folder.by_key.values())) - taken - orphans:
-        problems += [f"{path}: a mask without an image" for path in sorted(orphans)]  # else: of an image left out
+        problems += [f"{path}: a mask without an image" for path in sorted(orphans)]  # else: of a skipped image
     raise_problems(problems)
     files = {*map(Path, image_folder.by_key.values()), *map(Path, mask_folder.by_key.values())}
     return cases, sorted(files - taken)
 
 
 def listed_names(cases: Sequence[Case], lists: Mapping[str, Path]) -> dict[str, list[str]]:
-    """The names of the cases that list files of the source hold, by name or by image; see `convert.listed`.
+    """The names of the cases in list files of the source, whose entries are case names or image names.
 
     Raises:
-        UserError: for a list that cannot be read or names a case that is not there or stands in it twice.
+        UserError: for an unreadable list, and for entries that are missing or listed twice.
     """
     known = {case_name(case.image.name): case.name for case in cases} | {case.name: case.name for case in cases}
     names, problems = {}, []
     for name, file in lists.items():
         entries = read_list(file)
         found = Counter(known.get(case_name(entry)) for entry in entries)
-        problems += [f'{file}: "{entry}": no such case.' for entry in entries if case_name(entry) not in known]
+        problems += [f'{file}: "{entry}": case not found.' for entry in entries if case_name(entry) not in known]
         problems += [f'{file}: "{case}": listed twice.' for case, count in found.items() if case and count > 1]
         names[name] = [case for case in found if case]
     raise_problems(problems)
@@ -102,7 +104,7 @@ def listed_names(cases: Sequence[Case], lists: Mapping[str, Path]) -> dict[str, 
 
 
 class _Finder:
-    """Finds masks by the beginning of their names: one look at all of them for each image would take for ever."""
+    """Finds masks by the beginning of their names, which is much faster than testing all masks for each image."""
 
     def __init__(self, folder: Folder, keys: set[str]) -> None:
         self._names = sorted((folder.stem(key).lower(), key, folder.stem(key)) for key in keys)
@@ -122,12 +124,12 @@ class _Finder:
 
 
 def _part(stem: str, pattern: str) -> str:
-    """What a pattern is held against: the path if it names one, else the name."""
+    """The text that a pattern is matched with: the path if the pattern contains a "/", otherwise the name."""
     return stem if "/" in pattern else PurePosixPath(stem).name
 
 
 def _rule(pattern: str, values: dict[str, str] | None) -> re.Pattern[str]:
-    """Matches the masks of one image, or of any (None). Upper and lower case of the pattern's own text are one."""
+    """A pattern of the masks of one image, or of any (None). The fixed text of the pattern is not case-sensitive."""
     parts, at = [], 0
     for match in _PLACEHOLDER.finditer(pattern):
         parts.append(f"(?i:{re.escape(pattern[at : match.start()])})")
@@ -135,6 +137,6 @@ def _rule(pattern: str, values: dict[str, str] | None) -> re.Pattern[str]:
         parts.append(anything if match[2] or values is None else re.escape(values[match[1]]))
         at = match.end()
     parts.append(f"(?i:{re.escape(pattern[at:])})")
-    # A name that ends in what is the image's cannot be numbered: "case_1" is another case than "case".
+    # A name that ends in a part of the image's name cannot be numbered: "case_1" is another case than "case".
     numbered = "" if at == len(pattern) else r"(?:_\d+)?"
     return re.compile("".join(parts) + numbered)

@@ -1,6 +1,6 @@
 """A small synthetic data set in the project's layout: B-mode-like lesions or infrared-like dim point targets.
 
-It is for trying the whole chain in minutes, without a download; it says nothing about accuracy on real pictures.
+It allows a trial of all scripts in minutes without a download; results on it say nothing about real images.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def _curve(rng: np.random.Generator, size: int, height: float) -> np.ndarray:
 
 
 def _step(distance: np.ndarray, width: float) -> np.ndarray:
-    """Return a smooth step from 0 to 1 across distance 0: nothing in these pictures ends in a knife edge."""
+    """Return a smooth step from 0 to 1 across distance 0, because these pictures have no sharp edges."""
     return 0.5 + 0.5 * np.tanh(distance / (2 * width))
 
 
@@ -134,7 +134,7 @@ def ultrasound_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, n
     inside = np.percentile(echo[ring], 30) - rng.uniform(*(WEAK_DROP if rng.random() < WEAK_CHANCE else LESION_DROP))
     soft = cv2.GaussianBlur(lesion.astype(np.float32), (0, 0), rng.uniform(0.004, 0.014) * size)
     echo += (inside + 1.2 * _field(rng, size, 0.03 * size, 0.02 * size) - echo) * soft
-    path = np.cumsum(lesion, axis=0, dtype=np.float32)  # how much lesion the beam has crossed: what lies behind it is
+    path = np.cumsum(lesion, axis=0, dtype=np.float32)  # how much lesion the beam has crossed: the tissue behind it is
     path *= (1 - lesion) / path.max()  # enhanced, shadowed or neither
     behind = rng.choice([rng.uniform(3, 8), -rng.uniform(5, 12), 0], p=(0.4, 0.35, 0.25))  # dB
     echo += behind * cv2.GaussianBlur(path, (0, 0), 0.015 * size)

@@ -1,4 +1,4 @@
-"""SIRST, versions 1 and 2, as their authors distribute them, brought into the images/masks/list layout.
+"""Conversion of SIRST, versions 1 and 2 as their authors distribute them, to the images/masks/list layout.
 
 Dai et al., Asymmetric Contextual Modulation for Infrared Small Target Detection, WACV 2021, https://arxiv.org/abs/2009.14530
 
@@ -6,7 +6,7 @@ Dai et al., Asymmetric Contextual Modulation for Infrared Small Target Detection
     version 2: SRC/mixed/S1_1.png     SRC/annotations/masks/S1_1_pixels0.png    SRC/splits/trainval_full.txt ...
     becomes:   OUT/images/Misc_1.png  OUT/masks/Misc_1.png                      OUT/lists/trainval.txt ...
 
-Where the source has no lists, train.txt and val.txt are drawn (70/30), into OUT/lists, too.
+If the source has no lists, a random 70/30 division is written to OUT/lists/train.txt and OUT/lists/val.txt.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from datasets.prepare.convert import Converted, convert, listed, pairs
 from datasets.prepare.division import divide
 from utils.common.errors import UserError
 
-LAYOUTS = (("mixed", "annotations/masks"), ("images", "masks"))  # version 2 has an images/ of another kind, too
+LAYOUTS = (("mixed", "annotations/masks"), ("images", "masks"))  # version 2 also has an images/ with other content
 LIST_FOLDERS = ("lists", "idx_427", "idx_*", "splits", "img_idx", ".")
 
 
 def convert_sirst(source: Path, out: Path, seed: int = 41) -> Converted:
-    """Converts images, masks and lists; masks of another size than their image (Misc_111) are resized to it.
+    """Converts images, masks and lists; a mask with another size than its image (Misc_111) is resized.
 
     Args:
         source: as distributed.
-        out: is made; it appears whole, at the end.
-        seed: of the division, where the source has no lists.
+        out: created atomically at the end.
+        seed: random seed of the division, if the source has no lists.
 
     Raises:
         UserError: if `out` exists, a folder is missing, an image has no mask or a mask no image, or a file cannot be
@@ -37,10 +37,9 @@ def convert_sirst(source: Path, out: Path, seed: int = 41) -> Converted:
     """
     layouts = [layout for layout in LAYOUTS if all((source / folder).is_dir() for folder in layout)]
     if not layouts:
-        expected = " nor ".join(" and ".join(layout) for layout in LAYOUTS)
+        expected = " or ".join(" and ".join(layout) for layout in LAYOUTS)
         raise UserError(
-            f"{source}: neither {expected} are there; it holds {contents(source)}. It should be the folder of SIRST as "
-            "distributed"
+            f"{source} must be the folder of SIRST as distributed, with {expected}, but contains {contents(source)}"
         )
     images, masks = layouts[0]
     cases, _ = pairs(source, images, masks)
@@ -52,7 +51,7 @@ def convert_sirst(source: Path, out: Path, seed: int = 41) -> Converted:
 
 
 def list_files(source: Path) -> list[Path]:
-    """The list files of the first of LIST_FOLDERS that has any."""
+    """The list files of the first of LIST_FOLDERS that contains any."""
     for pattern in LIST_FOLDERS:
         for folder in [source] if pattern == "." else sorted(source.glob(pattern)):
             if files := sorted(file for file in folder.glob("*.txt") if not file.name.startswith(".")):

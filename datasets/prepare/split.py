@@ -1,4 +1,4 @@
-"""Several random divisions of one data folder: train1.txt, val1.txt, ... beside its images."""
+"""Random divisions of a data folder into the lists train1.txt, val1.txt, ..."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ def split(
     mask_threshold: float | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Divides all images of the folder, writes the lists and returns the table of what is in them.
+    """Divides all images of the folder, writes the lists and returns a table of their contents.
 
     Args:
-        base_dir: the data folder, as `datasets.pairing.LAYOUT`.
+        base_dir: the data folder, with the layout of `datasets.pairing.LAYOUT`.
         number, val_share, test_share, seed: see `datasets.prepare.division.divisions`.
-        stratify_by: what it finds in a case's name (its first group, if it has one) names the case's stratum.
-        share_bins: strata are this many bins of about equal size of the share of target pixels, instead.
-        group: what it finds names the case's group (patient, video), which no division tears apart.
+        stratify_by: its match in a case name (or the first group of the match) is the stratum of the case.
+        share_bins: alternatively, the number of strata of about equal size by the share of target pixels.
+        group: its match in a case name is the group of the case (patient, video), which is never divided.
         mask_suffix, mask_threshold: as in training.
-        overwrite: replace the lists of an earlier draw, all of them.
+        overwrite: replace all lists of an earlier call.
 
     Raises:
-        UserError: if there are such lists already, a pattern finds nothing in some names, a file cannot be read, or
-            there are too few cases or groups. No list was touched then.
+        UserError: if there are lists of an earlier call, a pattern does not match some names, a file cannot be read, or
+            there are too few cases or groups; existing lists stay unchanged.
     """
     base = data_folder(base_dir)
     before = sorted(path for path in base.iterdir() if re.fullmatch(r"(train|val|test)\d+\.txt", path.name))
     if before and not overwrite:
         there = ", ".join(path.name for path in before)
-        raise UserError(f"{base} holds lists of an earlier draw: {there}. --overwrite replaces them, all of them")
+        raise UserError(f"{base} already contains lists: {there}. Pass --overwrite to replace all of them")
     cases, problems, _ = pair_folders(base, mask_suffix=mask_suffix)
     raise_problems(problems)
     names = [case.name for case in cases]
@@ -70,18 +70,18 @@ def split(
     _replace_lists(base, lists, before)
     by_name = [dict(zip(names, labels, strict=True)) if labels else None for labels in (strata, groups)]
     twins = len(vals := [lists[name] for name in lists if name.startswith("val")]) - len(set(map(tuple, vals)))
-    note = f"\nwarning: {twins} of the divisions equal another one: there are too few cases or groups" if twins else ""
+    note = f"\nwarning: {twins} of the divisions equal another one, because there are too few cases" if twins else ""
     return _table(lists, shares, *by_name) + note
 
 
 def _found(pattern: re.Pattern[str], names: Sequence[str], flag: str) -> list[str]:
-    """What the pattern finds in each name: its first group, or all of it."""
+    """The match of the pattern in each name: its first group, or all of it."""
     matches = [pattern.search(name) for name in names]
     found = [(match[1] if pattern.groups else match[0]) if match else None for match in matches]
     without = [name for name, value in zip(names, found, strict=True) if not value]
     if without:
         raise UserError(
-            f"{flag} '{pattern.pattern}' finds nothing in {len(without)} of {len(names)} names: "
+            f"{flag} '{pattern.pattern}' does not match {len(without)} of {len(names)} names: "
             f"{', '.join(without[:10])}{' ...' if len(without) > 10 else ''}"
         )
     return found
@@ -104,13 +104,13 @@ def _target_shares(cases: Sequence[Case], threshold: float | None) -> dict[str, 
 
 
 def _bins(shares: Sequence[float], count: int) -> list[str]:
-    """The bin of each share, by its upper end in percent; equal shares are in one bin, so there may be fewer."""
+    """The bin of each share, named by its upper end in percent; equal shares share a bin, so there may be fewer."""
     ends = np.unique(np.quantile(shares, np.linspace(0, 1, count + 1)[1:]))
     return [f"to {100 * ends[i]:6.3f} %" for i in np.searchsorted(ends, shares)]
 
 
 def _replace_lists(base: Path, lists: Mapping[str, Sequence[str]], before: Sequence[Path]) -> None:
-    """All new lists are on the disk before the first old one is touched; lists left over would overlap them."""
+    """Writes all new lists before replacing old ones, and removes the remaining old ones, which would overlap them."""
     with writing(base), tempfile.TemporaryDirectory(dir=base, prefix=".split.") as scratch:
         for name, of_list in lists.items():
             write_list(Path(scratch) / name, of_list)
@@ -127,7 +127,7 @@ def _table(
     strata: Mapping[str, str] | None,
     groups: Mapping[str, str] | None,
 ) -> str:
-    """Cases, groups, mean share of target pixels, and strata of every list."""
+    """The table of the lists: cases, groups, mean share of target pixels, and strata."""
     rows = [("list", "cases", *(["groups"] if groups else []), "target share %", *(["strata"] if strata else []))]
     for name, cases in lists.items():
         row = [name, len(cases)]

@@ -1,8 +1,8 @@
-"""A look at a whole data set before anything is trained on it: what is there, what is odd, what would be wrong.
+"""A survey of a data set before training: its contents, errors and warnings.
 
-Errors are what training refuses itself (`datasets.checks`): files that are missing, unreadable or ambiguous, a case
-listed twice. Warnings are what it would silently learn from or be measured on: empty masks, targets too small for the
-size the image is resized to, pictures that stand in both lists under two names.
+Errors are problems that training rejects too (`datasets.checks`): missing, unreadable or ambiguous files, and cases
+listed twice. Warnings are problems that training would accept silently: empty masks, targets too small for the size to
+which the image is resized, and pictures that are in both lists under two names.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from utils.common.tables import aligned
 
 @dataclass
 class Facts:
-    """What one readable case is."""
+    """The properties of a readable case."""
 
     size: tuple[int, int]  # width, height of the image, pixels
     kind: str  # such as "PNG RGB"
     share: float  # of the pixels that are target
     components: list[int]  # areas of the 8-connected targets, pixels
-    too_small: int  # targets for img_size: lost, or one pixel of them kept
+    too_small: int  # number of targets that are too small for img_size
     digest: str  # of the decoded pixels
     mask_digest: str
     phash: int  # perceptual hash, 64 bits
-    bits: int  # in use, of a 16-bit image; 0 for an 8-bit one
-    largest: int  # value of a 16-bit image; 0 for an 8-bit one
-    orientation: int  # EXIF tag of the image, or of its masks where only they have one; 1 is upright
+    bits: int  # number of bits in use in a 16-bit image; 0 for an 8-bit one
+    largest: int  # largest value of a 16-bit image; 0 for an 8-bit one
+    orientation: int  # EXIF tag of the image, or of its masks if only they have one; 1 is upright
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Survey:
     """The findings of all lists."""
 
     lists: dict[str, dict[str, Any]] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)  # which lists are published ones
+    remarks: list[str] = field(default_factory=list)  # about published lists
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -74,15 +74,15 @@ def survey(
     mask_interpolation: str = "exact",
     white_level: int | str | None = None,
 ) -> Survey:
-    """Looks at every case of the lists (names or paths, as `--train_file_dir` takes them) and at what is in no list.
+    """Surveys every case of the lists (names or paths, as in `--train_file_dir`) and finds unlisted images.
 
     Args:
-        base_dir: the data folder, as `datasets.pairing.LAYOUT`.
-        img_size: side the images will be resized to, to find targets too small for it.
+        base_dir: the data folder, with the layout of `datasets.pairing.LAYOUT`.
+        img_size: side length to which images will be resized, to find targets that are too small for it.
         mask_suffix, mask_threshold, fit_masks, mask_interpolation, white_level: as in training.
 
     Raises:
-        UserError: if the folder is missing. Whatever is wrong with lists and files is a finding.
+        UserError: if the folder is missing. Problems of lists and files are findings.
     """
     base = data_folder(base_dir)
     result = Survey()
@@ -100,7 +100,7 @@ def survey(
     seen: dict[Case, tuple[list[str], Facts | None]] = {}
 
     def look(case: Case) -> tuple[list[str], Facts | None]:
-        if case not in seen:  # in a list before
+        if case not in seen:  # cases may be in several lists
             decoded = decode_case(case, fit_masks, mask_threshold)
             facts = None if decoded.problems else _facts(decoded, img_size, mask_interpolation)
             seen[case] = decoded.problems, facts
@@ -120,14 +120,14 @@ def survey(
 
 
 def table(result: Survey) -> str:
-    """The survey as the terminal shows it."""
+    """The survey as text for the terminal."""
     names = list(result.lists)
     rows = [("", *names)]
     keys = dict.fromkeys(key for figures in result.lists.values() for key in figures)
     rows += [(key, *(result.lists[name].get(key, "") for name in names)) for key in keys]
     lines = [aligned(rows), *result.remarks]
     for kind, consequence, findings in (
-        ("error", ", training would be wrong", result.errors),
+        ("error", ", which training will reject", result.errors),
         ("warning", "", result.warnings),
     ):
         plural = "" if len(findings) == 1 else "s"
@@ -145,7 +145,7 @@ def _look(
     mask_interpolation: str,
     result: Survey,
 ) -> dict[str, Facts]:
-    """The facts of the readable cases of one list; the findings about single cases go into the result."""
+    """The facts of the readable cases of one list; findings about single cases are added to the result."""
     facts = {}
     with ThreadPoolExecutor(THREADS) as pool:
         looks = Progress(pool.map(look, cases), total=len(cases), desc=name, unit="case", leave=False)
@@ -154,7 +154,7 @@ def _look(
             if of_case is not None:
                 facts[case.name] = of_case
     consequence = "lost" if mask_interpolation == "nearest" else "kept as one pixel"
-    small = f"images have targets too small for --img_size {img_size} (they are {consequence})"
+    small = f"images have targets that are too small for --img_size {img_size} (they are {consequence})"
     for what, chosen in (
         ("masks are empty", [case for case, fact in facts.items() if not fact.components]),
         (small, [case for case, fact in facts.items() if fact.too_small]),
@@ -186,7 +186,7 @@ def _facts(look: Look, img_size: int, mask_interpolation: str) -> Facts:
 
 
 def _least_channels(pixels: np.ndarray) -> np.ndarray:
-    """The pixels as `to_rgb` gives them, one channel where all are equal: the same for a picture in gray and in RGB."""
+    """The pixels as in `to_rgb`, but one channel if all are equal, so that gray and RGB files of a picture agree."""
     if pixels.dtype != np.uint8:
         pixels = to_rgb(pixels)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
@@ -195,21 +195,21 @@ def _least_channels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _orientations(facts: Mapping[str, Facts]) -> list[str]:
-    """What is to be said of images and masks that viewers turn."""
+    """Findings about images and masks that viewers rotate."""
     tagged: dict[int, list[str]] = {}
     for name, fact in facts.items():
         if fact.orientation > 1:
             tagged.setdefault(fact.orientation, []).append(name)
     return [
         f"{len(names)} images or their masks have the EXIF orientation {tag} ({ORIENTATIONS[tag]} when shown), which "
-        "is not applied: a mask drawn on the picture as shown does not match. "
+        "is ignored, so that a mask drawn on the displayed picture does not match. "
         f"Save them upright ({UPRIGHT}): {_some(names)}"
         for tag, names in sorted(tagged.items())
     ]
 
 
 def _levels(facts: Mapping[str, Facts], white_level: int | str | None) -> list[str]:
-    """What is to be said of the brightness of 16-bit images."""
+    """Findings about the brightness of 16-bit images."""
     bits = Counter(fact.bits for fact in facts.values())
     if not bits or set(bits) == {0}:
         return []
@@ -218,17 +218,17 @@ def _levels(facts: Mapping[str, Facts], white_level: int | str | None) -> list[s
     if 0 < usual < 16 and white_level is None:
         level = 2**usual - 1
         found.append(
-            f"{count} images use {usual} of 16 bits and are read as 0 to {level / 257:.1f} of 255, nearly black. "
-            f"--white_level {level} (or auto) in training takes {level} as white"
+            f"{count} images use {usual} of 16 bits and are read as nearly black (0 to {level / 257:.1f} of 255). "
+            f"Train with --white_level {level} (or auto)"
         )
     if odd := [f"{name} ({fact.bits or 'an 8-bit file'})" for name, fact in facts.items() if fact.bits != usual]:
         most = f"{usual} bits" if usual else "8-bit files"
-        found.append(f"{len(odd)} images use other bits than most ({most}): {_some(odd)}")
+        found.append(f"{len(odd)} images use another number of bits than most ({most}): {_some(odd)}")
     if isinstance(white_level, int):
         above = [name for name, fact in facts.items() if fact.largest > white_level]
         if above:
             found.append(
-                f"{len(above)} images have values above --white_level {white_level}, read as it: {_some(above)}"
+                f"{len(above)} images have values above --white_level {white_level}, which are clipped: {_some(above)}"
             )
     return found
 
@@ -258,13 +258,13 @@ def _figures(count: int, facts: Any) -> dict[str, Any]:
 
 
 def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str, Facts]], result: Survey) -> None:
-    """What stands in a list twice, or in two: by name (an error), pixel for pixel, or nearly (warnings)."""
+    """Finds duplicates within and between lists: by name (errors), and identical or similar pictures (warnings)."""
     exact = [f"{name}: {finding}" for name in cases for finding in twins_in_list(facts[name])]
     near: list[str] = []
     for one, other in combinations(cases, 2):
         shared = {case.name for case in cases[one]} & {case.name for case in cases[other]}
         if shared:
-            result.errors.append(f"{len(shared)} cases stand in {one} and in {other}: {_some(sorted(shared))}")
+            result.errors.append(f"{len(shared)} cases are in both {one} and {other}: {_some(sorted(shared))}")
         a, b = ({name: fact for name, fact in facts[of].items() if name not in shared} for of in (one, other))
         same, nearly = twins_across(one, a, other, b)
         exact += same

@@ -1,4 +1,4 @@
-"""Pictures that a data set holds twice: pixel for pixel, or nearly."""
+"""Detection of identical and nearly identical pictures in a data set."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-NEAR = 4  # bits of 64 by which two perceptual hashes may differ to be called near duplicates
+NEAR = 4  # of 64 bits: the largest difference between the perceptual hashes of near duplicates
 
 
 class Picture(Protocol):
-    """What is compared: SHA-256 of the pixels of image and mask, perceptual hash, share of target pixels."""
+    """The compared values: SHA-256 of the pixels of image and mask, perceptual hash, share of target pixels."""
 
     digest: str
     mask_digest: str
@@ -21,7 +21,7 @@ class Picture(Protocol):
 
 
 def perceptual_hash(image: np.ndarray) -> int:
-    """64 bits that survive resizing, compression and a change of brightness: the signs of the lowest frequencies.
+    """64 bits that are robust to resizing, compression and brightness: the signs of the lowest frequencies.
 
     Args:
         image: (H, W) gray or (H, W, 3).
@@ -34,7 +34,7 @@ def perceptual_hash(image: np.ndarray) -> int:
 
 
 def twins_in_list(pictures: Mapping[str, Picture]) -> list[str]:
-    """What is to be said of the pictures that stand in one list under several names; contradicting masks first."""
+    """Findings about identical pictures in one list; those with contradicting masks come first."""
     first: dict[str, str] = {}
     contradicting, equal = [], []
     for name, picture in pictures.items():
@@ -42,7 +42,7 @@ def twins_in_list(pictures: Mapping[str, Picture]) -> list[str]:
         if other == name:
             continue
         if pictures[other].mask_digest == picture.mask_digest:
-            equal.append(f'"{other}" and "{name}" are the same picture with the same mask: it counts twice')
+            equal.append(f'"{other}" and "{name}" are the same picture with the same mask, which counts twice')
         else:
             shares = " and ".join(f"{100 * of.share:.3g}" for of in (pictures[other], picture))
             contradicting.append(
@@ -55,7 +55,7 @@ def twins_in_list(pictures: Mapping[str, Picture]) -> list[str]:
 def twins_across(
     one: str, a: Mapping[str, Picture], other: str, b: Mapping[str, Picture]
 ) -> tuple[list[str], list[str]]:
-    """What is to be said of the pictures that stand in two lists: (the same, nearly the same), the nearest first.
+    """Findings about pictures that are in two lists: (identical ones, near duplicates), the nearest first.
 
     Args:
         one, other: names of the lists.
@@ -72,7 +72,7 @@ def twins_across(
 
 
 def _near(a: Mapping[str, Picture], b: Mapping[str, Picture]) -> Iterator[tuple[str, str, int | None]]:
-    """The pairs of cases whose pictures are the same (None) or nearly so (how many bits of their hashes differ)."""
+    """The pairs of identical pictures (None) and of near duplicates (number of differing bits of their hashes)."""
     if not b:
         return
     names, hashes = list(b), np.array([picture.phash for picture in b.values()], np.uint64)

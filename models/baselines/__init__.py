@@ -1,6 +1,6 @@
-"""Other segmentation networks, one a file. The file's name is what --variant takes; it is imported when it builds.
+"""Other segmentation networks, one per file. --variant takes the name of the file, which is imported when building.
 
-A file has a function `build()`. It returns a module that takes images (B, 1 or 3, H, W), H and W at least 8, to logits
-(B, 1, H, W). `models.any_size.AnySize` adapts a network that wants three channels or sides of a certain multiple.
-These networks have no phase 1: train_seg.py trains them as they are.
+Each file defines `build()`. It returns a module that maps images (B, 1 or 3, H, W), H and W at least 8, to logits (B,
+1, H, W). `models.any_size.AnySize` adapts a network that requires three channels or sides of a certain multiple. These
+networks have no phase 1 and are trained by train_seg.py alone.
 """

@@ -1,11 +1,11 @@
-"""UNeXt: a small U-Net, convolutions above, shifted MLPs on tokens below. It has nothing of SRS.
+"""UNeXt: a small U-Net with convolutions in the upper and shifted MLPs on tokens in the lower stages.
 
     image -- conv 16 -- conv 32 -- conv 128 -- MLP 160 -- MLP 256       each at half the size of the one before
     logits -- conv 16 -- conv 16 -- conv 32 -- MLP 128 -- MLP 160       each at twice the size; the encoder's is added
 
-Paper: https://arxiv.org/abs/2203.04967. 1,471,921 parameters, 0.562 GMACs at 256x256. The paper's network, with the
-widths of the published figures (16, 32, 128, 160, 256). Where it is silent: the shifts are by -2 to 2 pixels, with
-zeros from outside; the input of each MLP block is normalised, too. Initialised as PyTorch does by default.
+Paper: https://arxiv.org/abs/2203.04967. 1,471,921 parameters, 0.562 GMACs at 256x256. The network of the paper, with
+the widths of the published figures (16, 32, 128, 160, 256). Details that the paper does not specify: the shifts are -2
+to 2 pixels, with zero padding, and the input of each MLP block is normalised too. Default initialisation of PyTorch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from models.any_size import AnySize
 
 WIDTHS = (16, 32, 128, 160, 256)
-SHIFTS = (-2, -1, 0, 1, 2)  # of a fifth of the channels each
+SHIFTS = (-2, -1, 0, 1, 2)  # each applied to a fifth of the channels
 
 
 def shift(x: Tensor, dim: int) -> Tensor:
-    """Each fifth of the channels moved along `dim` by another number of pixels; zeros come in. (B, C, H, W)."""
+    """Shifts each fifth of the channels along `dim` by another number of pixels, with zero padding. (B, C, H, W)."""
     size, most = x.shape[dim], max(SHIFTS)
     padded = F.pad(x, (most, most, 0, 0) if dim == 3 else (0, 0, most, most))
     parts = padded.chunk(len(SHIFTS), dim=1)
@@ -31,7 +31,7 @@ def shift(x: Tensor, dim: int) -> Tensor:
 
 
 class OnChannels(nn.Module):
-    """A module of tokens (..., C) on a map: (B, C, H, W) to (B, C', H, W)."""
+    """Applies a module for tokens (..., C) to a map: (B, C, H, W) to (B, C', H, W)."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -44,8 +44,8 @@ class OnChannels(nn.Module):
 class ShiftedMLP(nn.Module):
     """The paper's tokenized MLP block: (B, C, H, W) to (B, C, H, W).
 
-    A linear layer on the map shifted across its width, a depthwise 3x3 convolution, GELU, and a linear layer on that
-    map shifted across its height; the shortcut around all of it; layer norm.
+    A linear layer on the map shifted along its width, a depthwise 3x3 convolution, GELU, a linear layer on the result
+    shifted along its height, a shortcut around all of them, and layer norm.
     """
 
     def __init__(self, channels: int) -> None:

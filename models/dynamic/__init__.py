@@ -1,10 +1,11 @@
-"""Layers that may stand in DPConv's place, one a file. The file's name is what --dynamic takes.
+"""Layers that can replace DPConv, one per file. --dynamic takes the name of the file.
 
-A file has a function `build(channels, deep_channels)`. It returns a module that takes the segmenter's deepest map x and
-the reconstruction encoder's deepest map of the same images, (B, channels, h, w) and (B, deep_channels, h', w'), and
-returns the term that SRS adds to x, (B, channels, h, w). With `NEEDS_ENCODER = False` in its file a layer does not read
-the encoder's map: the network holds no encoder and needs no phase 1, and the layer gets x twice.
+Each file defines `build(channels, deep_channels)`. It returns a module with two inputs, the deepest maps of the
+segmenter and of the reconstruction encoder for the same images, x (B, channels, h, w) and deep (B, deep_channels, h',
+w'). Its result is the term that SRS adds to x, (B, channels, h, w). `NEEDS_ENCODER = False` in the file marks a layer
+that does not use the encoder: the network has no encoder and requires no phase 1, and both inputs are x.
 
-Optional: `code(deep)`, the numbers (B, K) that a layer makes of each image; `with_code(x, code)`, the term that they
-give (evaluation.py --code); `kernels(deep)` and `kernels_of(code)`, the kernels (B, C, C, k, k) (report, TensorBoard).
+Optional methods: `code(deep)`, the numbers (B, K) computed from each image; `with_code(x, code)`, the resulting term
+(for evaluation.py --code); `kernels(deep)` and `kernels_of(code)`, the kernels (B, C, C, k, k) (for report and
+TensorBoard).
 """

@@ -1,8 +1,8 @@
-"""An ordinary 3x3 convolution in DPConv's place: the control that tells what any extra convolution adds.
+"""An ordinary 3x3 convolution instead of DPConv: the control for the effect of any additional convolution.
 
-    term = conv(x, W)        W (C, C, 3, 3), no bias, as DPConv has none
+    term = conv(x, W)        W (C, C, 3, 3), without bias, like DPConv
 
-Initialised as PyTorch does by default. conv_scaled.py is the same convolution, started as large as DPConv starts.
+Default initialisation of PyTorch. conv_scaled.py is the same convolution with the initial scale of DPConv.
 """
 
 from __future__ import annotations

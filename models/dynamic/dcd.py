@@ -1,12 +1,12 @@
-"""DCD, dynamic convolution decomposed: a static kernel, scaled for each output channel, plus a fusion of few channels.
+"""DCD, decomposed dynamic convolution: a static kernel scaled per output channel, plus a fusion of few channels.
 
     term = s * conv(x, W0) + P F Q^T x
     [s, F] = A2 relu(A1 z),  z = mean of deep over its pixels
 
 Paper: https://arxiv.org/abs/2103.08756, where z is of x itself; W0 (C, C, 3, 3), P and Q (C, L) with
 L = C / 2^floor(log2 sqrt(C)), F (L, L) and s (C) of each image; A1 is (C / 16, D), A2 (C + L^2, C / 16), with biases.
-The paper names no initialisation. Here it is PyTorch's default, but for A2's bias, which is 1 for s and 0 for F: the
-layer starts near conv(x, W0).
+The paper does not specify the initialisation. Here it is PyTorch's default, except that the bias of A2 is 1 for s and 0
+for F, so that the layer is initially close to conv(x, W0).
 """
 
 from __future__ import annotations

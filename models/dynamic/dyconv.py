@@ -4,9 +4,9 @@
     p = softmax((A2 relu(A1 z) + c) / T),  z = mean of deep over its pixels
 
 Paper: https://arxiv.org/abs/1912.03458, section 3, where z is of x itself; K = 4 kernels (C, C, 3, 3), each with its
-bias (C); A1 is (D / 4, D), A2 (K, D / 4). T = 30 throughout: the paper's value for a flat attention early in training,
-where it also lowers T to 1 in the first 10 epochs; that is a schedule and not part of the layer. Kernels and biases are
-initialised as an ordinary convolution's, A1 and A2 as PyTorch does by default.
+bias (C); A1 is (D / 4, D), A2 (K, D / 4). T = 30 is constant: the paper's value for a flat attention early in training.
+The paper lowers T to 1 during the first 10 epochs; this schedule is not part of the layer. Kernels and biases are
+initialised like those of an ordinary convolution, A1 and A2 by PyTorch's default.
 """
 
 from __future__ import annotations

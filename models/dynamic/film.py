@@ -2,8 +2,8 @@
 
     term = c * x + b,  [c, b] = A z + a,  z = mean of deep over its pixels
 
-so that x + term = (1 + c) x + b: the paper's networks predict the scale less 1, too. Paper:
-https://arxiv.org/abs/1709.07871, section 2. A is (2 C, D). Initialised as PyTorch does by default.
+so that x + term = (1 + c) x + b; the networks of the paper also predict the scale minus 1. Paper:
+https://arxiv.org/abs/1709.07871, section 2. A is (2 C, D). Default initialisation of PyTorch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Squeeze-and-excitation of x by the encoder's deep feature: the control that has no kernel of the image's own.
+"""Squeeze-and-excitation of x by the encoder's deep feature: a control without an image-specific kernel.
 
     s = sigmoid(W2 relu(W1 z)),  z = mean of deep over its pixels        term = s * x
 
 Paper: https://arxiv.org/abs/1709.01507, section 3, where z is of x itself. W1 is (D / 16, D) and W2 (C, D / 16), with
-at least 8 in place of D / 16, and no biases, as equation 3 has none. Initialised as PyTorch does by default.
+at least 8 instead of D / 16, and no biases, as in equation 3. Default initialisation of PyTorch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Nothing in DPConv's place: the segmenter alone."""
+"""No layer instead of DPConv: the segmenter alone."""
 
 from __future__ import annotations
 

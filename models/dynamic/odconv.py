@@ -5,10 +5,10 @@
     a_s = sigmoid(S h) (3 x 3),  a_c = sigmoid(I h) (C in),  a_f = sigmoid(O h) (C out),  w = softmax(M h) (n)
 
 Paper: https://arxiv.org/abs/2209.07947, section 3, where z is of x itself; n = 4 kernels (C, C, 3, 3), no
-bias; h has D / 16 numbers, at least 16. As there, F and the four heads are plain linear layers: there is no batch norm
-on the one pixel of z, which at batch size 1 would have no variance. The softmax has temperature 1; the paper lowers it
-to 1 in the first epochs, which is a schedule and not part of the layer. Each kernel is initialised as an ordinary
-convolution, the linear layers as PyTorch does by default, so that the three sigmoids start near 1 / 2.
+bias; h has D / 16 numbers, at least 16. As in the paper, F and the four heads are plain linear layers, without batch
+norm on the single pixel of z, which would have no variance at batch size 1. The softmax has temperature 1; the paper
+lowers it to 1 during the first epochs, but this schedule is not part of the layer. Each kernel is initialised like an
+ordinary convolution, and the linear layers by PyTorch's default, so that the three sigmoids are initially near 1 / 2.
 """
 
 from __future__ import annotations

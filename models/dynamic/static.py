@@ -1,10 +1,10 @@
-"""DPConv with a learned constant in place of the code g: the control that tells what the image's own kernel adds.
+"""DPConv with a learned constant instead of the code g: the control for the effect of image-specific kernels.
 
     kernel[o] = g[o // (C / D)] * W[o] + V[o]        (C channels, D deep channels; SRS, section III-C)
 
-W and V are those of DPConv, in shape, name (`expand`) and initialisation. g is a parameter of D numbers, the same for
-every image, and starts as the bias of DPConv's projection does. DPConv's attention and projection, which make g of the
-image, are left out.
+W and V have the shape, name (`expand`) and initialisation of those in DPConv. g is a parameter of D numbers, the same
+for every image, and is initialised like the bias of DPConv's projection. The attention and projection of DPConv, which
+compute g from the image, are omitted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEEDS_ENCODER = False
 
 
 class StaticDPConv(nn.Module):
-    """x (B, C, h, w) to (B, C, h, w). Raises ValueError for channels that DPConv does not take."""
+    """x (B, C, h, w) to (B, C, h, w). Raises ValueError for channels that DPConv does not support."""
 
     def __init__(self, channels: int, deep_channels: int) -> None:
         super().__init__()

@@ -1,12 +1,12 @@
-"""Speed for CPUs: faster twins of the method's modules, compared with the plain ones. May be deleted whole.
+"""Acceleration for CPUs: faster twins of the modules of `models`, compared with the plain ones. The folder is optional.
 
-    with fast.for_training(network) as found:        # in training; plain again afterwards
+    with fast.for_training(network) as found:        # for training; the plain modules are restored afterwards
         ...
-    network, found = fast.for_prediction(network, torch.float32)         # a copy that predicts
+    network, found = fast.for_prediction(network, torch.float32)         # a copy for prediction
 
-Nothing in `models` knows of this folder, and `utils/networks/speed.py` alone calls it. It replaces modules whose type,
-settings and source it knows (known.py, fingerprints.py), and nothing else. Before the result computes anything for a
-user it is compared with the plain network (comparison.py).
+`models` does not import this folder; only `utils/networks/speed.py` does. A module is replaced only if its type,
+settings and source are known (known.py, fingerprints.py). Each fast network is compared with the plain one before its
+first use (comparison.py).
 
     training     twins.py, training_steps.py, norm_passes.py, batch_norm.py, conv_gradients.py
     prediction   packed_network.py, packed_conv.py, winograd.py
@@ -35,19 +35,19 @@ from models.fast.twins import KNOWN, swap, swap_back
 
 @dataclass(frozen=True)
 class Found:
-    """What of a network is fast: how many modules of each kind; and what is plain though its kind has a fast form."""
+    """The fast modules of a network by kind, and the modules that stay plain although their kind has a fast form."""
 
     fast: dict[str, int] = field(default_factory=dict)
     plain: tuple[str, ...] = ()
-    why: str | None = None  # the whole network is plain, in words
-    compiled: bool = False  # what is fast has its passes in C++ (native/)
+    why: str | None = None  # the reason why the whole network is plain, in words
+    compiled: bool = False  # whether the fast modules use the C++ kernels (native/)
 
 
 class for_training:
-    """A context in which the known modules of `network` are their faster twins; its value is `Found`.
+    """A context in which the known modules of `network` are replaced by their faster twins; its value is `Found`.
 
-    The modules stay the objects they are. What is edited in the meantime, such as by a hook, has its effect: that
-    module is plain from then on.
+    The modules stay the same objects. Edits during the context, e.g. hooks, take effect: an edited module is plain from
+    then on.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -66,15 +66,15 @@ class for_training:
 
 
 def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, Found]:
-    """A copy of `network` that predicts, in evaluation mode, its convolutions computing in `dtype`; and what is fast.
+    """A copy of `network` for prediction, in evaluation mode, with convolutions in `dtype`; and its fast modules.
 
-    The network itself where it has nothing that is known, cannot be copied, or the copy differs from it.
+    Returns the network itself if it contains no known modules, cannot be copied, or differs from its copy.
     """
     if not _has_known(network) or not can_pack(dtype):
         return network, Found(plain=_left_plain(network))
     if not nothing_in_the_way():
-        return network, Found(why="there are hooks of all modules, or torch's own modules are edited")
-    # Before the copy is made: both together would be the most memory that a prediction takes.
+        return network, Found(why="global module hooks are registered, or torch's modules were edited")
+    # Before the copy is made, to limit the peak memory.
     why = comparison.difference(network, _make_packed, training=False)
     if why is not None:
         return network, Found(plain=_left_plain(network), why=why)
@@ -87,7 +87,7 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
 
 @lru_cache
 def _spare_memory() -> None:
-    """Gives back what the weights took before they were packed. Once: later in a training, the next step wants it."""
+    """Returns the memory of the unpacked weights, once per process: later in a training, it would be needed again."""
     comparison.give_memory_back()
 
 
@@ -108,7 +108,7 @@ def _pack(
     allowed: Callable[[str], bool] = lambda name: True,
     names: list[str] | None = None,
 ) -> Counter[str]:
-    """Packs and swaps in place; the number of fast modules of each kind. Their names are added to `names`."""
+    """Packs and replaces modules in place; returns the fast modules by kind, and adds their names to `names`."""
     packing = Packing(dtype, allowed)
     packing.pack(network)
     plain = {twin: cls for cls, (twin, _) in KNOWN.items()}
@@ -123,7 +123,7 @@ def _has_known(network: nn.Module) -> bool:
 
 
 def _left_plain(network: nn.Module) -> tuple[str, ...]:
-    """The names of modules whose class, or the one it is derived from, has a twin, but that are not known."""
+    """The names of modules whose class, or a base class of it, has a twin, but which are not known."""
     return tuple(
         f"{name} ({type(module).__name__})"
         for name, module in network.named_modules()
@@ -132,14 +132,14 @@ def _left_plain(network: nn.Module) -> tuple[str, ...]:
 
 
 def words(found: Found) -> tuple[str, str]:
-    """For a log: what runs fast, and a warning if something does not that might."""
+    """A description of the fast modules for logs, and a warning if modules are slower than possible."""
     if found.why:
-        return "plain modules", f"the plain network runs, slower: {found.why}"
+        return "plain modules", f"the slower plain network runs: {found.why}"
     fast = ", ".join(f"{number} {kind}" for kind, number in found.fast.items())
     if fast:
-        fast += ", with compiled passes" if found.compiled else ", without compiled passes"
+        fast += ", with C++ kernels" if found.compiled else ", without C++ kernels"
     if not found.plain:
         return f"fast modules: {fast}" if fast else "plain modules", ""
     more = f" and {len(found.plain) - 3} more" if len(found.plain) > 3 else ""
     plain = f"{', '.join(found.plain[:3])}{more}"
-    return f"fast modules: {fast or 'none'}; plain: {plain}", f"edited modules run plain, slower: {plain}"
+    return f"fast modules: {fast or 'none'}; plain: {plain}", f"edited modules run in their slower plain form: {plain}"

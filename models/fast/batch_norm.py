@@ -1,4 +1,4 @@
-"""Batch norm in passes over a map that are as few and as wide as the machine allows; otherwise torch's own."""
+"""Batch norm with few, vectorised passes over a map; torch's implementation where this does not pay off."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from models.fast.columns import fold, foldable, unfold
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """norm(x) of an ordinary batch norm, on columns folded into channels: `foldable(x)` must be more than 1."""
+    """norm(x) of an ordinary batch norm with columns folded into channels; requires `foldable(x)` > 1."""
     if norm.training or norm.running_mean is None:
         return _BatchNorm.apply(x, norm.weight, norm.bias, norm)
     return _normalize(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
 def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Moves the running statistics towards those of a batch, of `count` numbers a channel."""
+    """Updates the running statistics with those of a batch of `count` values per channel."""
     norm.num_batches_tracked.add_(1)
     norm.running_mean.lerp_(mean, norm.momentum)
     norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
 
 
 class Statistics:
-    """Of a batch, for the forward and the backward pass of a batch norm in training: two numbers a channel."""
+    """The statistics of a batch, for the forward and backward pass of a batch norm in training."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         self.eps = norm.eps
@@ -46,7 +46,7 @@ class Statistics:
                 x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps
             )
             return y
-        # A channel's statistics from those of its columns, which have one pixel in `columns` each.
+        # The statistics of a channel are combined from those of its columns, each with 1 / `columns` of the pixels.
         unused = [norm.weight.new_zeros(columns * x.shape[1]) for _ in running]  # in float32, for float32 statistics
         means, variances = torch.batch_norm_update_stats(fold(x, columns), *unused, 0.0)
         means, variances = means.view(columns, -1), variances.view(columns, -1)
@@ -58,7 +58,7 @@ class Statistics:
         return self.again(x, norm.weight, norm.bias)
 
     def again(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """What `forward` returned."""
+        """The result of `forward`, computed again."""
         return _normalize(x, self.mean, self.variance, weight, bias, self.eps)
 
     def backward(self, gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,13 +68,13 @@ class Statistics:
             return torch.ops.aten.native_batch_norm_backward(
                 gradient, x, weight, None, None, self.mean, self.rstd, True, self.eps, [True, True, True]
             )
-        # Those of the weight and the bias are sums of gradient * normalised x and of the gradient.
+        # The gradients of weight and bias are the sums of gradient * normalised x and of the gradient.
         folded, wide = fold(gradient, columns), [value.repeat(columns) for value in (weight, self.mean, self.variance)]
         _, *sums = torch.ops.aten.native_batch_norm_backward(
             folded, fold(x, columns), *wide, None, None, False, self.eps, [False, True, True]
         )
         to_weight, to_bias = (value.view(columns, -1).sum(0) for value in sums)
-        # The gradient of x is the gradient without its mean and without its part along the normalised x, times scale.
+        # The gradient of x is the gradient minus its mean and its projection on the normalised x, times scale.
         scale = weight * self.rstd
         per_pixel = scale * (x.shape[1] / x.numel())
         to_x = fold(self.again(x, -per_pixel * to_weight, -per_pixel * to_bias), columns)

@@ -1,9 +1,9 @@
-"""Neighbouring columns as channels: how a map of few channels becomes one of many without moving in memory.
+"""Folding of neighbouring columns into channels: a view of a map with few channels as a map with many.
 
-In channels_last, (B, C, H, W) lies in memory as (B, H, W, C), which is also (B, H, W / n, n * C): a map of n * C
-channels and W / n columns, whose channel i * C + c is channel c of the columns i, i + n, i + 2n... What is done to each
-channel alone can be done to this map, with each channel's numbers repeated n times. torch's kernels for CPUs go along
-the channels, and with 8 of them take up to ten times as long as with 64 (docs/development/speed.md).
+In channels_last, (B, C, H, W) is stored as (B, H, W, C), which is also (B, H, W / n, n * C): a map with n * C channels
+and W / n columns, whose channel i * C + c is channel c of the columns i, i + n, i + 2n... Operations on separate
+channels can be applied to this view, with the values of each channel repeated n times. torch's CPU kernels are
+vectorised over the channels, and with 8 channels take up to ten times as long as with 64 (docs/development/speed.md).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from models.fast import worth_it
 
-CHANNELS = 64  # from which on nothing is gained
+CHANNELS = 64  # more channels bring no further gain
 
 
 def foldable(x: Tensor) -> int:
-    """How many columns of x, (B, C, H, W), to fold into channels; 1 where it does not pay or cannot be done."""
+    """The number of columns of x, (B, C, H, W), to fold into channels; 1 if folding is slower or not possible."""
     columns = CHANNELS // x.shape[1]
     if columns < 2 or x.shape[3] % columns or x.numel() // x.shape[1] < worth_it.FOLDING_PIXELS:
         return 1
@@ -33,7 +33,7 @@ def fold(x: Tensor, columns: int) -> Tensor:
 
 
 def unfold(x: Tensor, columns: int) -> Tensor:
-    """What `fold` was given, as a view of what it returned."""
+    """The inverse of `fold`, as a view."""
     batch, channels, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1)
     return pixels.reshape(batch, height, width * columns, channels // columns).permute(0, 3, 1, 2)

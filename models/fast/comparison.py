@@ -1,9 +1,9 @@
-"""A fast network beside the plain one, before anything is computed for a user: once a process for each structure.
+"""Comparison of a fast network with the plain one before its first use, once per process for each structure.
 
-Copies of the network get random weights, so that a branch that is still zero counts, and a small random image, on which
-every fast form runs whatever its size (`worth_it.py`). Both compute in float32. What is compared: the output, and in
-training the loss, all gradients (one that is there in one network and missing in the other is a difference) and the
-running statistics.
+Copies of the network get random weights, so that branches that are still zero are tested too, and small random images,
+on which every fast form runs regardless of the size (`worth_it.py`). Both compute in float32. The output is compared,
+and for training also the loss, all gradients (a gradient that only one network has is a difference) and the running
+statistics.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from models.fast import worth_it
 
-# Rows of 16x40, 8x20, 4x10 and 2x5 pixels: some that each fast form takes, and some that it leaves.
+# Rows of 16x40, 8x20, 4x10 and 2x5 pixels: sizes that each fast form supports, and sizes that it does not.
 SIZE = (16, 40)
 BATCHES = (2, 1)
-# Of the largest number of an output, and of a tensor's gradient as norms. Rounding is some 1e-5, but up to 0.1 of a
-# gradient on images on which a ReLU or a maximum tips over. So each result has to agree on one image: what is computed
-# otherwise differs on every one.
+# Relative to the largest value of an output, and to the norm of a gradient. Rounding errors are about 1e-5, but up to
+# 0.1 for gradients on images where a ReLU or a maximum switches. Each result must therefore agree on one of the images;
+# a wrong computation differs on all of them.
 OUTPUT_TOLERANCE = 3e-4
 GRADIENT_TOLERANCE = 2e-3
 IMAGES = 6
@@ -37,13 +37,13 @@ _agreed: dict[tuple, str | None] = {}
 
 
 def difference(network: nn.Module, make: Make, training: bool) -> str | None:
-    """What is wrong with the fast form of a network, in words; None if it equals the plain one.
+    """The difference between the fast form of a network and the plain one, in words; None if they agree.
 
     Args:
-        network: stays as it is.
-        make: makes a copy fast in place, but for modules whose name is not allowed; returns the names of those that
-            are. It must be the same function for the same purpose: results are kept by it.
-        training: whether gradients and running statistics count.
+        network: is not changed.
+        make: replaces modules of a copy in place, except those whose name is not allowed; returns the names of the
+            replaced ones. Results are cached by this function.
+        training: also compare gradients and running statistics.
     """
     key = (make, training, _structure(network))
     if key not in _agreed:
@@ -55,7 +55,7 @@ def difference(network: nn.Module, make: Make, training: bool) -> str | None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """On an image so small, more threads save no time, and oneDNN makes larger kernels for them, which it keeps."""
+    """A context with one thread: more bring no gain for small images, but oneDNN would cache larger kernels."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -65,13 +65,13 @@ def _one_thread() -> Iterator[None]:
 
 
 def give_memory_back() -> None:
-    """Has glibc's allocator, where there is one, return what is free: `keep_freed_memory` would keep it."""
+    """Lets glibc's allocator, where there is one, return free memory, which `keep_freed_memory` would keep."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _structure(network: nn.Module) -> tuple:
-    """All that decides what a network computes, but for the numbers."""
+    """Everything that determines the computation of a network, except the values of its parameters."""
     of_modules = tuple(
         (name, type(module), type(module).forward, module.extra_repr(), module.training, len(module.__dict__))
         for name, module in network.named_modules()
@@ -91,13 +91,13 @@ def _difference(network: nn.Module, make: Make, training: bool) -> str | None:
             return _first_that_differs(lambda: _copy(network, randomised, training), make, training)  # noqa: B023 - it returns
         except _PlainFails as raised:
             error = raised
-    return f"it cannot be compared with a fast one ({_line(error)})"
+    return f"it cannot be compared with the fast one ({_line(error)})"
 
 
 def _copy(network: nn.Module, randomised: bool, training: bool) -> nn.Module:
     try:
         copied = copy.deepcopy(network).float().cpu()
-    except RuntimeError as error:  # parameters that are computed, such as pruned ones
+    except RuntimeError as error:  # computed parameters, e.g. of pruning
         raise _PlainFails(_line(error)) from error
     if not training:
         copied.eval().requires_grad_(False)
@@ -107,14 +107,14 @@ def _copy(network: nn.Module, randomised: bool, training: bool) -> nn.Module:
 
 
 def _first_that_differs(plain: Callable[[], nn.Module], make: Make, training: bool) -> str | None:
-    """What differs, with the name of the module with which it begins; None if nothing does.
+    """The difference, with the name of the first differing module; None if there is none.
 
     Args:
-        plain: makes a copy of the plain network.
+        plain: creates a copy of the plain network.
     """
 
     def attempt(count: int | None) -> str | None:
-        """How the network whose first `count` fast modules are fast differs from the plain one."""
+        """The difference from the plain network if only the first `count` modules are replaced."""
         allowed = None if count is None else set(names[:count])
 
         def fast(network: nn.Module) -> None:
@@ -125,7 +125,7 @@ def _first_that_differs(plain: Callable[[], nn.Module], make: Make, training: bo
             return _apart(plain, fast, training)
         except _PlainFails:
             raise
-        except Exception as error:  # such as of a module that looks into another one
+        except Exception as error:  # e.g. in a module that accesses another one
             return f"{type(error).__name__}: {_line(error)}"
 
     names: list[str] = []
@@ -140,13 +140,13 @@ def _first_that_differs(plain: Callable[[], nn.Module], make: Make, training: bo
 
 
 def _apart(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None], training: bool) -> str | None:
-    """What differs, in words; each result has to agree on one of some images."""
+    """The difference in words; each result must agree on at least one of the images."""
     least: dict[str, float] = {}
     for number in range(IMAGES):
-        network = plain()  # one copy at a time, to spare memory
+        network = plain()  # one copy at a time, to save memory
         before = [buffer.clone() for buffer in network.buffers()]
         expected = _plain_results(network, number, training)
-        if number:  # whatever else a step may have changed
+        if number:  # the step may have changed more than the buffers
             network = plain()
         else:
             for buffer, value in zip(network.buffers(), before, strict=True):
@@ -163,7 +163,7 @@ def _apart(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None], tr
 def _plain_results(network: nn.Module, number: int, training: bool) -> Results:
     try:
         expected = _results(network, number, training)
-    except Exception as error:  # whatever a user's network may raise
+    except Exception as error:  # the network of a user may raise anything
         raise _PlainFails(f"{type(error).__name__}: {_line(error)}") from error
     if not torch.stack([value.sum() for value in expected.values() if value is not None]).isfinite().all():
         raise _PlainFails("its results are not finite")
@@ -171,7 +171,7 @@ def _plain_results(network: nn.Module, number: int, training: bool) -> Results:
 
 
 def _worst(errors: dict[str, float]) -> str | None:
-    """The result with the largest error, in words; None if all are within their tolerance."""
+    """The result with the largest error, in words; None if all are within tolerance."""
     worst = max(errors, key=lambda name: errors[name] / _tolerance(name))
     return f"{worst} by {errors[worst]:.0e}" if errors[worst] > _tolerance(worst) else None
 
@@ -201,12 +201,12 @@ def _randomise(network: nn.Module) -> None:
 
 
 def _results(network: nn.Module, number: int, training: bool) -> Results:
-    """What the network computes of an image; in training, a step's gradients and running statistics, too."""
+    """The results of the network for an image; for training also the gradients and running statistics of a step."""
     generator = torch.Generator().manual_seed(number)
     results: Results = {}
     for batch in BATCHES[:1] if training else BATCHES:
         image = torch.randn(batch, 3, *SIZE, generator=generator).to(memory_format=torch.channels_last)
-        torch.manual_seed(number)  # what is random in a network, such as dropout, is the same in both
+        torch.manual_seed(number)  # so that random operations, e.g. dropout, are the same in both networks
         with torch.set_grad_enabled(training):
             outputs = _tensors(network(image))
         results |= {f"output {i} of a batch of {batch}": output.detach() for i, output in enumerate(outputs)}
@@ -222,16 +222,16 @@ def _results(network: nn.Module, number: int, training: bool) -> Results:
 
 
 def _tensors(output: object) -> list[Tensor]:
-    """The numbers that a network returns: one map, or several in a list, a tuple or a dictionary."""
+    """The tensors that a network returns: one, or several in a list, a tuple or a dict."""
     if isinstance(output, Tensor):
         return [output]
     return [each for part in (output.values() if isinstance(output, dict) else output) for each in _tensors(part)]
 
 
 def _errors(plain: Results, fast: Results) -> dict[str, float]:
-    """How far each result is from the plain one; infinitely where one of the two has none."""
+    """The error of each result relative to the plain one; infinite if only one of the two exists."""
     norms = {name: value.norm() for name, value in plain.items() if value is not None and name.startswith(_GRADIENT)}
-    # A gradient that is zero but for rounding, such as that of a bias before a batch norm, is measured by the others.
+    # Gradients that are zero up to rounding, e.g. of a bias before a batch norm, are compared on the scale of others.
     usual = torch.stack([*norms.values()]).square().mean().sqrt() if norms else torch.zeros(())
     errors = {}
     for name in plain.keys() | fast.keys():

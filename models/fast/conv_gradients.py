@@ -1,4 +1,4 @@
-"""The gradients of convolutions, as the steps of autograd want them."""
+"""The gradients of convolutions for the custom autograd functions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 def conv_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The gradients of a convolution's x, weight and bias, those that are `wanted`; zeros for a bias that is not.
+    """The gradients of x, weight and bias of a convolution, as far as `wanted`; zeros for an unwanted bias gradient.
 
-    A batch norm takes the mean of its map away, and with it the bias of the convolution before: that bias' gradient is
-    zero, where it is computed with rounding errors, and the summation takes 5 to 25 % of the weight's gradient.
+    A batch norm removes the mean of its map, including the bias of the convolution before it. The gradient of this bias
+    is zero up to rounding, and its summation would take 5 to 25 % of the time of the weight gradient.
     """
     to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
         gradient, x, weight, [len(weight)], [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
@@ -21,7 +21,7 @@ def conv_backward(
 
 
 def pointwise_backward(gradient: Tensor, x: Tensor, weight: Tensor, to_x: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The gradients of a 1x1 convolution's weight and bias, as `conv_backward`; that of x is added to `to_x`."""
+    """The gradients of weight and bias of a 1x1 convolution, as in `conv_backward`; that of x is added to `to_x`."""
     maps = [each for each in (gradient, x, to_x) if each is not None]
     in_order = all(each.is_contiguous(memory_format=torch.channels_last) for each in maps)
     if not in_order or x.element_size() < 4 or x.shape[1] < 64 or len(weight) > 32:
@@ -29,7 +29,7 @@ def pointwise_backward(gradient: Tensor, x: Tensor, weight: Tensor, to_x: Tensor
         if to_x is not None:
             to_x.add_(more)
         return tuple(to_conv)
-    # From many channels to few, matrix products take half the time.
+    # For many input and few output channels, matrix products take half the time.
     pixels = [each.permute(0, 2, 3, 1).view(-1, each.shape[1]) for each in maps]
     if to_x is not None:
         pixels[2].addmm_(pixels[0], weight.flatten(1))

@@ -1,12 +1,10 @@
-"""Whether a class of the method is still the one that its faster twin was written for, by its source.
+"""Fingerprints of the source of the classes in `models`, which detect that a class no longer matches its faster twin.
 
-A fingerprint is a hash of the syntax tree of a class: its methods, constants and bases, and the same of the functions
-and classes of `models` that they name. Comments, docstrings and layout do not count. `RECORDED` holds those that the
-twins equal; after a change of the method that a twin follows,
+A fingerprint is a hash of the syntax tree of a class: its methods, constants and bases, and the same for the functions
+and classes of `models` that they use. Comments, docstrings and layout do not count. `RECORDED` contains the
+fingerprints that match the twins. After a change of a class and its twin, print the new fingerprints with
 
     python -m models.fast.fingerprints
-
-prints the new ones.
 """
 
 from __future__ import annotations
@@ -53,21 +51,21 @@ CLASSES = (
     dpconv.DPConv,
 )
 
-# What a class says of itself, and Python adds, differs between versions of Python and computes nothing.
+# Attributes that Python adds, which differ between its versions and do not affect the computation.
 _NOT_SOURCE = {"__module__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__qualname__", "__annotate__"}
 _NOT_SOURCE |= {"__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__"}
 _NOT_SOURCE |= {"__slotnames__"}  # copy.deepcopy leaves it
 _NOT_TREE = {"ctx", "kind", "type_comment", "type_params", "annotation", "returns"}
 
-# Where something stands that was read: in a class or a dictionary, by its name; a function with its code. An empty name
-# stands for the number of all that the class has.
+# The location of a value that was read: its owner (a class or a dictionary), its name, the value, and the code of a
+# function. With an empty name, the value is the number of attributes of the class.
 Part = tuple[Any, str, Any, CodeType | None]
 
 _found: dict[type, tuple[str | None, list[Part]]] = {}
 
 
 def as_recorded(cls: type) -> bool:
-    """Whether the class, as it is at this moment, is the one on record."""
+    """Whether the current class matches its recorded fingerprint."""
     known = _found.get(cls)
     if known is None or not all(_holds(*part) for part in known[1]):
         known = _found[cls] = _fingerprint(cls)
@@ -75,12 +73,12 @@ def as_recorded(cls: type) -> bool:
 
 
 def fingerprint(cls: type) -> str | None:
-    """Of a class; None where its source cannot be had."""
+    """The fingerprint of a class; None if its source is not available."""
     return _fingerprint(cls)[0]
 
 
 def _holds(owner: Any, name: str, value: Any, code: CodeType | None) -> bool:
-    """Whether what was read is still in its place: cheap enough for every call of a twin."""
+    """Whether a value is still in its place; cheap enough for every call of a twin."""
     if not name:
         return len(owner.__dict__) == value
     found = owner.get(name) if isinstance(owner, dict) else owner.__dict__.get(name)
@@ -103,7 +101,7 @@ def _fingerprint(cls: type) -> tuple[str | None, list[Part]]:
 
 
 def _read(thing: type | FunctionType) -> Iterator[tuple[str, Part | None, list]]:
-    """Lines that say what it is, where each stands, and what of `models` it names."""
+    """Lines that describe a class or function, with their locations and the names from `models` that they use."""
     if isinstance(thing, FunctionType):
         named = list(_names(thing))
         yield f"{thing.__name__} {_tree(thing)}", None, []
@@ -128,7 +126,7 @@ def _read(thing: type | FunctionType) -> Iterator[tuple[str, Part | None, list]]
 
 
 def _names(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """The global names that a function uses, and what they stand for."""
+    """The global names that a function uses, with their values."""
     names: set[str] = set()
     codes = [function.__code__]
     while codes:
@@ -144,7 +142,7 @@ def _is_ours(value: Any) -> bool:
 
 
 def _constant(value: Any) -> str:
-    """A number, or where something of a library is from."""
+    """The value of a constant, or the name of an object from a library."""
     if isinstance(value, (bool, int, float, str, tuple, type(None))):
         return repr(value)
     if isinstance(value, ModuleType):
@@ -155,7 +153,7 @@ def _constant(value: Any) -> str:
 
 
 def _tree(function: Callable[..., Any]) -> str:
-    """The syntax tree of a function, as its code says where it stands: a decorated one does not pass for another."""
+    """The syntax tree of a function, located by its code object, so that decorators are noticed."""
     if hasattr(function, "__wrapped__"):
         raise TypeError(f"{function.__name__} is wrapped")
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(function.__code__))).body
@@ -165,7 +163,7 @@ def _tree(function: Callable[..., Any]) -> str:
 
 
 def _write(node: Any) -> str:
-    """A tree as text that is the same with every version of Python."""
+    """A syntax tree as text that is the same in every version of Python."""
     if isinstance(node, list):
         return f"[{','.join(map(_write, node))}]"
     if not isinstance(node, ast.AST):

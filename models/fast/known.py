@@ -1,7 +1,7 @@
-"""What a faster twin may stand for: modules of exactly the known types, with known settings, that nobody has edited.
+"""The modules that faster twins may replace: exactly the known types, with known settings and without edits.
 
-`knows_NAME(module)` is asked when twins are put in, and again by each twin at each call: a hook, a wrapper or another
-forward that comes later has its effect, too. Only what is listed here is known; a twin never stands for anything else.
+`knows_NAME(module)` is checked when modules are replaced, and again by each twin at each call, so that a hook, a
+wrapper or another forward that is added later takes effect. Modules that are not listed here are never replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.fast.narrow_conv import LARGEST
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = [getattr(torch_module, f"_global{name}") for name in _HOOKS]
 
-# torch's own modules run torch's own code; someone may have put other functions in their place.
+# The modules of these functions in an unmodified torch; they may have been replaced.
 _TORCHS = {
     (nn.Conv2d, "forward"): "torch.nn.modules.conv",
     (nn.Conv2d, "_conv_forward"): "torch.nn.modules.conv",
@@ -31,14 +31,14 @@ _TORCHS = {
 
 
 def nothing_in_the_way() -> bool:
-    """Whether modules just run: no hook of all modules, no tracing, no compiler, torch's own modules as they were."""
+    """Whether there are no global hooks, no tracing and no compilation, and torch's modules are unmodified."""
     if any(_GLOBAL_HOOKS) or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
     return all(getattr(cls, name).__module__ == module for (cls, name), module in _TORCHS.items())
 
 
 def untouched(module: nn.Module, *types: type, children: tuple[str, ...] = ()) -> bool:
-    """Whether it is exactly of one of these types, with these children and no hook, forward or compiler of its own."""
+    """Whether it is exactly of one of these types, with these children, and without hooks, own forward or compiler."""
     own = module.__dict__
     return (
         type(module) in types
@@ -51,7 +51,7 @@ def untouched(module: nn.Module, *types: type, children: tuple[str, ...] = ()) -
 
 
 def knows_conv(module: nn.Module, kernel: int | None = None, bias: bool | None = None) -> bool:
-    """An ordinary convolution, padded by integers and with zeros; of this size, keeping the map's, if `kernel`."""
+    """An ordinary convolution with integer zero padding; with `kernel`, of this size and keeping the map size."""
     if not untouched(module, nn.Conv2d) or module._modules or module._buffers:
         return False
     parameters, padding = module._parameters, module.padding
@@ -71,7 +71,7 @@ def knows_conv(module: nn.Module, kernel: int | None = None, bias: bool | None =
 
 
 def knows_norm(module: nn.Module, *twins: type) -> bool:
-    """An ordinary batch norm with parameters, and a momentum that is a number."""
+    """An ordinary batch norm with parameters and a numeric momentum."""
     if not untouched(module, nn.BatchNorm2d, *twins) or module._modules:
         return False
     parameters, buffers = module._parameters, module._buffers
@@ -104,7 +104,7 @@ _BLOCK = ("conv1", "bn1", "conv2", "bn2", "channel_attention", "spatial_attentio
 
 
 def knows_block(module: nn.Module, *twins: type) -> bool:
-    """A residual block, whose children may be of the `twins`' types, too."""
+    """A residual block, whose children may also be of the types `twins`."""
     if not untouched(module, ResidualBlock, *twins, children=_BLOCK) or not as_recorded(ResidualBlock):
         return False
     child = module._modules
@@ -129,7 +129,7 @@ def _knows_shortcut(module: nn.Module, *twins: type) -> bool:
 
 
 def knows_sequence(module: nn.Module) -> bool:
-    """Modules one after the other: a Sequential, or the shuffle that is one."""
+    """A Sequential or a ShuffleUp."""
     return untouched(module, nn.Sequential) or (untouched(module, ShuffleUp) and as_recorded(ShuffleUp))
 
 
@@ -140,5 +140,5 @@ def knows_eca(module: nn.Module, *twins: type) -> bool:
 
 
 def knows_container(module: nn.Module, *types: type) -> bool:
-    """A module of the method that has no settings, or that calls its children and looks at nothing inside them."""
+    """A module of `models` without settings, or one that only calls its children."""
     return untouched(module, *types) and as_recorded(types[0])

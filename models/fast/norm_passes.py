@@ -1,7 +1,7 @@
-"""A batch norm in training, and what a residual block does around it, as passes over maps: by torch, or compiled.
+"""A batch norm in training and the operations around it in a residual block, as passes over maps: in torch or in C++.
 
-`training_steps.py` is made of these. Both kinds keep, of x (B, C, H, W), two numbers a channel, and compute the rest
-again in the backward pass:
+`training_steps.py` is built from these passes. Both kinds keep two values per channel of x (B, C, H, W), and compute
+the rest again in the backward pass:
 
     norm = norm_pass(x, module)                     # statistics of x; the module's running ones move
     y = norm.relu(x)                                # relu(norm(x))
@@ -12,8 +12,8 @@ again in the backward pass:
     average, maximum = z.pool()                     # over the channels, (B, 1, H, W)
     out = z.finish(pixels, shortcut)                # relu(pixels * z + shortcut)
 
-and backwards, for a new z: `gate`, `to_channels`, `to_x`, in this order. `channels` and `pixels` are the two
-attentions' weights, (B, C, 1, 1) and (B, 1, H, W), without gradients. `to_NAME` is the gradient of NAME.
+and in the backward pass, for a new z: `gate`, `to_channels`, `to_x`, in this order. `channels` and `pixels` are the
+weights of the two attentions, (B, C, 1, 1) and (B, 1, H, W), without gradients. `to_NAME` is the gradient of NAME.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from models.fast.pooling import (
     where_equal_,
 )
 
-Gradients = tuple[Tensor, Tensor, Tensor]  # of x, of a batch norm's weight and of its bias
+Gradients = tuple[Tensor, Tensor, Tensor]  # of x, and of the weight and bias of a batch norm
 
 
 def norm_pass(x: Tensor, norm: nn.BatchNorm2d, attended: bool = False) -> TorchNorm | CompiledNorm:
-    """The passes for x: compiled where they are there for such maps, and pay; see above."""
+    """The passes for x: in C++ if they support such maps and pay off; see above."""
     large = x.numel() // x.shape[1] >= worth_it.COMPILED_PIXELS
     return (CompiledNorm if large and Passes.suit(x) else TorchNorm)(x, norm, attended)
 
 
 class TorchNorm:
-    """By torch's operators, on columns folded into channels where that pays (`columns.py`)."""
+    """Passes with torch's operators, on columns folded into channels where that pays off (`columns.py`)."""
 
     def __init__(self, x: Tensor, norm: nn.BatchNorm2d, attended: bool) -> None:
         self.weight, self.bias = norm.weight.detach(), norm.bias.detach()
         self.statistics = Statistics(norm)
-        self.y: Tensor | None = self.statistics.forward(x, norm)  # for the first that wants it, which writes into it
+        self.y: Tensor | None = self.statistics.forward(x, norm)  # for its first user, which overwrites it
         if attended:
             self.average = spatial_mean(self.y)
             self.maximum, self.highest = spatial_maximum_and_where(self.y)
 
     def take(self, x: Tensor) -> Tensor:
-        """norm(x), a map of its own."""
+        """norm(x) as a separate map, which may be overwritten."""
         y, self.y = self.y, None
         return self.statistics.again(x, self.weight, self.bias) if y is None else y
 
@@ -76,7 +76,7 @@ class TorchNorm:
 class _TorchWeighted:
     def __init__(self, norm: TorchNorm, x: Tensor, channels: Tensor) -> None:
         self.norm, self.x, self.channels = norm, x, channels
-        first = norm.y is not None  # in the forward pass y is not wanted again
+        first = norm.y is not None  # in the forward pass y is not needed again
         self.y = norm.take(x)
         self.z = _by_channel(torch.mul, self.y, channels, out=self.y if first else None)
 
@@ -93,7 +93,7 @@ class _TorchWeighted:
     def to_channels(
         self, after: Tensor, pixels: Tensor, to_average: Tensor, to_maximum: Tensor, maximum: Tensor
     ) -> Tensor:
-        # `maximum` is the forward pass', which may have rounded otherwise: what equals it has to be found anew.
+        # `maximum` is from the forward pass, which may have rounded differently, so it is computed again here.
         z, count = self.z, self.z.shape[1]
         is_highest = where_equal_(z, channel_maximum(z))
         to_z = (after * spread(pixels.to(z.dtype), count)).add_(spread(to_average / count, count))
@@ -109,12 +109,12 @@ class _TorchWeighted:
 
 
 class CompiledNorm:
-    """By compiled passes (native/training.cpp), fewer of them.
+    """Passes in C++ (native/training.cpp), of which fewer are needed.
 
-    With mean and scale = gamma * rstd of a batch norm, y = (x - mean) * scale + beta. The largest y of a channel stands
-    where x is largest, or smallest if gamma is negative, and all that a batch norm's gradient needs of y's are two
-    sums: of the gradient, and of the gradient times (x - mean). So each pass ends in numbers for each channel or
-    pixel, with which some small tensors go on.
+    With mean and scale = gamma * rstd of a batch norm, y = (x - mean) * scale + beta. The largest y of a channel is
+    where x is largest, or smallest if gamma is negative. The gradient of a batch norm depends on that of y only through
+    two sums: of the gradient, and of the gradient times (x - mean). Each pass therefore ends with values per channel or
+    pixel, which are processed as small tensors.
     """
 
     def __init__(self, x: Tensor, norm: nn.BatchNorm2d, attended: bool) -> None:
@@ -140,15 +140,15 @@ class CompiledNorm:
             self.average, self.maximum = self.normed(self.sums / self.pixels), self.normed(self.extreme)
 
     def normed(self, x: Tensor) -> Tensor:
-        """y of some numbers of x, (B, C) to (B, C, 1, 1)."""
+        """y for some values of x, (B, C) to (B, C, 1, 1)."""
         return torch.addcmul(self.numbers[2], x - self.mean, self.scale)[:, :, None, None]
 
     def linear(self, total: Tensor, along: Tensor) -> tuple[Tensor, Tensor]:
-        """What the gradient of x has beside scale * that of y: a shift, and a slope that (x - mean) is multiplied by.
+        """The terms of the gradient of x besides scale * gradient of y: a shift, and the slope of (x - mean).
 
         Args:
-            total: the sum of y's gradient, (C); so is
-            along: the sum of it times (x - mean).
+            total: the sum of the gradient of y, (C).
+            along: the sum of this gradient times (x - mean), (C).
         """
         slope = self.scale / self.count
         return -slope * total, -slope * self.rstd**2 * along
@@ -199,7 +199,7 @@ class _CompiledWeighted:
         self.share, sums = torch.empty_like(pixels), torch.empty(len(x), 2, x.shape[1])
         self.of_z = x, after, norm.numbers, self.channels, pixels, to_average, maximum
         norm.passes("attend_sums", *self.of_z, to_maximum.contiguous(), self.share, sums)
-        self.total, self.along = sums.unbind(1)  # of the gradient of z, and of it times (x - mean)
+        self.total, self.along = sums.unbind(1)  # of the gradient of z, and of this gradient times (x - mean)
         return (norm.scale * self.along + norm.numbers[2] * self.total)[:, :, None, None]
 
     def to_x(self, to_average: Tensor, to_maximum: Tensor) -> Gradients:
@@ -218,14 +218,14 @@ class _CompiledWeighted:
 
 
 def _add_at(x: Tensor, where: Tensor, values: Tensor) -> None:
-    """Adds a value to one pixel, numbered `where`, of each channel of x, (B, C) both; in place."""
+    """Adds a value to one pixel of each channel of x in place; `where` and `values` are (B, C)."""
     sample, channel = (torch.arange(size, device=x.device) for size in x.shape[:2])
     at = sample[:, None], channel, where
     x.flatten(2).index_put_(at, values.to(x.dtype), accumulate=True)  # scatter_add_ copies bfloat16 maps
 
 
 def _by_channel(op: Callable[..., Tensor], x: Tensor, values: Tensor, out: Tensor | None = None) -> Tensor:
-    """op(x, values) of a map (B, C, H, W) and a value for each of its channels, (B, C, 1, 1)."""
+    """op(x, values) for a map (B, C, H, W) and values per channel, (B, C, 1, 1)."""
     columns = foldable(x)
     out = None if out is None else fold(out, columns)
     return unfold(op(fold(x, columns), values.repeat(1, columns, 1, 1), out=out), columns)

@@ -1,6 +1,6 @@
-"""Convolutions for prediction on CPUs, with their weights as oneDNN computes with them, and the ReLU that follows.
+"""Convolutions for prediction on CPUs, with weights in the layout of oneDNN and the following ReLU fused.
 
-torch has the operators for that, `torch.ops.mkldnn`, for its own compiler. They know neither gradients nor autocast.
+They use operators that torch provides for its compiler, `torch.ops.mkldnn`, without support for gradients or autocast.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class PackedConv2d(nn.Module):
-    """An ordinary convolution, as `nn.Conv2d`, then the ReLU if `relu`; computes in and returns `dtype`."""
+    """An ordinary convolution like `nn.Conv2d`, followed by a ReLU if `relu`; computes in and returns `dtype`."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class PackedConv2d(nn.Module):
         geometry = padding, stride, dilation, 1
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight.to(dtype), *geometry)
         self.dtype = dtype
-        # Not a buffer: nothing but this operator can read the packed weights.
+        # Not a buffer, because only this operator can read the packed weights.
         self.numbers = packed, None if bias is None else bias.to(dtype), *geometry, "relu" if relu else "none", [], ""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,6 +34,6 @@ class PackedConv2d(nn.Module):
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch, on this CPU, has the operators."""
+    """Whether this torch has the operators on this CPU."""
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     return there and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())

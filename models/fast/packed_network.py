@@ -1,7 +1,7 @@
-"""A network made ready for prediction on the CPU, with what its weights alone decide computed beforehand.
+"""Preparation of a network for prediction on the CPU: everything that depends only on its weights is precomputed.
 
-Convolutions hold their weights in the layout that oneDNN computes with, the batch norm that follows folded in and the
-ReLU inside (`packed_conv.py`, `winograd.py`); a residual block ends in one compiled pass (`native/prediction.cpp`).
+Convolutions store their weights in the layout of oneDNN, with the following batch norm folded in and the ReLU fused
+(`packed_conv.py`, `winograd.py`); a residual block ends with one C++ kernel (`native/prediction.cpp`).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from models.fast.pooling import channel_maximum, channel_sum, spatial_sum_and_ma
 from models.fast.winograd import pack_conv
 from models.nested import NestedDecoder, NestedEncoder
 
-_CONTAINERS = (NestedEncoder, NestedDecoder, BLAM, LocalContrast)  # they call their convolutions, and no more
+_CONTAINERS = (NestedEncoder, NestedDecoder, BLAM, LocalContrast)  # they only call their convolutions
 
 
 class Packing:
-    """Packs, in place, the known modules of a network that predicts only; `done` are their names and kinds.
+    """Packs the known modules of a network for prediction, in place; `done` contains their names and kinds.
 
     The packed network has no gradients and cannot be copied or moved.
 
     Args:
-        dtype: in which the convolutions compute.
+        dtype: the type in which convolutions compute.
         allowed: whether the module of a name may be packed.
     """
 
@@ -42,8 +42,8 @@ class Packing:
 
     def pack(self, network: nn.Module, path: str = "", inside: bool = False) -> None:
         """Args:
-        path: of `network`, in the whole one.
-        inside: whether what holds `network` only calls its children, so that a convolution may become another thing.
+        path: the name of `network` in the whole network.
+        inside: whether the parent of `network` only calls its children, so that convolutions may be replaced.
         """
         transparent = type(network) in (nn.ModuleList, nn.ModuleDict)
         inside = (transparent and inside) or any(knows_container(network, each) for each in _CONTAINERS)
@@ -65,7 +65,7 @@ class Packing:
         return False
 
     def _sequence(self, sequence: nn.Sequential, path: str) -> nn.Sequential:
-        """The same modules one after the other, of which neighbours have become one."""
+        """The same sequence, with neighbouring modules fused."""
         packed = nn.Sequential()
         rest = [(name, f"{path}.{name}", child) for name, child in sequence.named_children()]
         while rest:
@@ -90,14 +90,14 @@ class Packing:
 
 
 def foldable_norm(norm: nn.Module) -> bool:
-    """Whether a batch norm computes with running statistics, so that it can be folded into the convolution before."""
+    """Whether a batch norm uses running statistics, so that it can be folded into the preceding convolution."""
     return knows_norm(norm) and not norm.training and norm.running_mean is not None
 
 
 class PackedNode(nn.Module):
-    """Residual blocks in a row: (B, C, H, W) to (B, C', H, W) in `dtype`, in which the convolutions compute.
+    """A sequence of residual blocks: (B, C, H, W) to (B, C', H, W) in `dtype`, the type of the convolutions.
 
-    The attentions, and what one block's shortcut adds to the next, are float32.
+    The attentions and shortcuts are computed in float32.
     """
 
     def __init__(self, blocks: Iterable[ResidualBlock], dtype: torch.dtype) -> None:
@@ -115,11 +115,10 @@ class PackedNode(nn.Module):
 
 
 class _PackedBlock(nn.Module):
-    """One of the blocks: a map in the convolutions' type and in float32 to the next two.
+    """A residual block: maps a map in the type of the convolutions and in float32 to the next two.
 
-    Where its attentions are not compiled (`native/`) they work in place and in float32: torch's kernels compute with
-    bfloat16 maps in float32 anyway, and spend more on the way there and back in each operation than all of them need
-    when the map is converted once.
+    Without the C++ kernels (`native/`), the attentions work in place in float32. torch's kernels for bfloat16 compute
+    in float32 too, and their conversions in each operation take longer than converting the map once.
     """
 
     def __init__(self, block: ResidualBlock, dtype: torch.dtype) -> None:
@@ -129,7 +128,7 @@ class _PackedBlock(nn.Module):
         self.shortcut = None if isinstance(block.shortcut, nn.Identity) else _normed(*block.shortcut, dtype)
         attention = block.channel_attention
         self.reduce, self.expand = attention.reduce.weight.flatten(1), attention.expand.weight.flatten(1)
-        # Of the channels' sum and maximum: the mean is a sum whose factor goes into the kernel.
+        # For the sum and maximum over the channels: the factor of the mean is folded into the kernel.
         self.kernel = block.spatial_attention.conv.weight.clone(memory_format=torch.contiguous_format)
         self.kernel[:, 0] /= block.conv2.out_channels
         padding = len(self.kernel[0, 0]) // 2, 1
@@ -148,13 +147,13 @@ class _PackedBlock(nn.Module):
         return out.to(y.dtype), out
 
     def _channels(self, y: Tensor) -> Tensor:
-        """The channel attention's weights, (B, C, 1, 1)."""
+        """The weights of the channel attention, (B, C, 1, 1)."""
         total, maximum = spatial_sum_and_maximum(y)
         hidden = F.linear(torch.cat([total / (y.shape[2] * y.shape[3]), maximum]), self.reduce).relu_()
         return F.linear(hidden.view(2, len(y), -1).sum(0), self.expand).sigmoid_()[:, :, None, None]
 
     def _pixels(self, z: Tensor) -> Tensor:
-        """The spatial attention's weights, (B, 1, H, W)."""
+        """The weights of the spatial attention, (B, 1, H, W)."""
         pooled = channel_sum(z), channel_maximum(z)
         if z.shape[3] % BLOCK:
             return F.conv2d(torch.cat(pooled, dim=1), self.kernel, padding="same").sigmoid_()
@@ -163,7 +162,7 @@ class _PackedBlock(nn.Module):
 
 
 def _normed(conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, relu: bool = False) -> nn.Module:
-    """A convolution and its batch norm, then the ReLU if `relu`."""
+    """A convolution and its batch norm, followed by a ReLU if `relu`."""
     if foldable_norm(norm):
         return pack_conv(fuse_conv_bn_eval(conv, norm), dtype, relu)
     return nn.Sequential(pack_conv(conv, dtype), norm, nn.ReLU(inplace=True) if relu else nn.Identity())

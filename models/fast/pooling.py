@@ -1,7 +1,7 @@
-"""Means and maxima over pixels and over channels, and back, each by the operator that is fastest in channels_last.
+"""Means and maxima over pixels and over channels, each with the operator that is fastest in channels_last.
 
-torch's own reductions take up to ten times what the memory needs, over some shapes (docs/development/speed.md). Maps
-are (B, C, H, W).
+For some shapes torch's reductions take ten times longer than reading the memory (docs/development/speed.md). Maps are
+(B, C, H, W).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from models.fast.columns import CHANNELS, fold, foldable
 
-PIECES = 64  # into which a reduction over the pixels divides a map
+PIECES = 64  # number of pieces into which a reduction over the pixels divides a map
 
 
 def spatial_mean(x: Tensor) -> Tensor:
     """(B, C, 1, 1)."""
-    if x.dtype == torch.float16:  # the sum over a map may pass 65504, where its mean is 4
+    if x.dtype == torch.float16:  # the sum over a map can exceed 65504 although its mean is 4
         return x.mean((2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)
     if x.dtype != torch.bfloat16 or x.shape[1] < 64:
         return x.mean((2, 3), keepdim=True)
-    # As a matrix product of a row of ones with the pixels: mean() would first make a float32 copy.
+    # A matrix product of a row of ones with the pixels, because mean() would first create a float32 copy.
     pixels = _pixels(x).flatten(1, 2)  # (B, H * W, C)
     return (pixels.new_ones(1, pixels.shape[1]) @ pixels).permute(0, 2, 1)[..., None] / pixels.shape[1]
 
@@ -43,7 +43,7 @@ def spatial_sum_and_maximum(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def spatial_maximum_and_where(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Each channel's maximum and the pixel (row * W + column) it stands at, (B, C, 1, 1) both."""
+    """The maximum of each channel and its pixel (row * W + column), both (B, C, 1, 1)."""
     columns = foldable(x)
     if columns == 1:
         return F.max_pool2d(x, x.shape[2:], return_indices=True)
@@ -83,7 +83,7 @@ def channel_maximum(x: Tensor) -> Tensor:
 
 def where_equal_(x: Tensor, values: Tensor) -> Tensor:
     """x, (B, C, H, W), becomes 1 where it equals its pixel's value, (B, 1, H, W), and 0 elsewhere."""
-    if x.dtype == torch.float32 and x.shape[1] < 16:  # a comparison of so few goes one by one
+    if x.dtype == torch.float32 and x.shape[1] < 16:  # comparisons of few channels are not vectorised
         return x.sub_(values).eq_(0)
     return x.eq_(spread(values, x.shape[1]))
 
@@ -92,16 +92,16 @@ def spread(x: Tensor, channels: int) -> Tensor:
     """(B, 1, H, W) as a factor of (B, channels, H, W) maps, which may be (B, 1, H, W) or larger."""
     if x.dtype != torch.bfloat16 or channels > 32:
         return x
-    # A product of bfloat16 maps with a value for each pixel goes through a few channels one by one, six times slower.
+    # A product of bfloat16 maps with a value per pixel is not vectorised for few channels, and six times slower.
     return (_pixels(x) @ x.new_ones(1, channels)).permute(0, 3, 1, 2)
 
 
 def _pieces(x: Tensor) -> Tensor:
-    """The map in pieces of its pixels, for a sum or a maximum over them: (B * pieces, pixels, channels side by side).
+    """The map divided into pieces of its pixels, for a sum or maximum over them: (B * pieces, pixels, channels).
 
-    torch divides a reduction's result among the cores. For one map that is its channels, so that every core reads every
-    line of memory, and the next operation on the map, which divides its pixels, waits for all of them to come back. The
-    pieces are divided as the pixels are. Some pixels side by side are as many channels, of which vectors want CHANNELS.
+    torch divides the result of a reduction among the cores. For a single map these are its channels, so that every core
+    reads every cache line, and the next operation, which divides the pixels, has to fetch them again. Pieces are
+    divided like the pixels. Neighbouring pixels are combined to about CHANNELS channels for vectorisation.
     """
     batch, channels, height, width = x.shape
     together = math.gcd(height * width, max(CHANNELS // channels, 1))
@@ -110,7 +110,7 @@ def _pieces(x: Tensor) -> Tensor:
 
 
 def _over_pieces(reduce: Callable[..., Tensor], x: Tensor, pieces: Tensor) -> Tensor:
-    """A sum or a maximum over the pixels of x, (B, C, 1, 1), of which `pieces` are the pieces."""
+    """A sum or a maximum over the pixels of x, (B, C, 1, 1), from its `pieces`."""
     return reduce(reduce(pieces, 1).view(len(x), -1, x.shape[1]), 1)[..., None, None]
 
 

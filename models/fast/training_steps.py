@@ -1,10 +1,10 @@
-"""The two halves of a residual block as one step of autograd each: less to keep, fewer passes over memory.
+"""The two halves of a residual block as one autograd function each, with less stored and fewer passes over memory.
 
-Between its convolutions a block is a chain of cheap operations on whole maps: batch norm, ReLU, two attentions, sum.
-Written plainly, each reads and writes a map, keeps it for the backward pass, and adds one more gradient of that size to
-the others; together that is 40 % of a training step. The steps here keep the *outputs of the convolutions* alone and
-compute the rest again, which is cheap, by passes of two kinds (`norm_passes.py`). What is small, the pooled vectors and
-the one-channel map, is left to autograd.
+Between its convolutions, a block is a chain of cheap operations on whole maps: batch norm, ReLU, two attentions, sum.
+In the plain form each of them reads and writes a map, stores it for the backward pass, and adds a gradient of the same
+size; together they take 40 % of a training step. The functions here store only the *outputs of the convolutions* and
+compute the rest again, with two kinds of passes (`norm_passes.py`). The small tensors, i.e. the pooled vectors and the
+one-channel map, are left to autograd.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from models.fast.norm_passes import norm_pass
 
 
 def conv_and_shortcut(x: Tensor, conv: nn.Conv2d, shortcut: nn.Module) -> tuple[Tensor, Tensor]:
-    """conv(x), and x or the 1x1 convolution of the shortcut: (B, C, H, W) to (B, C', H, W) both.
+    """conv(x), and x or the 1x1 convolution of the shortcut: (B, C, H, W) to twice (B, C', H, W).
 
-    A batch norm in training takes each convolution's result, and nothing else does.
+    The result of each convolution must be used only by a batch norm in training.
     """
     changes = not isinstance(shortcut, nn.Identity)
     parameters = [*conv.parameters(), *(shortcut[0].parameters() if changes else ())]
@@ -33,7 +33,7 @@ def conv_and_shortcut(x: Tensor, conv: nn.Conv2d, shortcut: nn.Module) -> tuple[
 
 
 def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
-    """conv(relu(norm(x))), of which nothing but a batch norm takes the result: (B, C, H, W) to (B, C', H, W)."""
+    """conv(relu(norm(x))), whose result must be used only by a batch norm: (B, C, H, W) to (B, C', H, W)."""
     weight, bias = conv.weight.to(x.dtype), conv.bias.to(x.dtype)
     return _NormReLUConv.apply(x, norm.weight, norm.bias, weight, bias, norm, conv.padding)
 
@@ -41,9 +41,9 @@ def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
 def norm_attend(
     x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, channel_attention: nn.Module, spatial_attention: nn.Module
 ) -> Tensor:
-    """relu(S(z) * z + shortcut) with z = C(y) * y and y = norm(x); C and S are the two attentions' weights.
+    """relu(S(z) * z + shortcut) with z = C(y) * y and y = norm(x); C and S are the weights of the two attentions.
 
-    All maps are (B, C, H, W). Where maxima are equal, the step's gradient may go to another of them than the plain one.
+    All maps are (B, C, H, W). Of equal maxima, another one may get the gradient than in the plain form.
     """
     parameters = [*channel_attention.parameters(), *spatial_attention.parameters()]
     return _NormAttend.apply(
@@ -52,23 +52,23 @@ def norm_attend(
 
 
 def concatenate(maps: Sequence[Tensor]) -> Tensor:
-    """The maps' channels one after the other: (B, C1, H, W), (B, C2, H, W)... to (B, C1 + C2 + ..., H, W)."""
+    """Concatenates the channels of maps: (B, C1, H, W), (B, C2, H, W), ... to (B, C1 + C2 + ..., H, W)."""
     return _Concatenation.apply(*maps)
 
 
 def channel_weights(attention: nn.Module, average: Tensor, maximum: Tensor) -> Tensor:
-    """A `ChannelAttention`'s weights, from each channel's average and maximum, (B, C, 1, 1) all."""
-    pooled = torch.cat([average, maximum])  # one bottleneck for both: they are small, the calls are what costs
+    """The weights of a `ChannelAttention` from the average and maximum of each channel, all (B, C, 1, 1)."""
+    pooled = torch.cat([average, maximum])  # one call for both, because calls take longer than the computation
     return torch.sigmoid(sum(attention.expand(torch.relu(attention.reduce(pooled))).chunk(2)))
 
 
 def pixel_weights(attention: nn.Module, average: Tensor, maximum: Tensor) -> Tensor:
-    """A `SpatialAttention`'s weights, from each pixel's average and maximum over the channels, (B, 1, H, W) all."""
+    """The weights of a `SpatialAttention` from the average and maximum over the channels, all (B, 1, H, W)."""
     return torch.sigmoid(conv_two_to_one(average, maximum, attention.conv.weight))
 
 
 class _ConvAndShortcut(torch.autograd.Function):
-    """Two maps of x, whose gradients to x are summed where the first one lies."""
+    """Two maps computed from x, whose gradients for x are summed in the memory of the first."""
 
     @staticmethod
     def forward(
@@ -156,13 +156,13 @@ class _NormAttend(torch.autograd.Function):
         (*pooled, average_z, maximum_z), channels, pixels = ctx.small
         of_channels, of_pixels = ctx.parameters
         z = ctx.norm.weighted(x, channels.detach())
-        after, to_pixels = z.gate(gradient, out)  # `after` the ReLU's gradient: also the shortcut's
+        after, to_pixels = z.gate(gradient, out)  # `after`: the gradient before the ReLU, also that of the shortcut
 
-        # z has gone into the product with the pixels' weights and, for these, into two poolings.
+        # z is used in the product with the pixel weights and in two poolings.
         to_average, to_maximum, *to_spatial = _small_gradients(pixels, [average_z, maximum_z], of_pixels, to_pixels)
         to_channels = z.to_channels(after, pixels.detach(), to_average, to_maximum, maximum_z.detach())
 
-        # y has gone into z and, for the channels' weights, into two poolings.
+        # y is used in z and in two poolings.
         to_average, to_maximum, *to_channel = _small_gradients(channels, pooled, of_channels, to_channels)
         to_x = z.to_x(to_average, to_maximum)
         return *to_x, after, None, None, None, *to_channel, *to_spatial
@@ -171,7 +171,7 @@ class _NormAttend(torch.autograd.Function):
 def _small_gradients(
     weights: Tensor, pooled: Sequence[Tensor], parameters: Sequence[nn.Parameter], gradient: Tensor
 ) -> list[Tensor | None]:
-    """Those of what an attention has pooled and of its parameters (None for one that is frozen)."""
+    """The gradients of the pooled values of an attention and of its parameters (None for frozen ones)."""
     trained = [each for each in parameters if each.requires_grad]
     found = torch.autograd.grad(weights, [*pooled, *trained], gradient.to(weights.dtype), retain_graph=True)
     rest = iter(found[len(pooled) :])
@@ -179,7 +179,7 @@ def _small_gradients(
 
 
 class _Concatenation(torch.autograd.Function):
-    """torch.cat, whose gradients are maps of their own and no slices of one, from which on all is slow on CPUs."""
+    """torch.cat with gradients that are separate maps instead of slices of one, which would be slow on CPUs."""
 
     @staticmethod
     def forward(ctx: Any, *maps: Tensor) -> Tensor:

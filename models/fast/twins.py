@@ -1,8 +1,8 @@
-"""Faster classes for modules of the method: same parameters, same names, same numbers up to rounding.
+"""Faster classes for modules of `models`, with the same parameters, names and results up to rounding.
 
-A twin is a subclass of the class it stands for, and a module becomes one by its `__class__` alone: it stays the same
-object, with its parameters, hooks and state dict, wherever it is referred to. At each call a twin asks whether it still
-knows itself (`known.py`); if not, it runs the forward of the class it stands for.
+A twin is a subclass of the plain class, and a module is converted by changing its `__class__`: it stays the same
+object, with its parameters, hooks and state dict. At each call a twin checks whether it is still known (`known.py`); if
+not, it runs the forward of the plain class.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from models.nested import Down, Join, up
 
 
 class FastResidualBlock(ResidualBlock):
-    """In training, two steps of autograd (`training_steps.py`)."""
+    """In training, two autograd functions (`training_steps.py`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not (known.nothing_in_the_way() and known.knows_block(self, *TWINS)):
@@ -55,7 +55,7 @@ class FastResidualBlock(ResidualBlock):
 
 
 class FastBatchNorm2d(nn.BatchNorm2d):
-    """On maps of few channels, with columns folded into channels (`columns.py`)."""
+    """Folds columns into channels on maps with few channels (`columns.py`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 4 and foldable(x) > 1 and known.nothing_in_the_way() and known.knows_norm(self, *TWINS):
@@ -87,7 +87,7 @@ class FastEfficientChannelAttention(EfficientChannelAttention):
 
 
 class FastConcatenate(Concatenate):
-    """The gradients are maps of their own."""
+    """Returns separate gradients, see `concatenate`."""
 
     def forward(self, *maps: Tensor) -> Tensor:
         if known.nothing_in_the_way() and known.knows_container(self, Concatenate, FastConcatenate):
@@ -96,7 +96,7 @@ class FastConcatenate(Concatenate):
 
 
 class FastJoin(Join):
-    """In prediction, upsampled where it is wanted, in one compiled pass."""
+    """In prediction, upsamples and concatenates with one C++ kernel."""
 
     def forward(self, left: Tensor, below: Tensor, *others: Tensor) -> Tensor:
         if not (known.nothing_in_the_way() and known.knows_container(self, Join, FastJoin)):
@@ -106,7 +106,7 @@ class FastJoin(Join):
 
 
 class FastDown(Down):
-    """In prediction, two passes that are a third of the time; their gradient would be divided among equal maxima."""
+    """In prediction, two passes that take a third of the time; their gradient would be divided among equal maxima."""
 
     def forward(self, x: Tensor) -> Tensor:
         even = x.shape[-1] % 2 == x.shape[-2] % 2 == 0
@@ -118,13 +118,13 @@ class FastDown(Down):
 
 
 class FastDPConv(DPConv):
-    """Builds the kernel in the prediction of a single image, which is half the multiplications of the shared form."""
+    """Builds the kernel when predicting a single image, with half the multiplications of the shared form."""
 
     def forward(self, x: Tensor, deep: Tensor) -> Tensor:
         single = len(x) == 1 and not torch.is_grad_enabled() and known.nothing_in_the_way()
         if not (single and self.form == "shared" and _knows_dpconv(self)):
             return super().forward(x, deep)
-        # A multiplication and an addition for each number take a tenth of the grouped convolution's time.
+        # One multiplication and addition per value takes a tenth of the time of the grouped convolution.
         gain = self._gain(self.code(deep))[:, :, None, None, None]
         kernels = torch.addcmul(self._view(self.expand.bias), gain, self._view(self.expand.weight))
         return self._conv(x, kernels[0], self.groups)
@@ -163,7 +163,7 @@ def swap(network: nn.Module, allowed: Callable[[str], bool] = lambda name: True)
 
 
 def swap_back(network: nn.Module) -> None:
-    """Makes the twins in `network` what they stand for again."""
+    """Converts the twins in `network` back to the plain modules."""
     plain = {twin: cls for cls, (twin, _) in KNOWN.items()}
     for module in network.modules():
         module.__class__ = plain.get(type(module), type(module))
@@ -175,7 +175,7 @@ def _in_training(norm: nn.BatchNorm2d) -> bool:
 
 
 def _computes_in(x: Tensor) -> torch.dtype:
-    """What a convolution of x computes in: under autocast, it may be another type than x has."""
+    """The type in which a convolution of x computes, which may differ from that of x under autocast."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 

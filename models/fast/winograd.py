@@ -1,9 +1,9 @@
-"""3x3 convolutions with half the multiplications: Winograd's F(4, 3) down the columns of a map.
+"""3x3 convolutions with half the multiplications: Winograd's F(4, 3) along the columns of a map.
 
-Four neighbouring rows of the result depend on six rows of the map, through three multiplications each. Winograd's
-algorithm (Lavin and Gray, https://arxiv.org/abs/1509.09308, section 4.3) takes six in all: six weighted sums of the
-rows are convolved with a kernel of one row each, and weighted sums of these six products are the four rows. It is an
-exact identity; in float32 its rounding error is twice that of the direct way.
+Four neighbouring rows of the result depend on six rows of the map, with three multiplications each. Winograd's
+algorithm (Lavin and Gray, https://arxiv.org/abs/1509.09308, section 4.3) needs six in total: six weighted sums of the
+rows are convolved with one-row kernels, and weighted sums of these six products are the four rows. The algorithm is
+exact; its rounding error in float32 is twice that of direct convolution.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _ROWS = torch.tensor([[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4
 
 
 class WinogradConv2d(nn.Module):
-    """A 3x3 convolution that keeps the size, then the ReLU if `relu`, for prediction on CPUs in float32.
+    """A 3x3 convolution that keeps the size, followed by a ReLU if `relu`, for prediction on CPUs in float32.
 
-    (B, C, H, W) to (B, C', H, W). Small maps, and those whose height is no multiple of 4, go the direct way.
+    (B, C, H, W) to (B, C', H, W). Small maps, and maps whose height is not a multiple of 4, use direct convolution.
     """
 
     def __init__(self, conv: nn.Conv2d, relu: bool = False) -> None:
@@ -52,7 +52,7 @@ class WinogradConv2d(nn.Module):
 
     @staticmethod
     def suits(conv: nn.Conv2d, dtype: torch.dtype) -> bool:
-        """Whether it may stand for `conv`, and may pay."""
+        """Whether it can replace `conv`, and can pay off."""
         ordinary = (conv.kernel_size, conv.padding, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         return ordinary and dtype == torch.float32 and min(conv.in_channels, conv.out_channels) >= 64
 
@@ -62,7 +62,7 @@ class WinogradConv2d(nn.Module):
         if height % GROUP or groups < 2 or height * width * channels * self.channels < worth_it.WINOGRAD_PRODUCTS:
             return self.direct(x)
         y = x.new_empty(batch, groups, GROUP, width * self.channels)
-        for image, rows in zip(x, y, strict=True):  # one by one, for the sake of the cache
+        for image, rows in zip(x, y, strict=True):  # one image at a time, to stay in the cache
             sums = _row_sums(image, groups)
             products = torch.cat([conv(sums[:, :, first:]) for first, conv in enumerate(self.products)])
             products = products.permute(2, 0, 3, 1).flatten(2)  # (groups, 6, W * C')
@@ -72,12 +72,12 @@ class WinogradConv2d(nn.Module):
 
 
 def _row_sums(image: Tensor, groups: int) -> Tensor:
-    """The six sums of each group of rows: (C, H, W) to (1, C, 6 * groups, W), channels_last, group after group."""
+    """The six sums of each group of rows: (C, H, W) to (1, C, 6 * groups, W), channels_last."""
     channels, height, width = image.shape
     row = width * channels
     rows = image.permute(1, 2, 0).reshape(height, row)
     sums = rows.new_empty(groups, len(_SUMS), row)
-    # A group begins a row above its result and ends a row below: at the edges of the map that row is padding, zeros.
+    # A group includes the row above and the row below its result; at the edges of the map these are zero padding.
     torch.mm(_SUMS[:, 1:], rows[:5], out=sums[0])
     torch.mm(_SUMS[:, :-1], rows[-5:], out=sums[-1])
     inner = rows[GROUP - 1 :].as_strided((groups - 2, len(_SUMS), row), (GROUP * row, row, 1))
@@ -86,7 +86,7 @@ def _row_sums(image: Tensor, groups: int) -> Tensor:
 
 
 def pack_conv(conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> nn.Module:
-    """What stands for a convolution, and for the ReLU after it if `relu`, in prediction on the CPU."""
+    """The packed form of a convolution, and of the following ReLU if `relu`, for prediction on the CPU."""
     if WinogradConv2d.suits(conv, dtype):
         return WinogradConv2d(conv, relu)
     return PackedConv2d(conv.weight, conv.bias, dtype, conv.stride, conv.padding, conv.dilation, relu)

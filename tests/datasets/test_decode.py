@@ -127,7 +127,7 @@ def test_truncated_file(tmp_path, rgb, suffix, read):
 
 
 def test_jpeg_with_a_thumbnail_cut_in_the_scan(tmp_path, rgb):
-    # The end marker of the thumbnail must not stand for the one of the image.
+    # The end marker of the thumbnail must not count as the one of the image.
     path = save(tmp_path / "a.jpg", rgb)
     data = path.read_bytes()
     thumbnail = b"\xff\xe1" + (2 + len(data)).to_bytes(2, "big") + data
@@ -161,7 +161,7 @@ def test_other_pixel_types_are_refused(tmp_path, dtype):
 def test_several_pages_are_refused(tmp_path):
     page = Image.fromarray(TARGET * 255)
     path = save(tmp_path / "a.tif", page, save_all=True, append_images=[page])
-    with pytest.raises(UserError, match="more than one page"):
+    with pytest.raises(UserError, match="must contain one page"):
         read_mask([path])
 
 

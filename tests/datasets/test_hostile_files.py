@@ -1,4 +1,4 @@
-"""Files that lie about themselves: one named line each, never a crash, a hang or the end of the memory."""
+"""Files with false headers: a one-line error each, never a crash, a hang or the end of the memory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FILES = {
     "CMYK": (saved("CMYK", "JPEG"), "CMYK"),
     "an animated GIF": (
         saved("RGB", "GIF", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")]),
-        "more than one frame",
+        "must contain one frame",
     ),
     "a TIFF with two pages": (saved("L", "TIFF", save_all=True, append_images=[Image.new("L", (16, 16))]), "one page"),
     "a TIFF of not-a-numbers": (cv2.imencode(".tif", np.full((8, 8), np.nan, np.float32))[1].tobytes(), "float32"),

@@ -28,7 +28,7 @@ def test_a_folder_gives_every_image_below_it_under_its_path(tree):
 @pytest.mark.usefixtures("tree")
 def test_a_file_is_taken_whatever_its_extension():
     assert names("c.weird") == ["c.weird"]
-    with pytest.raises(UserError, match=r"c.other is not there"):
+    with pytest.raises(UserError, match=r"c.other was not found"):
         names("c.other")
 
 
@@ -57,7 +57,7 @@ def test_two_images_of_one_name_are_refused(tree):
 
 def test_results_are_no_inputs(tree):
     assert names(".", leave_out=tree / "a") == ["b/x"]
-    assert names("a", leave_out=tree) == ["deep/x", "x"], "results that lie above are not in the way"
+    assert names("a", leave_out=tree) == ["deep/x", "x"], "a folder of results above the inputs has no effect"
     assert names("*/x.*", leave_out=tree / "a") == ["b/x"]
     assert names("a/x.png", leave_out=tree / "a") == ["x"], "a file that is named is meant"
 
@@ -66,7 +66,7 @@ def test_results_are_no_inputs(tree):
 @pytest.mark.parametrize("nothing", ["*.jpg", "empty"])
 def test_an_input_that_names_nothing_is_an_error(nothing):
     Path("empty").mkdir()
-    with pytest.raises(UserError, match="no image there"):
+    with pytest.raises(UserError, match="no images found"):
         names(nothing)
 
 

@@ -74,7 +74,10 @@ def test_known_lists_are_named_with_their_source_and_note(divisions):
     assert "validation list: toy, released, val" in other
     assert remarks({"training": ["x"], "validation": ["y"]}, "mine") == remarks({}, "toy") == []
     (line,) = remarks({"training": ["x"], "validation": ["y"]}, "toy")
-    assert "training and validation lists: not of a published division of toy (released; docs/reference/" in line
+    assert (
+        "training and validation lists: not a published division of toy (released; docs/reference/data_sets.md lists"
+        in line
+    )
 
 
 def test_check_names_a_list_that_it_knows(divisions, tmp_path):

@@ -80,7 +80,7 @@ def test_from_auto_to_evaluation_and_prediction(tmp_path):
     ]
     flags += ["--epochs", "1", "--batch_size", "4", "--workers", "0", "--threads", "1", "--white_level"]
     train_recon.main(train_recon.settings([*flags, "auto"]))
-    with pytest.raises(UserError, match="--white_level 4095, this run has None"):
+    with pytest.raises(UserError, match="--white_level 4095, but this run uses None"):
         train_seg.main(train_seg.settings(flags[:-1]))
     train_seg.main(train_seg.settings([*flags, "auto"]))
     weights = tmp_path / "out" / "seg" / "last.pth"

@@ -29,7 +29,7 @@ def test_reads_what_editors_write(tmp_path, data, names):
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        (None, "no such list"),
+        (None, "was not found"),
         (b"", "empty"),
         (b"\xef\xbb\xbf \r\n\n", "empty"),
         (b"\x89PNG\r\n\x1a\n", "not a UTF-8 text file"),

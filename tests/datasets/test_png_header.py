@@ -62,5 +62,5 @@ def test_damaged_headers_and_animations_are_refused(tmp_path):
         decode(path)
     frames = [Image.fromarray(picture(i)) for i in (1, 2)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(UserError, match="more than one frame"):
+    with pytest.raises(UserError, match="must contain one frame"):
         decode(path)

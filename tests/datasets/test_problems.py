@@ -39,7 +39,7 @@ def spoil(base, kind):
 
 KINDS = {
     "missing": '"a1": no mask in',
-    "another size": "a1.png: the mask is 30x21 pixels",
+    "another size": "a1.png: the mask has 30x21 pixels",
     "several values": "a1.png: cannot tell target from background",
     "empty": "a1.png: the file is empty",
 }
@@ -63,7 +63,7 @@ def test_in_the_check_and_in_a_conversion(base, tmp_path):
     found = survey(base, ["train.txt"], 64)
     assert len(found.errors) == 138  # the JSON names each
     lines = table(found).splitlines()
-    assert "138 errors, training would be wrong:" in lines
+    assert "138 errors, which training will reject:" in lines
     assert sum("no mask in" in line for line in lines) == 1
     write(base / "masks" / "other.png", target(1))
     with pytest.raises(UserError, match=r"139 problems[^\n]*\n[^\n]*\(138 like this[^\n]*\n[^\n]*other.png"):
@@ -106,7 +106,7 @@ def test_a_picture_twice_in_one_list_and_exact_copies_before_near_ones(tmp_path)
         'train.txt: "t1" and "t2" are the same picture with contradicting masks (1.56 and 3.12 % target): keep the one '
         "whose mask is right"
     )
-    assert warnings[1] == 'train.txt: "t3" and "t4" are the same picture with the same mask: it counts twice'
+    assert warnings[1] == 'train.txt: "t3" and "t4" are the same picture with the same mask, which counts twice'
     assert warnings[2] == '"t6" in train.txt and "v2" in val.txt are the same picture'
     assert warnings[3].startswith('"t5" in train.txt and "v1" in val.txt are nearly the same picture')
     assert len(warnings) == 4
@@ -123,4 +123,4 @@ def test_no_case_is_decoded_twice(tmp_path, monkeypatch):
     found = survey(base, ["train.txt", "val.txt"], 64)
     assert sorted(decoded) == [f"a{i}.png" for i in range(1, 7)]
     assert found.lists["val.txt"]["readable"] == 4
-    assert found.errors == ["2 cases stand in train.txt and in val.txt: a3, a4"]
+    assert found.errors == ["2 cases are in both train.txt and val.txt: a3, a4"]

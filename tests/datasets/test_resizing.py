@@ -1,4 +1,4 @@
-"""Masks that lie on their images, at the network's size and back at the image's."""
+"""Masks that are aligned with their images, at the network's size and back at the image's."""
 
 from __future__ import annotations
 
@@ -123,4 +123,4 @@ def test_a_trained_network_finds_the_target_in_its_place(size, interpolation):
     assert (off < 0.1 * np.maximum(1, np.array(size) / 64)).all()
     if interpolation == "nearest":
         off = np.abs(centroid(restore(logits, size)[0, 0].numpy() > 0) - centroid(mask))
-        assert (off > 0.3).all(), "without the way back it lies beside"
+        assert (off > 0.3).all(), "without the correction it is shifted"

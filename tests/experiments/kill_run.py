@@ -3,7 +3,7 @@
     python tests/experiments/kill_run.py --kills 5 train_seg.py --Dataset sample --variant srs_tiny --img_size 64
 
 Everything after the script's name goes to the script, once with an --output_dir that is left alone and once with one
-whose runs are killed with SIGKILL at random moments and go on with --resume auto. Exits with 0 if both end in equal
+whose runs are killed with SIGKILL at random moments and resumed with --resume auto. Exits with 0 if both end in equal
 weights, momentum and log.
 """
 
@@ -71,7 +71,7 @@ def main() -> int:
                 kills += 1
                 print(f"kill {kills}: {len(read_log(log))} epochs in its log")
         if start(args.script, flags, killed).wait():
-            sys.exit("the killed run did not go on")
+            sys.exit("the killed run did not resume")
         ends = [load_state(phase_folder(args.script, path) / "last.pth", "a run") for path in (left_alone, killed)]
         logs = [
             [

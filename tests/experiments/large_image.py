@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=10_000, help="pixels")
     parser.add_argument("--bits", type=int, choices=[8, 16], default=8)
     parser.add_argument("--variant", choices=["srs", "srs_tiny"], default="srs_tiny")
-    parser.add_argument("--weights", help="random ones of the variant if not given")
+    parser.add_argument("--weights", help="checkpoint (default: random weights of the variant)")
     parser.add_argument("--tile", type=int, default=512)
     args, more = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ def browser(width: int = 1200, height: int = 900) -> Iterator[Chrome]:
     chromedriver = shutil.which("chromedriver")
     if not chromium or not chromedriver:
         missing = "chromedriver" if chromium else "chromium"
-        pytest.skip(f"{missing} is not there (Debian: apt-get install chromium chromium-driver)")
+        pytest.skip(f"{missing} was not found (Debian: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     # Containers run as root, where Chromium's sandbox does not start, and have a small /dev/shm.

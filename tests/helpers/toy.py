@@ -1,6 +1,6 @@
 """A phase of one convolution, with data of a few pixels: the engine's mechanics in place of networks and minutes.
 
-A module of its own, so that a process of its own can run it, too.
+A separate module, so that a separate process can run it, too.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def run(phase, base, folder, workers=0, **changes):
 
 
 def run_in_process(base: Path, folder: Path, largest_file: int | None, epochs: int) -> None:
-    """What a child process does: a run that goes on if there is one; the system cuts every file at `largest_file`."""
+    """What a child process does: a run that resumes if there is one; the system cuts every file at `largest_file`."""
     torch.set_num_threads(1)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))

@@ -1,4 +1,4 @@
-"""The layers that may stand in DPConv's place: counts, shapes, gradients, equations, export."""
+"""The layers that can replace DPConv: counts, shapes, gradients, equations, export."""
 
 from __future__ import annotations
 

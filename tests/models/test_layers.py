@@ -1,4 +1,4 @@
-"""What stands in DPConv's place, by name, and networks that are not SRS."""
+"""The layers that replace DPConv, by name, and networks that are not SRS."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def inputs(dtype=torch.float64):
 def test_names():
     assert models.layers()[0] == "dpconv" and {"none", "static"} <= set(models.layers())
     assert models.NETWORKS.keys() == models.networks().keys() >= models.VARIANTS.keys()
-    with pytest.raises(ValueError, match=r"unknown layer 'odd'; there are dpconv, "):
+    with pytest.raises(ValueError, match=r"unknown layer 'odd'; must be one of dpconv, "):
         models.build("srs_tiny", layer="odd")
-    with pytest.raises(ValueError, match=r"unknown variant 'odd'; there are srs, srs_tiny"):
+    with pytest.raises(ValueError, match=r"unknown variant 'odd'; must be one of srs, srs_tiny"):
         models.build("odd")
 
 
@@ -89,7 +89,7 @@ def test_who_writes_kernels():
 
 
 def test_an_encoder_that_is_not_there_has_no_batch_norms():
-    with pytest.raises(ValueError, match="no encoder"):
+    with pytest.raises(ValueError, match="without encoder"):
         models.build("srs_tiny", layer="none", encoder_bn="batch")
 
 
@@ -143,11 +143,11 @@ def test_the_source_of_the_kernel(layer):
 def test_sources_that_are_refused():
     for layer in ("none", "static", "conv", "conv_scaled"):
         assert not models.needs_phase_1("srs", layer)
-        with pytest.raises(ValueError, match=f"kernel_source random is for layers that read a source, {layer} reads"):
+        with pytest.raises(ValueError, match=f"kernel_source random requires a layer with a source; {layer} has none"):
             models.build("srs_tiny", layer=layer, kernel_source="random")
-    with pytest.raises(ValueError, match="not one of recon, random, self"):
+    with pytest.raises(ValueError, match="must be one of recon, random, self"):
         models.build("srs_tiny", kernel_source="odd")
-    with pytest.raises(ValueError, match="variants of SRS"):
+    with pytest.raises(ValueError, match="a variant of SRS"):
         models.build("unext", kernel_source="self")
-    with pytest.raises(ValueError, match="no encoder"):
+    with pytest.raises(ValueError, match="without encoder"):
         models.build("srs_tiny", kernel_source="self", encoder_bn="batch")

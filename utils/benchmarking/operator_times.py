@@ -1,4 +1,4 @@
-"""Where the time of a piece of work goes: which operators of torch and compiled passes, on maps of which shapes."""
+"""The time of a piece of work by operator of torch or C++ kernel, and by the shapes of the maps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 try:
     from models.fast import native
-except ModuleNotFoundError:  # there are no compiled passes to be told of
+except ModuleNotFoundError:  # without C++ kernels
     native = None
 
 
 class OperatorTimes(TorchDispatchMode):
-    """Times each operator and each pass of `models.fast.native` while it is entered: `times` holds [calls, seconds] by
+    """A context that times each operator and each kernel of `models.fast.native`: `times` contains [calls, seconds] by
     operator and shapes.
 
-    torch.profiler's records are many enough to change what they measure: a step at 256x256 takes twice its time.
+    torch.profiler is not used, because its many records double the time of a step at 256x256.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -59,13 +59,13 @@ class OperatorTimes(TorchDispatchMode):
 
 
 def operator_table(work: Callable[[], Any], device: torch.device, repeat: int, rows: int = 40) -> str:
-    """What `work` spends its time on, a line for an operator on one kind of map, longest first; ms are of one run."""
+    """The time of `work` by operator and shapes, one per line, the longest first; in ms per run."""
     operators = OperatorTimes(device)
     with operators:
         for _ in range(repeat):
             work()
     total = sum(seconds for _, seconds in operators.times.values())
-    lines = [f"{'ms':>9} {'share':>6} {'calls':>6}  operator, and the maps it is given (' where not channels_last)"]
+    lines = [f"{'ms':>9} {'share':>6} {'calls':>6}  operator and shapes of its maps (': not channels_last)"]
     for (name, shapes), (calls, seconds) in sorted(operators.times.items(), key=lambda item: -item[1][1])[:rows]:
         lines.append(f"{1000 * seconds / repeat:9.2f} {seconds / total:6.1%} {calls // repeat:6}  {name} {shapes}")
     lines.append(f"{1000 * total / repeat:9.2f}  in all operators")
@@ -73,7 +73,7 @@ def operator_table(work: Callable[[], Any], device: torch.device, repeat: int, r
 
 
 def _describe(argument: Any) -> str:
-    """A tensor's shape, what is unusual about it, and the same of a short list of them; nothing for all else."""
+    """The shape, type and layout of a tensor or of a short list of tensors; empty for other arguments."""
     if isinstance(argument, (list, tuple)) and argument and isinstance(argument[0], Tensor):
         return f"{len(argument)} tensors" if len(argument) > 4 else "[" + " ".join(map(_describe, argument)) + "]"
     if not isinstance(argument, Tensor):

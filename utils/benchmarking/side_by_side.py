@@ -1,6 +1,6 @@
-"""Measurements by turns: a script measures in processes of its own, where neither memory nor threads are shared.
+"""Alternating measurements: a script measures in separate processes, which share neither memory nor threads.
 
-The script takes `--measure ours` and `--measure plain`, and prints a measurement as the last line, in JSON.
+The script accepts `--measure ours` and `--measure plain`, and prints a measurement as JSON in its last line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def changed(args: argparse.Namespace, **changes: Any) -> argparse.Namespace:
 
 
 def compare(script: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Ours and plain by turns; a row of the table."""
+    """Measures ours and plain alternately; a row of the table."""
     turns: dict[str, list[dict[str, Any]]] = {"ours": [], "plain": []}
     for _ in range(args.rounds):
         for side, results in turns.items():
@@ -55,7 +55,7 @@ def measure_apart(script: Path, args: argparse.Namespace, side: str) -> dict[str
 def line(row: dict[str, Any]) -> str:
     return (
         f"{row['only']:<10} {row['variant']} {row['img_size']}x{row['img_size']} batch {row['batch_size']} "
-        f"{row['engine']} amp {row['amp']:<4} | {row['seconds_per_image']:.4f} s an image, "
+        f"{row['engine']} amp {row['amp']:<4} | {row['seconds_per_image']:.4f} s per image, "
         f"plain {row['plain_seconds_per_image']:.4f}: "
         f"{row['ratio']:.2f} x faster | {row['peak_rss_gb']:.2f} GB, plain {row['plain_peak_rss_gb']:.2f}: "
         f"{row['memory_ratio']:.2f} | {100 * row['of_peak']:.0f} % of the convolution peak"
@@ -63,7 +63,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def grow(script: Path, args: argparse.Namespace) -> None:
-    """Prints the cost of one kind of work over size, batch and number of processes, and the power law it follows."""
+    """Prints the cost of one kind of work by image size, batch size and number of processes, with its power law."""
     import numpy as np
     import torch
 
@@ -81,7 +81,7 @@ def grow(script: Path, args: argparse.Namespace) -> None:
         power = np.polyfit(np.log(values[1:]), np.log(seconds[1:]), 1)[0]
         print(f"{args.only}: seconds grow with {name} ** {power:.2f} (from {values[1]} on)")
     for processes in (1, 2):
-        # Each with its share of the cores, as evaluation.py and predict.py run under torchrun.
+        # Each process has its share of the cores, as with evaluation.py and predict.py under torchrun.
         share = changed(args, img_size=256, batch_size=4, threads=max(1, torch.get_num_threads() // processes))
         with ThreadPoolExecutor(processes) as pool:
             rows = list(pool.map(measure_apart, [script] * processes, [share] * processes, ["ours"] * processes))

@@ -1,1 +1,1 @@
-"""What every other room uses: errors, files, tables, logs, devices, processes, precision."""
+"""Code that all other folders use: errors, files, tables, logs, devices, processes, precision."""

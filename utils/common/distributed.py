@@ -1,9 +1,9 @@
-"""One job of several processes, as torchrun starts them: what they share, how they agree.
+"""Communication between the processes of a job that torchrun has started.
 
     torchrun --nproc_per_node 2 train_seg.py --Dataset BUS
 
-Started without torchrun a script is one process, for which every function here returns at once. Every process takes its
-share of each batch; all of them hold the same weights at every step. Collective functions must be called by all.
+Without torchrun a script is one process, for which every function here returns at once. Each process takes its share of
+each batch, and all have the same weights at every step. Collective functions must be called by all processes.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from torch import Tensor, nn
 from utils.common.errors import UserError
 from utils.common.processes import rank, torchrun_holds_the_store, world_size
 
-# How long a process waits for one that does not answer; one that has ended is noticed at once. It must outlast what
-# only the writer does while the others wait: pictures and checkpoints, on a slow disk.
+# How long a process waits for one that does not answer; one that has ended is noticed at once. It must exceed the time
+# that the writer needs for pictures and checkpoints on a slow disk while the others wait.
 TIMEOUT = timedelta(minutes=10)
 
 
 def join(device: torch.device, timeout: timedelta = TIMEOUT) -> None:
-    """Meets the other processes of the job (collective).
+    """Connects the processes of the job (collective).
 
     Args:
         device: of this process.
         timeout: how long a process waits for one that does not answer.
 
     Raises:
-        UserError: if they cannot be met.
+        UserError: if they cannot be connected.
     """
     if world_size() == 1 or dist.is_initialized():
         return
     with _explained():
         dist.init_process_group(
-            # What the processes agree on goes through gloo on GPUs, too: nothing there has to wait for the GPU.
+            # Small values go through gloo on GPUs too, so that they need not wait for the GPU.
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=_store(TIMEOUT),
             rank=rank(),
@@ -51,7 +51,7 @@ def join(device: torch.device, timeout: timedelta = TIMEOUT) -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process passed, in the order of their ranks; anything that can be pickled (collective)."""
+    """The values of all processes, in the order of their ranks; anything that can be pickled (collective)."""
     if world_size() == 1:
         return [value]
     values = [None] * world_size()
@@ -61,7 +61,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def highest(number: int) -> int:
-    """The highest of the numbers the processes passed (collective)."""
+    """The maximum over the processes (collective)."""
     if world_size() == 1:
         return number
     with _explained():
@@ -70,7 +70,7 @@ def highest(number: int) -> int:
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here (collective)."""
+    """Waits until every process has called this (collective)."""
     highest(0)
 
 
@@ -85,12 +85,12 @@ def same_weights(model: nn.Module) -> None:
 def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replaces each gradient by the sum over the processes (collective).
 
-    For the gradient of the mean over the whole batch each process weights its loss, before the backward pass, by its
-    share of the batch: afterwards would be too late, as synchronised batch norms mix what comes from the others.
+    For the gradient of the mean over the whole batch, each process weights its loss by its share of the batch before
+    the backward pass; weighting afterwards would be wrong, because synchronised batch norms mix the processes.
 
-    One all-reduce of all gradients, side by side in a fixed order, so that a run that goes on adds up in the same order
-    as one that was never interrupted. (DistributedDataParallel sends them in groups, while the backward pass still
-    runs, but regroups them after the first step.)
+    All gradients go through one all-reduce in a fixed order, so that a resumed run adds them in the same order as an
+    uninterrupted one. (DistributedDataParallel sends them in groups during the backward pass, but changes the groups
+    after the first step.)
     """
     if world_size() == 1:
         return
@@ -103,7 +103,7 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 class AddUp(torch.autograd.Function):
-    """The sum of a tensor over the processes, whose gradient is the sum of theirs (collective, both ways)."""
+    """The sum of a tensor over the processes; its gradient is the sum of their gradients (collective, both passes)."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class AddUp(torch.autograd.Function):
 
 
 def says_first(message: str) -> bool:
-    """Whether this process is the first of the job to report this, by torchrun's store."""
+    """Whether this process is the first of the job to report this message, by torchrun's store."""
     try:
         return _store(timedelta(seconds=5)).add(f"said/{hashlib.sha256(message.encode()).hexdigest()}", 1) == 1
     except RuntimeError:
@@ -126,9 +126,9 @@ def says_first(message: str) -> bool:
 
 
 def _store(timeout: timedelta) -> dist.Store:
-    """Where the processes find each other: torchrun's store, which outlives them, or else the first process's own.
+    """The store through which the processes find each other: torchrun's, or else one in the first process.
 
-    torchrun's holds what the processes of an earlier attempt wrote, too, their addresses among it: hence the prefix.
+    torchrun's store outlives the processes and still contains the addresses of an earlier attempt, hence the prefix.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if not torchrun_holds_the_store():
@@ -144,6 +144,6 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            "another process of this job has ended or does not answer; what that process printed, or torchrun's "
-            f"summary below, says why ({cause})"
+            "another process of this job has ended or does not answer. Its own output, or torchrun's summary below, "
+            f"shows the cause ({cause})"
         ) from error

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files and folders."""
 
 from __future__ import annotations
 
@@ -12,32 +12,29 @@ from pathlib import Path
 
 from utils.common.errors import UserError
 
-LEFT_BEHIND = ".*.writing"  # files that a killed process did not finish
+LEFT_BEHIND = ".*.writing"  # unfinished files of killed processes
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says of a write (disk full, read-only, no such folder) into a UserError about `path`."""
+    """Turns an operating system error of a write (disk full, read-only, no such folder) into a UserError."""
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}. What was there before is untouched"
-        ) from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}. Existing files are unchanged") from error
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to, and moves it into place if all went well: never half a file.
+    """Yields a temporary name beside `path` to write to, and then moves the file into place: it is never incomplete.
 
-    No other process or thread has that name: of two that write `path` at once the last one's whole file stays.
-
-    The file is on the disk before it takes the old one's place, so that not even a power cut leaves half of it.
+    The name is unique: if two processes write `path` at once, the complete file of the last one remains. The file is
+    flushed to the disk before it replaces the old one, so that a power failure leaves one of the two.
 
     Raises:
-        UserError: if it cannot be written; what was there stays.
+        UserError: if it cannot be written; an existing file stays unchanged.
     """
-    # Shortened: a file's name has 255 bytes at most.
+    # Shortened, since file names are limited to 255 bytes.
     beside = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.writing")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,16 +49,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def making_folder(out: Path) -> Iterator[Path]:
-    """Gives a hidden folder beside `out` to fill, and moves it into place if all went well: never half a folder.
+    """Yields a hidden folder beside `out` to fill, and then moves it into place: `out` is never incomplete.
 
     Raises:
-        UserError: if `out` is there already, which is left as it is, or if it cannot be written.
+        UserError: if `out` exists (it stays unchanged) or cannot be written.
     """
     if out.exists():
-        raise UserError(f"{out} is there already and is not overwritten: remove it first, or name another folder")
+        raise UserError(f"{out} already exists and is not overwritten: remove it first, or choose another folder")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Beside `out`, hence on its disk: the move is one step.
+        # On the same disk as `out`, so that the move is atomic.
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
             whole = Path(scratch) / out.name
             whole.mkdir()

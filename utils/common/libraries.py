@@ -1,4 +1,4 @@
-"""Libraries that not every user has: imported where they are used, and named in one line where they do not load."""
+"""Optional libraries, imported where they are used, with a one-line error if they cannot be imported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from types import ModuleType
 from utils.common.errors import UserError
 
 INSTALL = {
-    # Its wheels hold code for one release of torch, and say "operator torchvision::nms does not exist" beside another.
-    "torchvision": "it must be of torch's release (pip install --upgrade torch torchvision, both from one index)",
+    # A wheel fits one release of torch; with another it fails with "operator torchvision::nms does not exist".
+    "torchvision": "its version must fit that of torch (pip install --upgrade torch torchvision, both from one index)",
+    "matplotlib": "pip install -r requirements-plots.txt",
 }
 
 
@@ -18,14 +19,14 @@ def library(name: str) -> ModuleType:
     """An optional library.
 
     Raises:
-        UserError: if it is not installed, or does not load.
+        UserError: if it is not installed or cannot be imported.
     """
     if name == "openvino":
-        # At its import it reports home. It does not where this package of its own is not to be had.
+        # Its import sends usage data, unless its telemetry package is missing.
         sys.modules.setdefault("openvino_telemetry", None)
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError, OSError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         install = INSTALL.get(name, "pip install -r requirements-export.txt")
-        raise UserError(f"this needs {name}, which cannot be imported ({cause}): {install}") from error
+        raise UserError(f"{name} is required, but cannot be imported ({cause}): {install}") from error

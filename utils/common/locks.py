@@ -1,6 +1,6 @@
-"""One process at a time writes into a folder: the file .lock in it, locked for as long as its holder works.
+"""Folder locks, so that one process at a time writes into a folder: its file .lock stays locked by the writer.
 
-The system lets go of a lock when its holder ends, however it ends: the file itself says nothing and stays.
+The system releases a lock when its process ends for any reason. The file .lock itself stays, which means nothing.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from utils.common.errors import UserError
 from utils.common.files import LEFT_BEHIND, writing
 from utils.common.processes import is_writer, say
 
-PATIENCE = 60.0  # seconds to wait for a process that was told to end, and is saving
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of file systems without them
+PATIENCE = 60.0  # seconds to wait for a process that is stopping and saving
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)  # of file systems without locks
 
 
 @contextmanager
-def hold(folder: Path, advice: str = "--output_dir starts elsewhere") -> Iterator[int | None]:
-    """Holds a folder, which is made, for this process: a second holder waits, and is refused after `PATIENCE`.
+def hold(folder: Path, advice: str = "Or choose another --output_dir") -> Iterator[int | None]:
+    """Creates and locks a folder; a second process waits for `PATIENCE` seconds and then gets an error.
 
-    Of a job of several processes the writer holds it. What a killed holder has left of unfinished files is removed.
-    A command that is started with the descriptor open (given; None without a lock) holds the folder, too. Where the
-    system has no such locks, that is said once and nothing is held.
+    In a multi-process job the writer holds the lock. Unfinished files of killed processes are removed. Yields the
+    descriptor of the lock (None without one); a command that inherits it shares the lock. On a file system without
+    locks a warning is printed once and nothing is locked.
 
     Raises:
-        UserError: if another process holds the folder, or if it cannot be written to; `advice` ends the message.
+        UserError: if another process has locked the folder, or it cannot be written; the message ends with `advice`.
     """
     if not is_writer():
         yield None
@@ -53,7 +53,7 @@ def hold(folder: Path, advice: str = "--output_dir starts elsewhere") -> Iterato
 
 
 def _lock(file: IO[str], folder: Path, advice: str) -> bool:
-    """Locks the file; False where there are no locks."""
+    """Locks the file; False on a system without locks."""
     try:
         import fcntl
     except ImportError:
@@ -67,11 +67,11 @@ def _lock(file: IO[str], folder: Path, advice: str) -> bool:
         except BlockingIOError as error:
             if since is None:
                 since = time.monotonic()
-                say(f"waiting for another process to leave {folder} ...")
+                say(f"waiting for another process that writes to {folder} ...")
             if time.monotonic() - since > PATIENCE:
                 raise UserError(
-                    f"another process works in {folder} ({_holder(file)}): wait for its end, or end it, and start "
-                    f"again. {advice}"
+                    f"another process writes to {folder} ({_holder(file)}). Wait until it ends, or stop it, and run "
+                    f"this command again. {advice}"
                 ) from error
             time.sleep(0.2)
         except OSError as error:
@@ -87,7 +87,7 @@ def _lock(file: IO[str], folder: Path, advice: str) -> bool:
 
 
 def _unlock(file: IO[str]) -> None:
-    """Data-loading workers have the descriptor, too, and may end later than their loader."""
+    """Unlocks explicitly: data-loading workers share the descriptor and may end later than the script."""
     import fcntl
 
     fcntl.flock(file, fcntl.LOCK_UN)
@@ -100,10 +100,10 @@ def _holder(file: IO[str]) -> str:
 
 @lru_cache
 def _without_locks(folder: Path, cause: str) -> None:
-    say(f"warning: {folder} cannot be locked ({cause}): make sure that no other process writes there")
+    say(f"warning: {folder} cannot be locked ({cause}). Make sure that no other process writes to it")
 
 
 def _remove_left_behind(folder: Path) -> None:
-    """Nobody else writes here now: unfinished files are those of processes that were killed."""
+    """Removes unfinished files. With the lock held, they can only be those of killed processes."""
     for path in folder.glob(LEFT_BEHIND):
         path.unlink(missing_ok=True)

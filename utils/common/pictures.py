@@ -1,4 +1,4 @@
-"""Pictures of what a network does: rows of tiles, as TensorBoard, PNG files and the docs show them."""
+"""Pictures of images, masks, errors and kernels: rows of tiles for TensorBoard, PNG files and the docs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def errors(image: np.ndarray, target: np.ndarray, prediction: np.ndarray) -> np.
 
 
 def as_rgb8(pixels: np.ndarray, white_level: int | None = None) -> np.ndarray:
-    """An image as stored, (H, W) or (H, W, 3), uint8 or uint16, as a picture (H, W, 3) uint8 of its own memory.
+    """An image as stored, (H, W) or (H, W, 3), uint8 or uint16, as a new picture (H, W, 3) uint8.
 
-    white_level: value of a 16-bit image that is white.
+    white_level: white level of a 16-bit image.
     """
     if pixels.dtype == np.uint16 and white_level:
         pixels = np.minimum(pixels, np.uint16(white_level)).astype(np.uint32) * 255 // white_level
@@ -47,7 +47,7 @@ def as_rgb8(pixels: np.ndarray, white_level: int | None = None) -> np.ndarray:
 def overlay(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """An image as `as_rgb8` takes it, with its mask (H, W) bool outlined and tinted, (H, W, 3) uint8.
 
-    The outline runs around the target, not over it: of an infrared target it would hide all four pixels.
+    The outline is drawn around the target, not on it, where it would hide the few pixels of an infrared target.
     """
     picture = as_rgb8(pixels)
     target = mask.view(np.uint8)
@@ -92,7 +92,7 @@ def draw_kernel(kernel: np.ndarray, count: int, zoom: int, limit: float | None =
 
     Args:
         zoom: pixels of a weight's side.
-        limit: the number of the full colour; the largest slice's if not given.
+        limit: the value of the full colour (default: the largest value of the slices).
     """
     slices = kernel_slices(kernel, count)
     colours = signed(slices, np.abs(slices).max() if limit is None else limit)  # (count, count, k, k, 3)
@@ -102,9 +102,9 @@ def draw_kernel(kernel: np.ndarray, count: int, zoom: int, limit: float | None =
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()) -> np.ndarray:
-    """Rows of tiles as one picture (H, W, 3) uint8 on white; captions, if given, one a row, above it.
+    """Rows of tiles as one picture (H, W, 3) uint8 on white, with an optional caption above each row.
 
-    The tiles of a row are equally high; a row that is narrower than others is filled up with white.
+    The tiles of a row must have equal heights; narrower rows are padded with white.
     """
     stacked = []
     for i, row in enumerate(rows):

@@ -1,9 +1,9 @@
-"""Mixed precision: in which number format the network computes. Weights, loss and metrics stay float32.
+"""Mixed precision: the number format in which the network computes. Weights, loss and metrics stay float32.
 
 off   float32 throughout; on CUDA without TF32 (`utils.common.devices.exact_float32`)
-bf16  bfloat16 where autocast sees fit (CPUs with AVX512-BF16 or AMX, NVIDIA GPUs since Ampere)
-fp16  float16 likewise, with a gradient scaler (CUDA)
-auto  on CUDA what the device has units for: bf16 since Ampere, fp16 on Volta and Turing (V100, T4, RTX 20xx); else off
+bf16  bfloat16 by autocast (CPUs with AVX512-BF16 or AMX, NVIDIA GPUs since Ampere)
+fp16  float16 by autocast, with a gradient scaler (CUDA)
+auto  on CUDA bf16 since Ampere, fp16 on Volta and Turing (V100, T4, RTX 20xx); otherwise off
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """What `--amp` asks for, on a device: `name` ("off", "bf16" or "fp16"), `dtype`, `autocast()` and `scaler`.
+    """The precision of `--amp` on a device: `name` ("off", "bf16" or "fp16"), `dtype`, `autocast()` and `scaler`.
 
     Raises:
         UserError: for fp16 on a device other than CUDA, where float16 has no gradient scaler or no speed.
@@ -26,11 +26,11 @@ class Precision:
         if amp == "auto":
             amp = fastest(device)
         if amp == "fp16" and device.type != "cuda":
-            raise UserError(f"--amp fp16 needs CUDA, this run is on {device.type}; --amp bf16 runs there")
+            raise UserError(f"--amp fp16 requires CUDA, but this run uses {device.type}. Pass --amp bf16 or off")
         self.name = amp
         self.dtype = _DTYPES.get(amp, torch.float32)
         self.device = device
-        # Multiplies the loss, so that small gradients do not vanish in float16; does nothing for the others.
+        # Scales the loss, so that small gradients do not vanish in float16; does nothing in other formats.
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
     def autocast(self) -> torch.autocast:
@@ -39,10 +39,9 @@ class Precision:
 
 
 def fastest(device: torch.device) -> str:
-    """What --amp auto is on a device.
+    """The format of --amp auto on a device, by its compute capability.
 
-    By its compute capability: torch.cuda.is_bf16_supported() asks another device, the current one, and counts cards
-    that emulate bfloat16.
+    torch.cuda.is_bf16_supported() is not used: it checks the current device, and accepts cards that emulate bfloat16.
     """
     if device.type != "cuda":
         return "off"

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal; elsewhere (a log file, a pipe, a notebook) a line now and then."""
+"""Progress: a bar on a terminal; elsewhere (log file, pipe, notebook) an occasional line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed}, {rate_fmt}{postfix}"
 
 
 class Progress(tqdm):
-    """tqdm, with its arguments; without a terminal nothing is printed for what takes less than `EVERY` seconds."""
+    """tqdm with its arguments; without a terminal it prints a line every `every` seconds (default: `EVERY`)."""
 
-    def __init__(self, *args: Any, **words: Any) -> None:
+    def __init__(self, *args: Any, every: float | None = None, **words: Any) -> None:
         self.lines = not _is_terminal(words.get("file") or sys.stderr)
+        self.every = EVERY if every is None else every
         if self.lines:
-            words |= {"mininterval": EVERY, "maxinterval": EVERY, "delay": EVERY, "bar_format": LINE}
+            words |= {"mininterval": self.every, "maxinterval": self.every, "delay": self.every, "bar_format": LINE}
             self.shown = time.monotonic()
         super().__init__(*args, **{**words, "desc": one_line(words.get("desc") or "")})
 
@@ -32,8 +33,8 @@ class Progress(tqdm):
         return lambda text: print(text.strip(), file=file, flush=True) if text.strip() else None
 
     def refresh(self, *args: Any, **words: Any) -> None:
-        """Also called for each new figure beside the count, and after each line that is written between."""
-        if not self.lines or time.monotonic() - self.shown >= EVERY:
+        """tqdm also calls this for each new postfix, and after each line that is written between."""
+        if not self.lines or time.monotonic() - self.shown >= self.every:
             self.shown = time.monotonic()
             super().refresh(*args, **words)
 
@@ -46,7 +47,7 @@ class Progress(tqdm):
             super().moveto(n)
 
     def close(self) -> None:
-        if not getattr(self, "lines", False):  # it fails in its beginnings if its words are wrong
+        if not getattr(self, "lines", False):  # also called if __init__ has failed
             super().close()
         elif not self.disable:
             self.disable = True

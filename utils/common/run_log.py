@@ -1,4 +1,4 @@
-"""What a run leaves for its reader: its settings, one JSON line an epoch, events: docs/reference/files.md."""
+"""The logs of a run: its settings, one JSON line per epoch, and TensorBoard events (docs/reference/files.md)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from utils.common.processes import say
 class RunLog:
     """Writes `settings.txt`, `log.jsonl` and TensorBoard events into a folder.
 
-    A run that goes on after `epoch` epochs drops the lines of later ones, which it is about to compute again. `entries`
-    are the lines that stand, the oldest first.
+    A run that resumes after `epoch` epochs removes the lines of later epochs, which it computes again. `entries` are
+    the remaining lines, the oldest first.
 
     Raises:
-        UserError: if the folder cannot be written to.
+        UserError: if the folder cannot be written.
     """
 
     def __init__(self, folder: Path, epoch: int, settings: str) -> None:
@@ -32,7 +32,7 @@ class RunLog:
         with replacing(self.path) as beside:
             beside.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries), encoding="utf-8")
         with replacing(folder / "settings.txt") as beside:
-            # A path may hold bytes that are no text.
+            # A path may contain bytes that are not text.
             beside.write_text(settings + "\n", encoding="utf-8", errors="surrogateescape")
         self.board_folder = folder / "tensorboard"
         with writing(self.board_folder):
@@ -41,16 +41,16 @@ class RunLog:
 
     def _entries_until(self, epoch: int) -> list[dict[str, Any]]:
         entries, cut = read_lines(self.path)
-        # Of an epoch that two processes have logged the later line stays.
+        # If an epoch was logged twice, the later line is kept.
         kept = list({entry["epoch"]: entry for entry in entries if entry["epoch"] <= epoch}.values())
         if cut:
-            say(f"warning: {self.path}: the last line is broken and is dropped")
+            say(f"warning: {self.path}: the last line is incomplete and was removed")
         if missing := sorted(set(range(1, epoch + 1)) - {entry["epoch"] for entry in kept}):
-            say(f"warning: {self.path} lacks {len(missing)} of {epoch} epochs (the first: {missing[0]})")
+            say(f"warning: {self.path}: {len(missing)} of {epoch} epochs are missing (first: {missing[0]})")
         return kept
 
     def write_line(self, entry: dict[str, Any]) -> None:
-        """One epoch: {"epoch": n, "train": {...}, "val": {...}, ...}. It is on the disk when this returns.
+        """Appends one epoch, {"epoch": n, "train": {...}, "val": {...}, ...}, and flushes it to the disk.
 
         Raises:
             UserError: if it cannot be written.
@@ -62,7 +62,7 @@ class RunLog:
             os.fsync(file.fileno())
 
     def write_board(self, entry: dict[str, Any], picture: np.ndarray, histograms: dict[str, Tensor]) -> None:
-        """The same epoch for TensorBoard, a picture (H, W, 3) uint8, and what to show the distribution of.
+        """Writes the same epoch to TensorBoard, with a picture (H, W, 3) uint8 and histograms.
 
         Raises:
             UserError: if it cannot be written.
@@ -85,7 +85,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The entries of a log.jsonl; none if there is no such file. A last line that is broken is left out.
+    """The entries of a log.jsonl without an incomplete last line; none if the file does not exist.
 
     Raises:
         UserError: see `read_lines`.
@@ -94,22 +94,22 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The entries of a log.jsonl, and whether a broken last line was left out: what a kill or a power cut leaves.
+    """The entries of a log.jsonl, and whether its last line was incomplete, as after a kill or a power failure.
 
     Raises:
-        UserError: if an earlier line is broken, with what is whole and what to do.
+        UserError: if an earlier line is damaged.
     """
     lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
     cut = lines.pop() != b""
     entries = [_entry(line) for line in lines]
-    if entries and entries[-1] is None:  # after a power cut the line may have its length, and zeros in it
+    if entries and entries[-1] is None:  # after a power failure the line may have its full length but contain zeros
         entries.pop()
         cut = True
     if None in entries:
         broken = entries.index(None)
         raise UserError(
-            f"{path} is damaged in line {broken + 1} of {len(lines)}, the {broken} lines before it are whole. Remove "
-            "the damaged lines, or move the file away: the run resumes without them"
+            f"{path} is damaged in line {broken + 1} of {len(lines)}; the {broken} lines before it are intact. Remove "
+            "the damaged lines or the file: the run resumes without them"
         )
     return entries, cut
 

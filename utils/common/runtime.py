@@ -1,4 +1,4 @@
-"""What a script sets up before it computes: the device, the seed, the other processes, and how torch runs."""
+"""The setup of a script before it computes: the device, the seed, the other processes, and torch's options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there 
 
 
 def set_up(settings: argparse.Namespace) -> torch.device:
-    """What a script does first: seeds, determinism, the device, and the other processes of the job.
+    """Sets the seeds and determinism, selects the device and connects the processes of the job.
 
     Raises:
         UserError: see `utils.common.devices.pick_device` and `utils.common.distributed.join`.
@@ -34,7 +34,7 @@ def set_up(settings: argparse.Namespace) -> torch.device:
         # cuBLAS reads this when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    # See `utils.common.devices.repeating_sizes`; the engine turns it on for crops, which are trained on at one size.
+    # See `utils.common.devices.repeating_sizes`; the engine enables it for training crops, which have one size.
     torch.backends.cudnn.benchmark = not settings.deterministic and _sizes_repeat(settings)
     device = pick_device(settings.device)
     distributed.join(device)
@@ -42,22 +42,23 @@ def set_up(settings: argparse.Namespace) -> torch.device:
 
 
 def _sizes_repeat(settings: argparse.Namespace) -> bool:
-    """Whether all images have one size; else cuDNN would time its algorithms at each."""
+    """Whether all images have one size; otherwise cuDNN would time its algorithms at each size."""
     return getattr(settings, "resize", "img_size") != "keep" and not getattr(settings, "crop", None)
 
 
 def layout(settings: argparse.Namespace) -> torch.memory_format:
-    """Of weights and maps: channels_last is what convolutions run fastest in, with the same numbers up to rounding."""
+    """The memory layout of weights and maps. The results of the two layouts are equal up to rounding."""
     return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
-def in_force(settings: argparse.Namespace, precision: Precision) -> str:
-    """How a run computes, in a few words for the log."""
+def describe_execution(settings: argparse.Namespace, precision: Precision) -> str:
+    """Precision, threads, memory layout and other execution options, in a few words for the log."""
     words = ["float32" if precision.name == "off" else f"{precision.name} mixed precision"]
     words += [f"TF32 {'allowed' if has_tf32() else 'off'}"] if precision.device.type == "cuda" else []
-    words += [f"{torch.get_num_threads()} threads"]
-    words += ["channels_last" if settings.channels_last else "NCHW"]
-    words += ["training step compiled"] if settings.compile else []
+    threads = torch.get_num_threads()
+    words += ["1 thread" if threads == 1 else f"{threads} threads"]
+    words += ["channels_last" if getattr(settings, "channels_last", True) else "NCHW"]
+    words += ["compiled training step"] if getattr(settings, "compile", False) else []
     words += ["deterministic"] if settings.deterministic else []
     return ", ".join(words)
 
@@ -71,17 +72,17 @@ def to_device(batch: Batch, device: torch.device, memory_format: torch.memory_fo
 
 
 def spare_overheads() -> None:
-    """Keeps Python and the system's allocator from doing over and over what need not be done again."""
+    """Reduces the overhead of Python's garbage collector and of the system's allocator."""
     keep_freed_memory()
-    # What the imports have made stays: the collector would look at its 350,000 objects once or twice a training step.
+    # The 350,000 objects of the imports stay; the collector would visit them once or twice per training step.
     gc.freeze()
 
 
 def keep_freed_memory() -> None:
-    """Has glibc's allocator, where there is one, keep large blocks for the next use; other systems' are as they are.
+    """Lets glibc's allocator, where there is one, keep large freed blocks for reuse.
 
-    By default it takes blocks over 32 MB from the system, zeroed page by page, and gives them back when they are freed:
-    at 256x256 in batches of 8 that costs more than the arithmetic (docs/development/speed.md).
+    By default it requests blocks over 32 MB from the system, which zeroes them page by page, and returns them when they
+    are freed: at 256x256 with batch size 8 this costs more than the arithmetic (docs/development/speed.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -93,7 +94,7 @@ def keep_freed_memory() -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, numpy and torch; the data's order and augmentation have seeds of their own (datasets.folder)."""
+    """Seeds Python, numpy and torch; shuffling and augmentation have separate seeds (datasets.folder)."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries draw from numpy's global state
     torch.manual_seed(seed)

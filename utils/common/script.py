@@ -1,4 +1,4 @@
-"""What every script does around its main: errors are written for the person who reads them. Imports no torch."""
+"""The frame of every script around its main function: readable errors and exit codes. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from utils.common.printable import printable
 from utils.common.processes import torchrun_holds_the_store, world_size
 from utils.common.signals import Stopped
 
-# How libraries say that memory has run out, where they have no exception for it. cuDNN and cuBLAS need some for
-# themselves, and report what they miss as one of a dozen states.
+# Messages of libraries that run out of memory without raising a specific exception. cuDNN and cuBLAS need memory of
+# the GPU too, and report a lack of it as one of a dozen states.
 OUT_OF_MEMORY = ("out of memory", "CUDNN_STATUS_", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
-# The same for what data-loading workers need, and what helps.
+# Messages about other resources of data-loading workers, and the advice for each.
 RESOURCES = (
     (
         ("Too many open files", "ancdata"),
-        "too many files are open for the limit of this system: raise it (ulimit -n 4096), or pass --workers 0",
+        "too many open files for the limit of this system: raise it (ulimit -n 4096), or pass --workers 0",
     ),
     (
         ("shared memory", "Bus error", "unable to mmap", "unable to write to file </torch", "/dev/shm"),
@@ -31,8 +31,8 @@ RESOURCES = (
         "(docker run --shm-size 2g)",
     ),
 )
-SIGPIPE = 13  # of a reader such as head that has read enough
-OPEN_FILES = 4096  # as far as the system allows it
+SIGPIPE = 13  # the signal of writing to a closed pipe, e.g. to head
+OPEN_FILES = 4096  # wanted limit, if the system allows it
 LESS_MEMORY = {
     "batch_size": "a lower --batch_size",
     "accumulate": "--accumulate N (each step's images in N parts)",
@@ -42,10 +42,9 @@ LESS_MEMORY = {
 
 
 def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
-    """Runs main(parse()): a UserError is printed in one piece and exits with 2, a signal with 128 + its number.
+    """Runs main(parse()). A UserError is printed without traceback and exits with 2, a signal with 128 + its number.
 
-    So is an error of memory or another resource that has run out, with what helps. `main` may call sys.exit() with a
-    number of its own.
+    A lack of memory or of another resource is printed like a UserError, with advice. `main` may call sys.exit().
     """
     threading.excepthook = _leave_to_main_thread
     _print_anything()
@@ -82,7 +81,7 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = _flush(code)
     if world_size() > 1:
-        # Not by way of Python's end: gloo's threads may still run then, and abort a process that was done.
+        # Python's normal exit is skipped: threads of gloo that still run could abort the finished process.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))
@@ -90,28 +89,28 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """The line of the error's message that says so, if memory has run out; None for another error."""
+    """The line of the error message that reports a lack of memory; None for another error."""
     lines = str(error).splitlines() or [type(error).__name__]
-    # torch's own exception, by its name: torch need not be imported for this.
+    # torch's exception is recognised by its name, without importing torch.
     if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return lines[0]
     return next((line for line in lines if any(sign in line for sign in OUT_OF_MEMORY)), None)
 
 
 def out_of_resources(error: BaseException) -> str | None:
-    """What to do, in one line, if the system has run out of something else than memory; None for another error."""
+    """One line of advice, if the error is a lack of a resource other than memory; None for another error."""
     return next((advice for signs, advice in RESOURCES if any(sign in str(error) for sign in signs)), None)
 
 
 def memory_advice(cause: str, args: argparse.Namespace | None) -> str:
-    """One line: what has happened, and the flags of this script that take less memory."""
+    """One line with the error and the flags of this script that reduce the memory."""
     flags = [advice for name, advice in LESS_MEMORY.items() if name in vars(args or argparse.Namespace())]
     kind = "the GPU's memory is probably full" if "CUDNN_STATUS_" in cause else "out of memory"
-    return f"{kind} ({cause.strip()[:300]})" + (f". What takes less: {', '.join(flags)}" if flags else "")
+    return f"{kind} ({cause.strip()[:300]})" + (f". To use less: {', '.join(flags)}" if flags else "")
 
 
 def _leave_to_main_thread(error: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread. On a full disk its error is raised again at the next flush: once is enough."""
+    """Hides write errors of TensorBoard's thread, which are raised again in the main thread at the next flush."""
     if not isinstance(error.exc_value, OSError | UserError):
         sys.__excepthook__(error.exc_type, error.exc_value, error.exc_traceback)
 
@@ -123,14 +122,14 @@ def _fail(message: str, code: int) -> int:
 
 
 def _print_anything() -> None:
-    """A terminal or a file that is not UTF-8 (cp1252, LC_ALL=C) gets escapes for what it cannot show."""
+    """Lets terminals and files that are not UTF-8 (cp1252, LC_ALL=C) show other characters as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _open_more_files() -> None:
-    """Each data-loading worker and each of its batches takes a descriptor."""
+    """Raises the limit of open files: each data-loading worker and each of its batches takes a descriptor."""
     try:
         import resource
     except ImportError:  # Windows
@@ -142,19 +141,19 @@ def _open_more_files() -> None:
 
 
 def _flush(code: int | str | None) -> int | str | None:
-    """Prints what still waits; the exit code, which is another one if nobody reads it."""
+    """Flushes the output; returns the exit code, which changes if the reader has closed the pipe."""
     try:
         if sys.stdout is not None:  # it was closed (>&-)
             sys.stdout.flush()
     except BrokenPipeError:
         return 128 + SIGPIPE if _reader_has_gone() else code
-    except OSError:  # a full disk: Python says so when it ends
+    except OSError:  # a full disk: Python reports it at its exit
         return code
     return code
 
 
 def _reader_has_gone() -> bool:
-    """Whether nobody reads what is printed (`| head`); from then on it is thrown away, without a word."""
+    """Whether the reader of the output has closed the pipe (`| head`); further output is then discarded."""
     try:
         number = sys.stdout.fileno()
         poll = select.poll()
@@ -168,7 +167,7 @@ def _reader_has_gone() -> bool:
 
 
 def _says_first(message: str) -> bool:
-    """Whether this process is the first of the job to report this; an error that all meet is printed once."""
+    """Whether this process is the first of the job to report this message, so that it is printed once."""
     if world_size() == 1 or not torchrun_holds_the_store():
         return True
     from utils.common.distributed import says_first

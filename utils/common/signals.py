@@ -1,4 +1,4 @@
-"""SIGTERM (a scheduler ends the job) and SIGINT (Ctrl-C) as a wish to be granted at the next safe moment."""
+"""SIGTERM (from a scheduler) and SIGINT (Ctrl-C) as requests to stop at the next safe moment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ONE_WISH = 1.0  # seconds in which a second signal is the first one, delivered twice
+SAME_SIGNAL_SECONDS = 1.0  # a second signal within this time is a repeated delivery of the first
 
 
 class Stopped(Exception):
-    """The run has stopped at a signal, with its state saved; scripts exit with 128 + the signal's number."""
+    """The run was stopped by a signal after its state was saved; scripts exit with 128 + the number of the signal."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
@@ -21,14 +21,14 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Within this context the first SIGINT or SIGTERM is remembered in `number` (0 before); a second one acts at once.
+    """A context in which the first SIGINT or SIGTERM is stored in `number` (0 before); a second one acts at once.
 
-    A scheduler that signals every process of a job, and a script that passes on what it receives (reproduce.py), make
-    two of one wish: what comes within `ONE_WISH` of the first is taken as the same.
+    A scheduler that signals every process of a job, and a script that forwards its signals (reproduce.py), deliver one
+    request twice: a signal within `SAME_SIGNAL_SECONDS` of the first is ignored.
 
     Args:
-        patient: a second one is ignored, too. For a job of several processes: torchrun passes on what it receives, so
-            that each process may be told twice, and ends those that take over 30 seconds.
+        patient: ignore every further signal. For multi-process jobs: torchrun forwards its signals, so that a process
+            may receive two, and kills processes that take more than 30 seconds.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -43,7 +43,7 @@ class StopRequest:
         self._restore()
 
     def batches(self, loader: Iterable[Any]) -> Iterator[Any]:
-        """The loader's batches. A scheduler or terminal signals the loader's processes, too: that is no error then."""
+        """The batches of the loader. A signal may end the workers too; after one, their error is ignored."""
         try:
             yield from loader
         except RuntimeError:
@@ -52,12 +52,12 @@ class StopRequest:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.number:
-            if not self.patient and time.monotonic() - self._since > ONE_WISH:
+            if not self.patient and time.monotonic() - self._since > SAME_SIGNAL_SECONDS:
                 self._restore()
                 signal.raise_signal(number)
             return
         self.number, self._since = number, time.monotonic()
-        # torch raises an error wherever the script happens to be, in the middle of a step, when a loader process ends.
+        # Otherwise torch raises an error in the middle of a step when a data-loading worker ends.
         if hasattr(signal, "SIGCHLD"):  # not on Windows
             signal.signal(signal.SIGCHLD, lambda *_: None)
 

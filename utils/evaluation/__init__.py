@@ -1,1 +1,1 @@
-"""Figures of a trained network: pixel and target metrics, thresholds, paired tests, and their files."""
+"""Evaluation of a trained network: pixel and target metrics, thresholds, paired tests, and result files."""

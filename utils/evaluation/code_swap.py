@@ -1,9 +1,9 @@
-"""Does the image's own code matter? The network with each image's own code, and with another in its place.
+"""The code swap test: does the code of an image matter? Each image is predicted with its own code and with another.
 
-A layer such as DPConv turns the deep feature of an image into a code g, and all that the image changes of the layer is
-g. So the test needs no training: every image is predicted once with its own g, and once with another image's ("swap"),
-with the mean g of the list ("mean"), or with a g of zeros ("zero", which no training image had). The differences are
-taken image by image, as `evaluation.py --compare` does.
+A layer such as DPConv computes a code g from the deep feature of an image, and the image affects the layer only through
+g. The test therefore needs no training: every image is predicted with its own g, and with another image's g ("swap"),
+the mean g of the list ("mean"), or a g of zeros ("zero", which no training image had). The differences are evaluated
+image by image, as in `evaluation.py --compare`.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ IN_WORDS = {"swap": "another image's code", "mean": "the mean code of the list",
 
 @dataclass(frozen=True)
 class CodeTest:
-    """What another code changes.
+    """The result of the code swap test.
 
     Attributes:
         given: a key of `IN_WORDS`.
-        runs: the list with the images' own codes, and with the given ones.
+        runs: the evaluations with the images' own codes and with the given ones.
         found: the differences, given minus own, a row for each figure.
-        changed: images whose counts of pixels differ.
-        code_distance: of each image, the distance of its code from the mean code, as a share of the mean's norm.
-        kernel_distance: the same of its kernel; empty for a layer without kernels.
+        changed: number of images whose pixel counts differ.
+        code_distance: for each image, the distance of its code from the mean code, relative to the norm of the mean.
+        kernel_distance: the same for its kernel; empty for a layer without kernels.
     """
 
     given: str
@@ -55,21 +55,21 @@ class CodeTest:
     kernel_distance: list[float]
 
     def verdict(self) -> str:
-        """What follows, in plain words; it rests on the IoU of the images."""
+        """The conclusion in words, from the IoU of the images."""
         (iou,) = (row for row in self.found if row.column == "iou")
         if not self.changed:
-            return f"Nothing changes: with {self.words}, all {iou.n} predictions have the same counts of pixels."
+            return f"No change: with {self.words}, all {iou.n} predictions have the same pixel counts."
         found = f"with {self.words}, {self.changed} of {iou.n} predictions change, and IoU "
         found += f"by {100 * iou.difference:+.2f} points on average (p {iou.p:.2g}"
         if not isnan(iou.low):
             found += f", {100 * CONFIDENCE:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}"
         by_test, by_interval = iou.p < 1 - CONFIDENCE, iou.low > 0 or iou.high < 0
         if not by_test and not by_interval:
-            return f"No effect was found: {found}), which may be chance."
+            return f"No effect was found: {found}), which may be due to chance."
         if by_test != by_interval:
             return f"Undecided: {found}); the test and the interval disagree."
         if iou.difference > 0:
-            return f"The image's own code is not the better one: {found})."
+            return f"The image's own code is not better: {found})."
         warning = " No training image had such a code." if self.given == "zero" else ""
         return f"The image's own code matters: {found}).{warning}"
 
@@ -78,7 +78,7 @@ class CodeTest:
         return IN_WORDS[self.given]
 
     def spread(self) -> str:
-        """How much codes and kernels differ between images, in words."""
+        """The differences of codes and kernels between images, in words."""
         parts = {"code": self.code_distance, "kernel": self.kernel_distance}
         words = [
             f"an image's {what} is {100 * np.mean(values):.3g} % from the mean {what} "
@@ -89,7 +89,7 @@ class CodeTest:
         return ", ".join(words)
 
     def summary(self) -> dict[str, Any]:
-        """For summary.json; None for a figure that is undefined."""
+        """The result for summary.json; None for an undefined figure."""
         figures = {}
         for row in self.found:
             values = asdict(row)
@@ -114,14 +114,14 @@ class CodeTest:
 
 
 def check_codes(network: nn.Module, given: str) -> None:
-    """Whether the network has a layer that turns a source feature of each image into a code.
+    """Checks that the network has a layer that computes a code from a source feature of each image.
 
     Raises:
-        UserError: if it has none.
+        UserError: if it has no such layer.
     """
     layer = getattr(network, "dpconv", None)
     if not (hasattr(network, "deep_features") and all(hasattr(layer, part) for part in ("code", "with_code"))):
-        raise UserError(f"--code {given} requires a layer that reads a source, such as dpconv; this network has none")
+        raise UserError(f"--code {given} requires a layer with a source, such as dpconv; this network has none")
 
 
 def run_code_test(
@@ -132,7 +132,7 @@ def run_code_test(
     seed: int,
     shift: Shift | None = (0.0, 0.0),
 ) -> CodeTest:
-    """Evaluates the network with its own codes and with the given ones (collective). `network` stays as it is.
+    """Evaluates the network with its own codes and with the given ones (collective). `network` is not changed.
 
     Args:
         given: a key of `IN_WORDS`.
@@ -140,7 +140,7 @@ def run_code_test(
         shift: see `utils.evaluation.evaluate.MaskLogits`.
 
     Raises:
-        UserError: if the network reads no codes, or the list is a single image.
+        UserError: if the network has no codes, or the list contains a single image.
     """
     check_codes(network, given)
     if len(loader.dataset) < 2 and given != "zero":
@@ -170,15 +170,15 @@ def run_code_test(
 
 
 def partners(count: int, seed: int) -> np.ndarray:
-    """Whose code each of `count` images gets: every image's serves once, none its own."""
+    """The image whose code each of `count` images gets: every code is used once, and never for its own image."""
     order = np.random.default_rng(seed).permutation(count)
     partner = np.empty(count, int)
-    partner[order] = np.roll(order, 1)  # one circle through all images
+    partner[order] = np.roll(order, 1)  # one cycle through all images
     return partner
 
 
 class _GivenCodes(nn.Module):
-    """Stands in a layer's place and takes the codes of a list, in its order."""
+    """Replaces a layer and uses the codes of a list, in order."""
 
     def __init__(self, layer: nn.Module, codes: Tensor) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class _GivenCodes(nn.Module):
 
 @torch.inference_mode()
 def _own_codes(network: nn.Module, loader: DataLoader, precision: Precision) -> Tensor:
-    """(N, numbers) float32, on the CPU, of the whole list."""
+    """The codes of the whole list, (N, numbers) float32, on the CPU."""
     found = []
     for batch in loader:
         with precision.autocast():
@@ -205,7 +205,7 @@ def _own_codes(network: nn.Module, loader: DataLoader, precision: Precision) -> 
 
 @torch.inference_mode()
 def _distances(codes: Tensor, of: Any) -> list[float]:
-    """Of each image, how far what its code gives is from the mean of the list, as a share of the mean's norm."""
+    """For each image, the distance of `of(code)` from the mean over the list, relative to the norm of the mean."""
     mean = sum(of(code[None]) / len(codes) for code in codes)
     size = mean.norm().clamp(min=1e-12)
     return [((of(code[None]) - mean).norm() / size).item() for code in codes]

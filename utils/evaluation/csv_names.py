@@ -1,4 +1,4 @@
-"""Names in a CSV file that a spreadsheet may open: none of them is taken for a formula."""
+"""Escaping of names in CSV files, so that a spreadsheet takes none of them for a formula."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def escaped(name: str) -> str:
-    """The name; with a ' before it if a spreadsheet would take it for a formula (it begins with = + - @, tab or CR)."""
+    """The name, with a ' in front if a spreadsheet would take it for a formula (begins with = + - @, tab or CR)."""
     return f"'{name}" if _FORMULA.match(name) else name
 
 
 def unescaped(cell: str) -> str:
-    """The name that `escaped` has written; a name that needs no ' keeps those that it has."""
+    """The inverse of `escaped`: the original name, including a ' that belongs to it."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -1,4 +1,4 @@
-"""A trained network on a list of images: every figure of every image, and pictures for the eye."""
+"""Evaluation of a trained network on a list of images: all figures of each image, and example pictures."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ EXAMPLES = 6  # images that are drawn, from the worst to the best
 
 @dataclass(frozen=True)
 class MaskLogits:
-    """A network that is ready to predict, and the way back from its logits to the masks.
+    """A network that is ready for inference, with the resizing of its logits to the size of the masks.
 
     Attributes:
-        network: images (B, 3, h, w) to logits (B, 1, h, w), such as `utils.networks.inference_engines.load_engine`'s.
-        precision: where and in which number format it computes.
+        network: images (B, 3, h, w) to logits (B, 1, h, w), e.g. from `utils.networks.inference_engines.load_engine`.
+        precision: its device and number format.
         shift: see `datasets.resizing.restore`; zero to compare with masks that were resized as in training.
         tta: average the probabilities of eight views, as predict.py --tta does.
         tile, overlap: predict images over `tile` pixels, which keep their size, in tiles, as predict.py --tile does.
@@ -56,7 +56,7 @@ class MaskLogits:
         Averaged probabilities are given as the logits that they belong to.
 
         Raises:
-            UserError: for an image that the network does not take, or an average of what is not finite.
+            UserError: for an image that the network does not accept.
         """
         size = tuple(batch["mask"].shape[-2:])
         try:
@@ -92,11 +92,11 @@ class MaskLogits:
 def evaluate(predict: MaskLogits, loader: DataLoader) -> Results:
     """Runs the network over the loader (collective).
 
-    Each batch is measured on the CPU, in a thread, while the network runs on the next one. Several processes have a
-    loader of their share each; all get the results of the whole list.
+    Each batch is measured in a thread on the CPU while the network processes the next one. In a multi-process job each
+    process has a loader of its share, and all get the results of the whole list.
 
     Raises:
-        UserError: for an image that the network does not take, or logits that are not numbers; it names the images.
+        UserError: for an image that the network does not accept, or logits that are NaN, with the names of the images.
     """
     total = len(loader.dataset)
     scores = np.zeros(SCORES, np.int64)
@@ -132,16 +132,16 @@ def evaluate(predict: MaskLogits, loader: DataLoader) -> Results:
 
 
 def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np.ndarray) -> list[dict[str, Any]]:
-    """What is kept of each image of a batch; its scores are added to `scores`.
+    """The measurements of each image of a batch; its scores are added to `scores`.
 
-    In numpy, on one core: torch would start threads of its own here, beside those of the network.
+    Uses numpy on one core, because torch would start additional threads next to those of the network.
     """
     logits, masks = logits.cpu().numpy(), batch["mask"].cpu().numpy() > 0.5
     counts = {name: values.cpu().numpy() for name, values in counts.items()}
     measured = []
     for i, name in enumerate(batch["name"]):
         if np.isnan(logits[i]).any():
-            raise UserError(f"{name}: the network's output is not a number (NaN); with --amp, try --amp off")
+            raise UserError(f"{name}: the output of the network is NaN. With mixed precision, try --amp off")
         of_image = count_scores(logits[i], masks[i])
         np.add(scores, of_image, out=scores)
         predicted, target = logits[i, 0] > 0, masks[i, 0]
@@ -158,7 +158,7 @@ def _measure(logits: Tensor, batch: Batch, counts: dict[str, Tensor], scores: np
 
 @torch.inference_mode()
 def predict_case(predict: MaskLogits, loader: DataLoader, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One image of the loader's data set: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
+    """One image of the loader: the picture (H, W, 3) RGB uint8, target and prediction (H, W) bool."""
     batch = to_device(loader.collate_fn([loader.dataset[index]]), predict.precision.device)
     target = batch["mask"][0, 0].cpu().numpy() > 0.5
     prediction = (predict(batch)[0, 0] > 0).cpu().numpy()

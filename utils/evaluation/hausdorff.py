@@ -1,4 +1,4 @@
-"""HD95, the medical field's distance between two outlines."""
+"""HD95, the distance between two outlines as used in medical segmentation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def hd95(predicted: np.ndarray, target: np.ndarray) -> float:
 
     The outline of a mask is its pixels with a 4-neighbour outside the mask or outside the image. From each pixel of one
     outline the Euclidean distance to the nearest of the other is taken, and the 95th percentile of these (interpolated
-    linearly); likewise the other way round; the larger of the two counts. MONAI and Metrics Reloaded (L. Maier-Hein et
-    al., Nature Methods 2024, https://arxiv.org/abs/2206.01653) define it so; medpy puts both directions into one
-    percentile.
+    linearly); likewise in the other direction; the result is the larger of the two. This is the definition of MONAI and
+    Metrics Reloaded (L. Maier-Hein et al., Nature Methods 2024, https://arxiv.org/abs/2206.01653); medpy takes one
+    percentile over both directions.
     """
     if not predicted.any() or not target.any():
         return math.nan
-    # A search tree: at 256x256 a tenth of the time of a distance transform, as outlines are few of the pixels.
+    # A search tree takes a tenth of the time of a distance transform at 256x256, because outlines have few pixels.
     ours, theirs = _outline(predicted), _outline(target)
     there, back = cKDTree(theirs).query(ours)[0], cKDTree(ours).query(theirs)[0]
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))

@@ -1,4 +1,4 @@
-"""Choosing on one list, reporting on another: `evaluation.py --test`, best.pth and last.pth on the test list."""
+"""`evaluation.py --test`: the evaluation of best.pth and last.pth on the test list."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.settings import config
 NOT_WITH_TEST = {
     "weights": "it evaluates best.pth and last.pth of the run",
     "seg_weights": "it evaluates best.pth and last.pth of the run",
-    "val_file_dir": "--test_file_dir names the list",
+    "val_file_dir": "use --test_file_dir for the list",
 }
 
 
@@ -26,22 +26,22 @@ def held_out_evaluations(
     """The settings of two evaluations, of best.pth and of last.pth, on the test list.
 
     Args:
-        settings: of evaluation.py, from a command line with --weights.
-        given: what stands on the command line, --test among it.
+        settings: `settings` of evaluation.py, called with a command line with --weights.
+        given: the flags on the command line, including --test.
 
     Raises:
-        UserError: if no test list is named, if it holds a case that was trained on, or for a flag that does not fit.
+        UserError: if there is no test list, if it contains training cases, or for a flag that does not fit.
     """
     for name, why in NOT_WITH_TEST.items():
         if name in given:
-            raise UserError(f"--test does not take --{name}: {why}")
+            raise UserError(f"--test cannot be combined with --{name}: {why}")
     flags = [flag for name, value in given.items() if name != "test" for flag in config.as_flags(name, value)]
     run = Path(given["output_dir"]) if "output_dir" in given else config.output_dir(script.settings(flags))
     evaluations = []
     for name in ("best", "last"):
         args = settings([*flags, f"--weights={run / 'seg' / f'{name}.pth'}"])
         if not args.test_file_dir:
-            raise UserError("--test needs a test list: pass --test_file_dir LIST, or write it into the configuration")
+            raise UserError("--test requires a test list: pass --test_file_dir LIST, or add it to the configuration")
         args.val_file_dir = args.test_file_dir
         if "report" in args:
             args.report = str(Path(args.report) / name)
@@ -51,10 +51,10 @@ def held_out_evaluations(
 
 
 def refuse_trained_cases(args: argparse.Namespace) -> None:
-    """That no case of the list was trained on, as far as the training list is still where it was.
+    """Checks that the list contains no training case, if the training list still exists.
 
     Raises:
-        UserError: names such cases.
+        UserError: with the names of such cases.
     """
     from utils.networks.checkpoints import load_checkpoint  # here: it imports torch
 
@@ -68,6 +68,5 @@ def refuse_trained_cases(args: argparse.Namespace) -> None:
     if shared := [case for case in reported if case in trained]:
         more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         raise UserError(
-            f"{args.val_file_dir}: {', '.join(shared[:3])}{more} were trained on ({name}). A test list must hold other "
-            "cases"
+            f"{args.val_file_dir} must not contain training cases: {', '.join(shared[:3])}{more} are also in {name}"
         )

@@ -1,8 +1,8 @@
-"""How far a mean would move with other images of the same kind: 95 % intervals by a percentile bootstrap.
+"""95 % intervals of the means over the images, by a percentile bootstrap.
 
-The images are drawn again, with replacement, as many as there are; the figure is computed of each draw; the interval
-reaches from the 2.5th to the 97.5th percentile (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
-13). It says nothing of training: the network stays the same one.
+The images are resampled with replacement, the figure is computed for each sample, and the interval extends from the
+2.5th to the 97.5th percentile (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). It describes
+the variance over images, not over training runs, because the network is fixed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LEVEL = 0.95
 RESAMPLES = 9999
 SEED = 0
 METHOD = "percentile bootstrap over the images; leaves out the noise of training"
-_AT_ONCE = 4_000_000  # drawn images that are held in memory
+_AT_ONCE = 4_000_000  # most drawn images in memory
 
 Interval = list[float] | None  # [low, high]; None where the figure is undefined, or of a single image
-Terms = tuple[np.ndarray, np.ndarray]  # of each image: what is summed above and below the fraction bar
+Terms = tuple[np.ndarray, np.ndarray]  # for each image: its terms of the numerator and of the denominator
 
 
 def intervals(
@@ -34,7 +34,7 @@ def intervals(
     targets: Mapping[str, Tensor],
     of_masks: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """The intervals of a summary's means, laid out as the summary is.
+    """The intervals of the means of a summary, nested like the summary.
 
     Args:
         figures, counts, targets, of_masks: see `utils.evaluation.results.Results`.
@@ -55,7 +55,7 @@ def intervals(
         ("infrared", "Fa_1e-6"): (alarms, union + tn),
     }
     found = bootstrap(terms)
-    # The batches, not the images, are what this mean is of, and they hold neighbours of the list.
+    # This mean is over batches of consecutive images, so the batches are resampled.
     batches, sizes = of_batches(counts)
     weights = sizes.numpy().astype(float)
     found |= bootstrap({("benchmark", name): (values.numpy() * weights, weights) for name, values in batches.items()})
@@ -69,7 +69,7 @@ def intervals(
 
 
 def bootstrap(terms: Mapping[Any, Terms], resamples: int = RESAMPLES, seed: int = SEED) -> dict[Any, Interval]:
-    """The interval of each sum above / sum below; all figures are of the same draws."""
+    """The interval of each ratio of sums, numerator / denominator; all figures use the same samples."""
     count = len(next(iter(terms.values()))[0])
     if count < 2:
         return dict.fromkeys(terms)
@@ -88,7 +88,7 @@ def bootstrap(terms: Mapping[Any, Terms], resamples: int = RESAMPLES, seed: int 
 
 
 def _draw(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:
-    """How often each of `count` images is in each of `rows` draws, (rows, count)."""
+    """How often each of `count` images is in each of `rows` samples, (rows, count)."""
     drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(float)
 
@@ -100,7 +100,7 @@ def _mean(values: np.ndarray) -> Terms:
 
 
 def words(summary: Mapping[str, Any], *names: str, scale: float = 1.0) -> str:
-    """A figure's interval for the terminal, "  [low, high]"; nothing where there is none."""
+    """The interval of a figure for the terminal, "  [low, high]"; empty if there is none."""
     found: Any = summary.get("intervals", {})
     for name in names:
         found = found.get(name) if isinstance(found, Mapping) else None

@@ -1,11 +1,11 @@
-"""The figures of an image that need its masks, not counts alone: distances, shapes, outlines."""
+"""The figures that are computed from the masks of an image rather than from pixel counts, such as distances."""
 
 from __future__ import annotations
 
 from utils.evaluation.hausdorff import hd95
 from utils.evaluation.pixel_metrics import COUNT_FIGURES, Figure
 
-# of(predicted, target), both (H, W) bool, to a number; NaN where it is undefined: the mean leaves such images out.
+# of(predicted, target), both (H, W) bool, to a number; NaN where it is undefined: the mean skips such images.
 MASK_FIGURES = {
     "hd95": Figure(hd95, "HD95", "pixels", field="medical"),
 }

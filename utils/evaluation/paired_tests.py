@@ -1,7 +1,7 @@
-"""Runs evaluated on the same images: paired differences, their interval, and a paired test.
+"""Paired comparison of runs on the same images: differences, their intervals, and a paired test.
 
-The first run is what the others are compared with; every difference is another run minus the first. Images differ far
-more from one another than two runs do on one image: only the differences image by image tell two runs apart.
+Every difference is another run minus the first run. The figures differ far more between images than between two runs on
+one image, so only the differences image by image can separate two runs.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Paired:
     """One figure of one run against the first run.
 
     Attributes:
-        column: of per_image.csv.
-        run: the other run's name.
-        n: images on which both have the figure.
-        means: of the first run and of the other, over these images.
+        column: the column of per_image.csv.
+        run: the name of the other run.
+        n: number of images that have the figure in both runs.
+        means: the means of the first and of the other run over these images.
         difference: the mean of other minus first.
         low, high: its 95 % interval, by a BCa bootstrap over the images; NaN for a single image.
-        p: of Wilcoxon's signed-rank test, two-sided, after Holm's correction for the number of runs compared.
-        higher, lower: images with a positive and with a negative difference.
+        p: p-value of the two-sided Wilcoxon signed-rank test, after Holm's correction for the number of runs.
+        higher, lower: numbers of images with a positive and with a negative difference.
     """
 
     column: str
@@ -49,10 +49,10 @@ class Paired:
 
 
 def align(runs: Sequence[Evaluation]) -> list[Evaluation]:
-    """The runs with their images in one order.
+    """The runs with their images in the same order.
 
     Raises:
-        UserError: if their lists of images differ; the message says in what.
+        UserError: if their lists of images differ, with the differences.
     """
     first, *others = runs
     aligned = [first]
@@ -63,8 +63,8 @@ def align(runs: Sequence[Evaluation]) -> list[Evaluation]:
             parts = [f"{_some(missing)} only in {first.label}"] * bool(missing)
             parts += [f"{_some(extra)} only in {run.label}"] * bool(extra)
             raise UserError(
-                f"the lists of images differ: {'; '.join(parts)}. A paired comparison needs the same images in every "
-                "run: evaluate all of them with the same --val_file_dir"
+                f"the lists of images differ: {'; '.join(parts)}. A paired comparison requires the same images in "
+                "every run: evaluate all runs with the same --val_file_dir"
             )
         place = {image: i for i, image in enumerate(run.names)}
         order = [place[image] for image in first.names]
@@ -76,7 +76,7 @@ def align(runs: Sequence[Evaluation]) -> list[Evaluation]:
 
 
 def compare_figures(runs: Sequence[Evaluation]) -> list[Paired]:
-    """A row for each figure that all aligned runs have (counts of pixels apart) and each run but the first."""
+    """A row for each figure that all aligned runs have (except pixel counts) and for each run after the first."""
     first = runs[0].columns
     shared = [c for c in first if c not in COUNTS and all(c in run.columns for run in runs)]
     rows = []
@@ -89,7 +89,7 @@ def compare_figures(runs: Sequence[Evaluation]) -> list[Paired]:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's correction for several tests: the chance of one false alarm among all stays at the level tested.
+    """Holm's correction of p-values, which controls the probability of at least one false positive.
 
     https://www.jstor.org/stable/4615733
     """
@@ -102,12 +102,12 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def remarks(runs: Sequence[Evaluation]) -> list[str]:
-    """What a reader must know of the runs before believing a difference: another image size, other targets."""
+    """Notes on differences between the runs that affect the comparison: image sizes and targets."""
     said = []
     sizes = {run.label: run.summary.get("settings", {}).get("img_size") for run in runs}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{name} at {size}" for name, size in sizes.items())
-        said.append(f"the figures are of other image sizes ({told}): they are not of the same pixels")
+        said.append(f"the image sizes differ ({told}), so the figures do not count the same pixels")
         return said
     first = runs[0].columns
     for run in runs[1:]:
@@ -116,7 +116,7 @@ def remarks(runs: Sequence[Evaluation]) -> list[str]:
             continue
         targets = (np.add(columns["TP"], columns["FN"]) for columns in (first, now))
         if differing := int(np.not_equal(*targets).sum()):
-            said.append(f"{differing} images have targets of another size in {run.label}: the masks are not the same")
+            said.append(f"{differing} images have targets of another size in {run.label}, so the masks differ")
     return said
 
 
@@ -128,7 +128,7 @@ def _paired(column: str, name: str, first: Sequence[float], other: Sequence[floa
         return None
     a, b = a[both], b[both]
     differences = b - a
-    # Equal everywhere is no evidence of anything, and SciPy has no figure for it.
+    # SciPy has no p-value for differences that are all zero.
     p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
     means, counts = (float(a.mean()), float(b.mean())), (int((differences > 0).sum()), int((differences < 0).sum()))
     return Paired(column, name, len(a), means, float(differences.mean()), *_interval(differences), p, *counts)

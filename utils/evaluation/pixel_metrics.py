@@ -1,15 +1,16 @@
-"""The figures of the paper, from logits to numbers. This is the one place where a prediction is counted.
+"""The figures of the paper, computed from logits.
 
-Every figure rests on the counts of one image, at threshold sigmoid(logit) > 0.5: TP, FP, FN, TN pixels.
+Every figure is computed from the pixel counts of one image at threshold sigmoid(logit) > 0.5: TP, FP, FN, TN.
 
     iou = (TP + e) / (TP + FP + FN + e)    dice = 2 iou / (1 + iou)                           with e = 1e-5
     SE = TP / (TP + FN + d)    PC = TP / (TP + FP + d)    SP = TN / (TN + FP + d)             with d = 1e-6
     F1 = 2 SE PC / (SE + PC + d)              ACC = (TP + TN) / all pixels
 
-The paper reports their means over the images. `pooled_iou` adds the counts of all images first; it is another number.
+The paper reports their means over the images. `pooled_iou` adds the counts of all images first, which gives another
+number.
 
-An image without a target: ours takes the formulas as they stand (SE = PC = F1 = 0; iou = dice = 1 if nothing is
-predicted, else about 0). The authors' code takes such a mask as *all* target for SE, PC, SP, ACC and F1.
+For an image without a target, this project applies the formulas unchanged (SE = PC = F1 = 0; iou = dice = 1 if nothing
+is predicted, otherwise about 0). The authors' code treats such a mask as *all* target for SE, PC, SP, ACC and F1.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ _RATE_SMOOTH = 1e-6
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of one image. An entry in `COUNT_FIGURES` or `utils.evaluation.mask_figures.MASK_FIGURES` shows it in
+    """A figure of one image. An entry in `COUNT_FIGURES` or `utils.evaluation.mask_figures.MASK_FIGURES` adds it to
     per_image.csv, summary.json, the terminal, the report and the comparison.
 
     Args:
-        of: its function; the table that the figure stands in says of what. NaN where the figure is undefined.
-        title: as readers know it.
+        of: its function, with the arguments described at the two tables; NaN where the figure is undefined.
+        title: its usual name.
         unit: "%" for a share in 0..1, which is shown times 100.
-        field: whose it is: "paper", "medical", or "" for neither.
+        field: "paper", "medical", or "" for neither.
     """
 
     of: Callable[..., Any]
@@ -77,7 +78,7 @@ def _dice(*counts: Tensor) -> Tensor:
     return 2 * iou / (1 + iou)
 
 
-# Figures from counts: of(TP, FP, FN, TN), floating-point tensors of equal shape, an entry an image.
+# Figures from counts: of(TP, FP, FN, TN), floating-point tensors of equal shape, one entry per image.
 COUNT_FIGURES = {
     "iou": Figure(_iou, "IoU", field="paper"),
     "F1": Figure(_f1, "F1", field="paper"),
@@ -109,14 +110,14 @@ def confusion(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
 def figures(counts: dict[str, Tensor]) -> dict[str, Tensor]:
     """The figures of `COUNT_FIGURES` of each image, float64 (B,), from its counts."""
-    from utils.common.devices import widest_float  # here: names of figures are known without torch
+    from utils.common.devices import widest_float  # here, so that the names of figures are available without torch
 
     of_images = [counts[name].to(widest_float(counts[name].device)) for name in COUNTS]
     return {name: figure.of(*of_images) for name, figure in COUNT_FIGURES.items()}
 
 
 def predicted_share(counts: dict[str, Tensor]) -> Tensor:
-    """The share of each image's pixels that are predicted as target, (B,): 0 or 1 throughout in a collapsed run."""
+    """The share of each image's pixels that are predicted as target, (B,); always 0 or 1 in a collapsed run."""
     predicted = counts["TP"] + counts["FP"]
     return predicted / (predicted + counts["FN"] + counts["TN"])
 
@@ -126,7 +127,7 @@ def paper_metrics(logits: Tensor, mask: Tensor) -> dict[str, float]:
 
     Args:
         logits: of one image, any shape, e.g. (1, H, W).
-        mask: of the same shape, in {0, 1}.
+        mask: in {0, 1}, of the same shape.
 
     Raises:
         ValueError: if the shapes differ.

@@ -1,6 +1,6 @@
-"""The protocol card of an evaluation: all that must be alike before its figures stand beside another one's.
+"""The protocol card of an evaluation: everything that must agree before two evaluations can be compared.
 
-A field is None where it is not known: of the authors' weights, or of a checkpoint that has not recorded it.
+A field is None if it is unknown: for the authors' weights, or if the checkpoint has not recorded it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def protocol_card(
     Args:
         args: the settings of evaluation.py.
         evaluated: the names of the cases.
-        run: `utils.networks.load_weights.run_facts`, or nothing for the authors' files. What a checkpoint holds may be
-            anything; what is not as we write it is not known.
+        run: `utils.networks.load_weights.run_facts`, or empty for the authors' files. The content of a checkpoint is
+            untrusted; invalid values count as unknown.
         list_hash: the SHA-256 of the file of the evaluated list.
     """
     came_from = _mapping(run.get("provenance"))
@@ -65,7 +65,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _list_facts(found: Any) -> dict[str, Any] | None:
-    """What `datasets.known_divisions.facts` has written into a checkpoint; None for anything else."""
+    """The facts of `datasets.known_divisions.facts` in a checkpoint; None for anything else."""
     kinds = {"cases": int, "sha256": str, "known": str | None}
     if not all(isinstance(_mapping(found).get(name, ...), kind) for name, kind in kinds.items()):
         return None
@@ -87,16 +87,16 @@ def _epoch_rule(run: Mapping[str, Any], chose: Any, list_hash: str | None) -> st
 
 
 def words(card: Mapping[str, Any]) -> list[str]:
-    """The card as the terminal shows it, without what is the same for every evaluation."""
+    """The card for the terminal, without the fields that are the same for every evaluation."""
     shown = (*LISTS, "epoch_rule", "size", "normalization")
     return ["protocol:"] + [f"  {name.replace('_', ' '):<15} {_shown(card.get(name))}" for name in shown]
 
 
 def unlike(cards: Sequence[tuple[str, Mapping[str, Any] | None]]) -> tuple[list[str], list[str]]:
-    """How named cards differ, and what is not known of them; a sentence each."""
+    """The differences between named cards, and their unknown fields; one sentence each."""
     known = [(name, card) for name, card in cards if isinstance(card, Mapping)]
     missing = [name for name, card in cards if not isinstance(card, Mapping)]
-    unknown = [f"{', '.join(missing)}: no protocol card, whether the protocol is the same is unknown"] * bool(missing)
+    unknown = [f"{', '.join(missing)}: no protocol card, so the protocol is unknown"] * bool(missing)
     differing = []
     for field in dict.fromkeys(field for _, card in known for field in card):
         values = [(name, card.get(field)) for name, card in known]

@@ -2,7 +2,7 @@
 
     python -m utils.evaluation.published > docs/explanation/published.md      # the page, after a change of the data
 
-Every number of that page that the data files hold, or that follows from them, is computed here.
+Every number of that page is read from the data files or computed from them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SPLITS = Path(__file__).resolve().parents[2] / "splits"
 
 @dataclass(frozen=True)
 class ReleasedLog:
-    """A released training log of phase 2, by column: "train_loss", "val_iou", "val_F1", ...; figures are shares of 1.
+    """A released training log of phase 2, by column: "train_loss", "val_iou", "val_F1", ...; figures are in 0..1.
 
-    Its epochs are counted from 0, as in the file.
+    Epochs are counted from 0, as in the file.
     """
 
     columns: dict[str, list[float]]
@@ -41,12 +41,12 @@ class ReleasedLog:
 
 @lru_cache
 def ledger() -> dict[str, Any]:
-    """What splits/published.json holds."""
+    """The content of splits/published.json."""
     return json.loads((SPLITS / "published.json").read_text(encoding="utf-8"))
 
 
 def released_log(dataset: str) -> ReleasedLog | None:
-    """The log that the authors released for this --Dataset; None for all but BUS and KBT2019."""
+    """The log that the authors released for this --Dataset (BUS or KBT2019); None for others."""
     for entry in ledger()["srs"]:
         if entry["dataset"] == dataset:
             with (SPLITS / entry["log"]).open(newline="", encoding="utf-8") as file:
@@ -65,7 +65,7 @@ def logged_rate(epoch: int, epochs: int, steps: int) -> float:
 
 
 def highest_f1(iou: float) -> float:
-    """The most that a mean F1 can be at a mean IoU, both in percent.
+    """The highest possible mean F1 at a mean IoU, both in percent.
 
     The F1 of an image is 2 IoU / (1 + IoU), a concave function: its mean is at most the function of the mean IoU.
     """
@@ -107,7 +107,7 @@ def _srs(entry: dict[str, Any]) -> str:
 - The log has {len(log)} of {entry["epochs"]} epochs, counted from 0. Its learning rates are those of {steps} steps
   an epoch: {entry["training_images"]} training images in batches of {entry["batch_size"]}.
 - A mean F1 is at most 2 IoU / (1 + IoU) of the mean IoU, reached where all images have the same IoU.
-  The logged epochs lie at least {min(gaps):.2f} points below it, the published pair {gap:.2f}: the published F1 {fits}.
+  The logged epochs are at least {min(gaps):.2f} points below it, the published pair {gap:.2f}: the published F1 {fits}.
 - {entry["verdict"]}
 - Data: `splits/published.json`, `splits/{entry["log"]}`; `evaluation.py --report` draws the log's curve
   beside a run of `--Dataset {name}`."""
@@ -126,7 +126,7 @@ them."""
 _OTHERS = """## Other networks
 
 Figures of other protocols. Put them beside yours only if your protocol card says the same
-([metrics.md](../reference/metrics.md#comparable-or-not-the-protocol-card))."""
+([metrics.md](../reference/metrics.md#protocol-card))."""
 
 if __name__ == "__main__":
     print(page())

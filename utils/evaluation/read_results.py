@@ -1,4 +1,4 @@
-"""What evaluation.py has left in a folder, read back: `per_image.csv` and `summary.json`, whatever they hold."""
+"""Reading the results of evaluation.py, `per_image.csv` and `summary.json`, without trusting their content."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from utils.evaluation.csv_names import unescaped
 from utils.evaluation.mask_figures import every_figure
 from utils.evaluation.result_files import SUMMARY, read_together
 
-TITLES = {"pooled_iou": "pooled IoU"}  # of figures of the whole list; those of images have their own
-PERCENT = {"pooled_iou", "mIoU", "nIoU", "Pd"}  # of the same: in 0..1, and shown times 100
-PARTS = ("settings", "provenance", "protocol", "intervals", "files")  # of a summary; all else in it is figures
+TITLES = {"pooled_iou": "pooled IoU"}  # for figures of the whole list; see `Figure.title` for those of images
+PERCENT = {"pooled_iou", "mIoU", "nIoU", "Pd"}  # figures of the whole list in 0..1, which are shown times 100
+PARTS = ("settings", "provenance", "protocol", "intervals", "files")  # parts of a summary that are not figures
 FILES = ("per_image.csv", SUMMARY)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation, the images in the order of its file.
+    """One evaluation, with the images in the order of its file.
 
-    label: what tells it from others that it is compared with.
-    columns: of numbers, one for each image; NaN where a figure has no value.
-    texts: the columns that hold other things than numbers.
+    label: its name in a comparison.
+    columns: the numeric columns, a value for each image; NaN where a figure is undefined.
+    texts: the other columns.
     """
 
     folder: Path
@@ -39,10 +39,10 @@ class Evaluation:
 
 
 def read_evaluation(folder: Path, label: str = "") -> Evaluation:
-    """Reads the two files; the label is the folder's name if not given.
+    """Reads the two files; the label is the name of the folder by default.
 
     Raises:
-        UserError: if one is missing, cannot be read, or holds something else; or if they are of two evaluations.
+        UserError: if a file is missing, unreadable or invalid, or if the files belong to two evaluations.
     """
     table, summary = (folder / name for name in FILES)
 
@@ -54,12 +54,12 @@ def read_evaluation(folder: Path, label: str = "") -> Evaluation:
     try:
         (header, *rows), content = read_together(folder, read)
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{folder} holds no evaluation that can be read ({error}): run evaluation.py again") from error
+        raise UserError(f"{folder} contains no readable evaluation ({error}): run evaluation.py again") from error
     names = [unescaped(row[0]) for row in rows if row]
     if header[:1] != ["name"] or "iou" not in header or any(len(row) != len(header) for row in rows) or not rows:
-        raise UserError(f"{table} is not a table of evaluation.py (a row an image, with its name first, and iou)")
+        raise UserError(f"{table} is not a table of evaluation.py (columns name, iou, ..., one row per image)")
     if len(set(header)) < len(header) or len(set(names)) < len(names):
-        raise UserError(f"{table} names a column or an image twice")
+        raise UserError(f"{table} contains a column or an image twice")
     if not isinstance(content, dict) or not all(isinstance(content.get(part, {}), dict) for part in PARTS):
         raise UserError(f"{summary} is not a summary of evaluation.py")
     columns, texts = {}, {}
@@ -71,12 +71,12 @@ def read_evaluation(folder: Path, label: str = "") -> Evaluation:
         except ValueError:
             texts[title] = list(values)
     if not all(map(math.isfinite, columns.get("iou", [math.nan]))):
-        raise UserError(f"{table} holds an iou that is not a number")
+        raise UserError(f"{table} contains an iou that is not a number")
     return Evaluation(folder, label or folder.name, names, columns, texts, content)
 
 
 def title(column: str) -> str:
-    """A figure's name as readers know it, with its unit where that is percent."""
+    """The usual name of a figure, with "(%)" if it is a percentage."""
     *within, last = column.split(" / ")
     figure = every_figure().get(last)
     name = " / ".join([*within, figure.title if figure else TITLES.get(last, last)]).replace("_", " ")
@@ -84,7 +84,7 @@ def title(column: str) -> str:
 
 
 def is_percent(column: str) -> bool:
-    """Whether a figure, which may be a nested one of `flat`, is shown in percent."""
+    """Whether a figure, which may be nested as in `flat`, is shown in percent."""
     last, figures = column.split(" / ")[-1], every_figure()
     if last in figures:
         return figures[last].unit == "%"
@@ -92,7 +92,7 @@ def is_percent(column: str) -> bool:
 
 
 def shown(value: float, column: str) -> str:
-    """A figure's value in the unit of its `title`; a dash for one that is not there."""
+    """The value of a figure in the unit of its `title`; a dash for NaN."""
     if math.isnan(value):
         return "–"
     if is_percent(column):
@@ -101,14 +101,14 @@ def shown(value: float, column: str) -> str:
 
 
 def sort_key(value: float) -> str:
-    """A number as page.js reads it back; nothing for one that is not there."""
+    """A number in the form that page.js parses; empty for NaN."""
     if math.isnan(value):
         return ""
     return repr(value) if math.isfinite(value) else "-Infinity" if value < 0 else "Infinity"
 
 
 def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested figures side by side: {"a": {"b": 1}} as {"a / b": 1}; a list of more than ten things is left out."""
+    """Nested figures as a flat dict: {"a": {"b": 1}} as {"a / b": 1}; lists of more than ten items are skipped."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

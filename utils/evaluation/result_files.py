@@ -1,10 +1,10 @@
-"""The files of one evaluation stand or fall together.
+"""Atomic replacement of all files of an evaluation.
 
-They are written whole into a hidden folder inside the evaluation's, which is then renamed to `.new`: that one step
-makes them the evaluation's results, all at once. Only then does each of them replace its old namesake. A writer that is
-interrupted before this step leaves the old results. One that is interrupted after it leaves `.new`: readers look into
-it first, and the next writer puts it into place. summary.json holds the SHA-256 of the other files, so that a reader
-notices files of two evaluations however they came together.
+The files are written to a hidden folder inside the folder of the evaluation, which is then renamed to `.new`. This step
+makes them the current results. Afterwards each file replaces its old version. A writer that is interrupted before the
+renaming leaves the old results; one that is interrupted after it leaves `.new`, which readers prefer and which the next
+writer moves into place. summary.json contains the SHA-256 of the other files, so that readers detect files of different
+evaluations.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from utils.common.errors import UserError
 from utils.common.files import sha256, writing
 
 SUMMARY = "summary.json"
-HASHES = "files"  # the key of the summary
+HASHES = "files"  # the key of the hashes in the summary
 _NEW = ".new"
 _UNFINISHED = ".writing-"
-_ABANDONED = 3600  # seconds after which an unfinished folder is a killed writer's
-_TRIES = 5  # of a reader that meets a writer
+_ABANDONED = 3600  # seconds after which an unfinished folder is taken to be from a killed writer
+_TRIES = 5  # attempts to read while a writer is active
 
 Read = TypeVar("Read")
 
 
 @contextmanager
 def written_together(folder: Path, summary: dict[str, Any]) -> Iterator[Path]:
-    """Gives a folder to write an evaluation's files to; adds their hashes to `summary` and writes it beside them.
+    """Yields a folder to write the files of an evaluation to; then adds their hashes to `summary` and writes it too.
 
     Raises:
-        UserError: if something cannot be written; the results of before stay.
+        UserError: if a file cannot be written; existing results stay unchanged.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,13 +56,13 @@ def written_together(folder: Path, summary: dict[str, Any]) -> Iterator[Path]:
 
 
 def read_together(folder: Path, read: Callable[[Callable[[str], Path]], Read]) -> Read:
-    """What `read` returns, after the files were found to belong together; it is given a function from name to path.
+    """The result of `read`, after checking that the files belong together; `read` gets a function from name to path.
 
-    Evaluations of before their hashes were recorded are read as they are.
+    Evaluations without recorded hashes are read without this check.
 
     Raises:
-        UserError: if a file is not the one that summary.json was written with.
-        OSError, ValueError: of reading.
+        UserError: if a file does not belong to summary.json.
+        OSError, ValueError: from reading.
     """
     for attempt in range(1, _TRIES + 1):
         try:
@@ -74,9 +74,9 @@ def read_together(folder: Path, read: Callable[[Callable[[str], Path]], Read]) -
         except FileNotFoundError:
             if attempt == _TRIES:
                 raise
-        time.sleep(0.05)  # a writer may be putting its files into place
+        time.sleep(0.05)  # a writer may be moving its files into place
     files = " and ".join([*wrong, SUMMARY])
-    raise UserError(f"{folder}: {files} are of two evaluations. Run evaluation.py again")
+    raise UserError(f"{folder}: {files} belong to different evaluations. Run evaluation.py again")
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -89,12 +89,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def holds_evaluation(folder: Path) -> bool:
-    """Whether there are results in the folder."""
+    """Whether the folder contains results."""
     return _where(folder, "per_image.csv").is_file()
 
 
 def _foreign(folder: Path, summary: bytes) -> list[str]:
-    """The files that are not those which the summary was written with; one that was taken away is no other one."""
+    """The files whose hashes differ from those in the summary; missing files are ignored."""
     content = json.loads(summary)
     hashes = content.get(HASHES) if isinstance(content, dict) else None
     if not isinstance(hashes, dict):
@@ -104,13 +104,13 @@ def _foreign(folder: Path, summary: bytes) -> list[str]:
 
 
 def _where(folder: Path, name: str) -> Path:
-    """A file of the newest results: in `.new` as long as it is not in its place."""
+    """The path of a file of the newest results: in `.new` until it is moved into place."""
     waiting = folder / _NEW / name
     return waiting if waiting.is_file() else folder / name
 
 
 def _put_into_place(folder: Path) -> None:
-    """Moves what waits in `.new`, summary.json last, and removes what killed writers have left."""
+    """Moves the files in `.new` into place, summary.json last, and removes unfinished folders of killed writers."""
     new = folder / _NEW
     waiting = sorted(new.iterdir(), key=lambda path: path.name == SUMMARY) if new.is_dir() else []
     for path in waiting:

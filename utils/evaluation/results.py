@@ -1,7 +1,7 @@
-"""What an evaluation has found: its means, and how they are printed and written.
+"""The results of an evaluation: its means, the table for the terminal, and the CSV files.
 
-The formulas stand with their functions (pixel_metrics.py, target_metrics.py, hausdorff.py, threshold_sweep.py) and in
-docs/reference/metrics.md.
+The formulas are documented with their functions (pixel_metrics.py, target_metrics.py, hausdorff.py, threshold_sweep.py)
+and in docs/reference/metrics.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Results:
         return sweep(self.scores, self.above)
 
     def summary(self) -> dict[str, Any]:
-        """The means over the images and the figures over the data set; None for a figure that is undefined."""
+        """The means over the images and the figures over the data set; None for an undefined figure."""
         target_pixels = self.counts["TP"] + self.counts["FN"]
         return {
             "images": len(self.names),
@@ -68,11 +68,11 @@ class Results:
         }
 
     def ranked(self) -> list[int]:
-        """The images' numbers, from the lowest IoU to the highest."""
+        """The indices of the images, from the lowest IoU to the highest."""
         return torch.argsort(self.figures["iou"], stable=True).tolist()
 
     def _means(self) -> dict[str, Any]:
-        """Of every figure from counts, and of those from masks that are not of a field."""
+        """The means of all figures from counts, and of those from masks that belong to no field."""
         of_masks = {name: values for name, values in self.of_masks.items() if not MASK_FIGURES[name].field}
         return {
             key: value
@@ -121,35 +121,35 @@ class Results:
 
 
 def _mean(name: str, values: Tensor, can_be_undefined: bool) -> dict[str, float | int | None]:
-    """The mean over the images that have the figure; if some may not, how many have not."""
+    """The mean over the images for which the figure is defined, and the number of the others if there can be any."""
     mean, undefined = {name: _number(values.nanmean().item())}, int(values.isnan().sum())
     return {**mean, f"{name}_undefined": undefined} if undefined or can_be_undefined else mean
 
 
 def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """None for NaN, which JSON does not support."""
     return None if math.isnan(value) else value
 
 
 def table(summary: dict[str, Any], field: str = "both") -> str:
-    """The summary as the terminal shows it, every figure with its name and the way it is averaged.
+    """The summary for the terminal: every figure with its name and the kind of averaging.
 
     Args:
-        summary: of `Results.summary`, and in "compared_at" the size of the comparison in words.
-        field: whose figures to show beside the paper's, one of `utils.settings.arguments.FIELDS`.
+        summary: from `Results.summary`, with the size of the comparison in "compared_at".
+        field: the field whose figures are shown beside the paper's, one of `utils.settings.arguments.FIELDS`.
     """
     means = summary["mean_over_images"]
     lines = [f"compared at {summary['compared_at']}"]
-    lines += [f"the paper's figures, of each image, then averaged over {summary['images']} images (%):"]
+    lines += [f"figures of the paper, per image, averaged over {summary['images']} images (%):"]
     figures = every_figure()
     lines += [
         f"  {one.title:<5} {100 * means[name]:6.2f}{interval(summary, 'mean_over_images', name, scale=100)}"
         for name, one in figures.items()
         if one.field == "paper"
     ]
-    if field == "medical":  # the infrared figures hold it
+    if field == "medical":  # the infrared figures contain it
         lines += [
-            "over the data set, the pixels of all images together (%):",
+            "pooled over the pixels of all images (%):",
             f"  IoU   {100 * summary['pooled_iou']:6.2f}{interval(summary, 'pooled_iou', scale=100)}",
         ]
     if field != "infrared":
@@ -159,23 +159,23 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
     if others := [
         _figure_line(one, name, "mean_over_images", summary) for name, one in figures.items() if not one.field
     ]:
-        lines += ["other figures, of each image, then averaged:", *others]
+        lines += ["other figures, per image, averaged:", *others]
     lines += _benchmark_lines(summary)
     lines += _sweep_lines(summary["sweep"])
     if empty := summary["images_without_target"]:
         lines.append(
-            f"{empty} of the images have no target. Their IoU, nIoU and Dice are 1 if nothing is predicted, else 0; "
-            "SE, PC and F1 are 0; HD95 is undefined; whatever is predicted is a false alarm"
+            f"{empty} of the images have no target. Their IoU, nIoU and Dice are 1 if nothing is predicted, otherwise "
+            "0; SE, PC and F1 are 0; HD95 is undefined; all predicted pixels are false alarms"
         )
     if summary.get("intervals"):
-        lines.append("[low, high]: 95 % interval, drawn over the images; training again moves the figures, too")
+        lines.append("[low, high]: 95 % bootstrap interval over the images, without the variance of training")
     return "\n".join(lines)
 
 
 def _benchmark_lines(summary: dict[str, Any]) -> list[str]:
     figures = summary["benchmark"]
     return [
-        f"as the BUSI benchmark counts, pooled over {figures['batch']} consecutive images, then averaged (%):",
+        f"figures of the BUSI benchmark, pooled over {figures['batch']} consecutive images, averaged (%):",
         *(
             f"  {title:<5} {100 * figures[name]:6.2f}{interval(summary, 'benchmark', name, scale=100)}"
             for name, title in (("iou", "IoU"), ("F1", "F1"))
@@ -186,13 +186,13 @@ def _benchmark_lines(summary: dict[str, Any]) -> list[str]:
 def _medical_lines(summary: dict[str, Any]) -> list[str]:
     figures = [figure for figure in every_figure().values() if figure.field == "medical"]
     return [
-        "as in medical segmentation, of each image, then averaged:",
+        "figures of medical segmentation, per image, averaged:",
         *(_figure_line(figure, figure.title, "medical", summary) for figure in figures),
     ]
 
 
 def _figure_line(figure: Figure, name: str, group: str, summary: dict[str, Any]) -> str:
-    """The mean of a figure, which is `name` in `group` of the summary; over how many images, if it may be undefined."""
+    """The line of a figure, `name` in `group` of the summary, with the number of images if it can be undefined."""
     means, scale = summary[group], 100 if figure.unit == "%" else 1
     value = _shown(means[name] and scale * means[name], "6.2f", f" {figure.unit}".rstrip())
     line = f"  {figure.title:<5} {value}{interval(summary, group, name, scale=scale)}"
@@ -202,8 +202,8 @@ def _figure_line(figure: Figure, name: str, group: str, summary: dict[str, Any])
     line += f", over {summary['images'] - undefined} images"
     empty, nothing = summary["images_without_target"], summary["medical"]["nothing_predicted"]
     if undefined and undefined == empty + nothing:
-        return f"{line}; {undefined} left out, with no target ({empty}) or nothing predicted ({nothing})"
-    return f"{line}; {undefined} left out, where it is undefined" if undefined else line
+        return f"{line}; {undefined} skipped, without target ({empty}) or without prediction ({nothing})"
+    return f"{line}; {undefined} skipped, where it is undefined" if undefined else line
 
 
 def _infrared_lines(summary: dict[str, Any]) -> list[str]:
@@ -214,11 +214,11 @@ def _infrared_lines(summary: dict[str, Any]) -> list[str]:
 
     pd = _shown(figures["Pd"] and 100 * figures["Pd"], "6.2f", " %").ljust(13)
     return [
-        "as in infrared small target detection:",
+        "figures of infrared small target detection:",
         f"  mIoU  {100 * figures['mIoU']:6.2f} %      IoU over the data set{within('mIoU', 100)}",
-        f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of each image's IoU{within('nIoU', 100)}",
+        f"  nIoU  {100 * figures['nIoU']:6.2f} %      mean of the images' IoU{within('nIoU', 100)}",
         f"  Pd    {pd} {figures['found']} of {figures['targets']} targets found{within('Pd', 100)}",
-        f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} pixels of false alarms"
+        f"  Fa    {figures['Fa_1e-6']:6.2f} x 1e-6 {figures['false_alarm_pixels']} false-alarm pixels"
         f"{within('Fa_1e-6', 1)}",
     ]
 
@@ -226,11 +226,11 @@ def _infrared_lines(summary: dict[str, Any]) -> list[str]:
 def _sweep_lines(figures: dict[str, Any]) -> list[str]:
     best = figures["best_threshold"]
     return [
-        "over all thresholds, the pixels of all images together:",
+        "figures over all thresholds, pooled over the pixels of all images:",
         f"  area under precision-recall (AP) {_shown(figures['average_precision'], '.4f')}, under ROC "
         f"{_shown(figures['roc_auc'], '.4f')}",
-        f"  best threshold {best['threshold']:.10g}: mean IoU {100 * best['iou']:.2f} % (all above: 0.5); "
-        "chosen on the images it is measured on, so optimistic",
+        f"  best threshold {best['threshold']:.10g}: mean IoU {100 * best['iou']:.2f} % (above: threshold 0.5); "
+        "optimistic, because it was selected on these images",
     ]
 
 
@@ -239,7 +239,8 @@ def _shown(value: float | None, form: str, unit: str = "") -> str:
 
 
 def write_results(results: Results, folder: Path) -> None:
-    """`per_image.csv`, a row for each image, from the lowest IoU to the highest; `sweep.csv`, one a threshold."""
+    """Writes `per_image.csv`, a row per image, from the lowest IoU to the highest, and `sweep.csv`, a row per
+    threshold."""
     columns = {
         **results.figures,
         **results.of_masks,

@@ -1,16 +1,16 @@
-"""What the infrared field counts in one image: targets found (for Pd) and pixels of false alarms (for Fa).
+"""The counts of infrared small target detection in one image: targets found (for Pd) and false-alarm pixels (for Fa).
 
-A target is an 8-connected component of the mask. It is found when a predicted component that no other target has taken
-has its centroid less than 3 pixels from the target's. Over all images of a data set
+A target is an 8-connected component of the mask. It is found if the centroid of an unmatched predicted component is
+less than 3 pixels from its centroid. Over all images of a data set
 
-    Pd = targets found / targets           Fa = pixels of predicted components that no target has taken / all pixels
+    Pd = targets found / targets           Fa = pixels of unmatched predicted components / all pixels
 
 (B. Li et al., Dense Nested Attention Network for Infrared Small Target Detection, IEEE TIP 2023,
 https://arxiv.org/abs/2106.00487, section IV-A.) Fa is reported x 1e-6.
 
-Both sides are gone through in scan order, that of a component's first pixel, row by row, and a target takes the first
-component that is near enough, as the field's tools do. So each component serves one target: of two fragments near one
-target the second is a false alarm, and one blob over two targets finds the first of them.
+Targets and components are processed in scan order (of the first pixel, row by row), and each target is matched with the
+first component that is near enough, as in the field's tools. A component is matched with one target only: of two
+fragments near one target the second is a false alarm, and one blob over two targets finds only the first of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Components:
 
 def components(mask: np.ndarray) -> Components:
     """The 8-connected components of a mask (H, W), bool."""
-    # This algorithm numbers components in scan order; OpenCV's default one goes by blocks of 2x2 pixels.
+    # This algorithm numbers components in scan order; OpenCV's default one uses blocks of 2x2 pixels.
     _, _, stats, centroids = cv2.connectedComponentsWithStatsWithAlgorithm(
         mask.astype(np.uint8), 8, cv2.CV_32S, cv2.CCL_SAUF
     )
@@ -41,7 +41,7 @@ def components(mask: np.ndarray) -> Components:
 
 
 def match(targets: Components, predicted: Components) -> dict[int, int]:
-    """Which predicted component each target has taken, {target: component} by their numbers; none if not found."""
+    """The predicted component matched with each target, {target: component} by index, without unmatched targets."""
     free = np.ones(len(predicted.areas), bool)
     taken = {}
     for i, centroid in enumerate(targets.centroids):

@@ -1,8 +1,8 @@
-"""Every threshold at once: precision-recall and ROC over all pixels of a data set, mean IoU and F1 of its images.
+"""Figures at every threshold: precision-recall and ROC over all pixels of a data set, mean IoU and F1 of its images.
 
-No score is kept. Each logit is rounded to half precision (11 significant bits), and counted: how many pixels of each of
-the 65536 half-precision values are target, and how many are not. Areas and curves over all pixels are exact for these
-rounded logits, in 1 MB for a data set of any size.
+Instead of storing scores, each logit is rounded to half precision (11 significant bits), and the target and background
+pixels of each of the 65536 values are counted. Areas and curves over all pixels are exact for the rounded logits, and
+need 1 MB for a data set of any size.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _INFINITY = 0x7C00  # half precision's bits of infinity
 
 
 def _thresholds() -> np.ndarray:
-    """0 and 1, every hundredth between, and finer ones towards both ends, where the scores of most pixels lie."""
+    """0 and 1, every hundredth in between, and finer steps towards both ends, where most scores are."""
     low = [digit * 10.0**-k for k in range(8, 2, -1) for digit in (1, 2, 5)]
     return np.array([0.0, *low, *(i / 100 for i in range(1, 100)), *(1 - t for t in reversed(low)), 1.0])
 
 
-THRESHOLDS = _thresholds()  # of the sigmoid; a pixel is predicted where it is above
+THRESHOLDS = _thresholds()  # of the sigmoid; pixels above it are predicted as target
 
 
 def _codes(logits: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def _codes(logits: np.ndarray) -> np.ndarray:
 
 
 def _first_codes() -> np.ndarray:
-    """Of each threshold, the lowest code that is above it; of 0 the very lowest, so that it predicts every pixel."""
+    """For each threshold, the lowest code above it; for 0 the lowest of all, so that it predicts every pixel."""
     logits = [*(math.log(t / (1 - t)) for t in THRESHOLDS[1:-1]), math.inf]
     values = np.arange(_INFINITY + 1, dtype=np.uint16).view(np.float16).astype(np.float64)  # 0 to infinity
     both = np.concatenate([-values[:0:-1], values])
@@ -57,8 +57,8 @@ class Sweep:
         thresholds: of the sigmoid, 0 and 1 among them.
         precision, recall, fpr: over all pixels. Precision is 1 where nothing is predicted, as scikit-learn's.
         iou, f1: the paper's, of each image, then averaged.
-        average_precision, roc_auc: over all pixels, of the half-precision logits themselves, not of these T thresholds.
-            scikit-learn's, the former without interpolation. NaN, as recall or fpr is, if only one class is there.
+        average_precision, roc_auc: over all pixels, from the half-precision logits rather than these T thresholds, by
+            scikit-learn, the former without interpolation. NaN, like recall or fpr, if only one class occurs.
     """
 
     thresholds: np.ndarray
@@ -72,17 +72,17 @@ class Sweep:
 
     @property
     def tpr(self) -> np.ndarray:
-        """Recall, by its name in a ROC curve."""
+        """Recall, under its name in a ROC curve."""
         return self.recall
 
     def best(self) -> int:
-        """The number of the threshold with the highest mean IoU; of several, the one nearest to 0.5."""
+        """The index of the threshold with the highest mean IoU; of several, the one nearest to 0.5."""
         highest = np.flatnonzero(self.iou == self.iou.max())
         return int(highest[np.abs(self.thresholds[highest] - 0.5).argmin()])
 
 
 def count_scores(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """How many pixels of one image have which score: (2, 65536) int64, background and target, by code.
+    """The number of pixels of one image by score: (2, 65536) int64, background and target, by code.
 
     Args:
         logits: of one image, none of them NaN.
@@ -94,7 +94,7 @@ def count_scores(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def above_thresholds(counts: np.ndarray) -> np.ndarray:
     """The false and the true positives at each threshold, (..., 2, T), from the counts by code, (..., 2, 65536)."""
-    # Summed over each stretch between two thresholds, then from the highest stretch down.
+    # Summed over each interval between two thresholds, then cumulatively from the highest interval down.
     stretches = np.add.reduceat(counts, _FIRST_CODES, axis=-1)
     return stretches[..., ::-1].cumsum(-1)[..., ::-1]
 

@@ -1,5 +1,5 @@
-"""Networks to and from files: checkpoints, weights, exported models, and the engines that run them."""
+"""Loading and saving of networks: checkpoints, weights, exported models and inference engines."""
 
-# What scripts name in their flags, here since the modules that it belongs to import torch.
+# Values of flags. They are defined here because their modules import torch.
 ENGINES = ("torch", "onnxruntime", "openvino")  # see utils.networks.inference_engines
-EXPORT_FORMATS = ("onnx", "openvino", "torchscript")  # of export.py, keys of utils.networks.export.FORMATS
+EXPORT_FORMATS = ("onnx", "openvino", "torchscript")  # the keys of utils.networks.export.FORMATS

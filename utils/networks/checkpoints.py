@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read with weights_only=True."""
+"""Checkpoints: written atomically, read with weights_only=True."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from utils.networks.check_state import (
 )
 
 FORMAT = 1
-# Settings that came later, with what runs before them did.
+# Settings that were introduced later, with the values that fit older runs.
 EARLIER = {"augment_order": "after_resize", "mask_interpolation": "nearest", "white_level": None}
 
 
@@ -31,9 +31,9 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Saves a dict of tensors, numbers, strings and containers of these.
 
     Raises:
-        UserError: if it cannot be written; the file that was there stays.
+        UserError: if it cannot be written; an existing file stays unchanged.
     """
-    # By way of memory: torch's own writer reports a full disk as a RuntimeError about zip files.
+    # Through memory, because torch reports a full disk as a RuntimeError about zip files.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
     with replacing(path) as beside:
@@ -41,33 +41,33 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, what: str) -> dict[str, Any]:
-    """The dict in a .pth file, on the CPU; its tensors are plain ones.
+    """The dict in a .pth file, on the CPU; its tensors are dense.
 
     Raises:
-        UserError: if the file is missing or is not such a file; `what` says what was expected.
+        UserError: if the file is missing or invalid; `what` is the expected content, for the message.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not there; expected {what}")
+        raise UserError(f"{path} was not found; it must be {what}")
     try:
         problem = file_problem(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about formats, which the file of a stranger may name as it likes
+            warnings.simplefilter("ignore")  # an untrusted file can trigger warnings with arbitrary text
             content = None if problem else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for a damaged or foreign file
+    except Exception as error:  # torch raises a dozen types for damaged files and other formats
         problem = _cause(error)
     if problem:
         raise UserError(f"{path} is not {what}, or is damaged: {problem}{_what_to_do(path)}")
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not {what}: it holds a {type(content).__name__}")
+        raise UserError(f"{path} is not {what}: it contains a {type(content).__name__}")
     if problem := content_problem(content):
         raise UserError(f"{path} is not {what}: {problem}")
     return unwrapped(content)
 
 
 def load_settings(path: Path, phase: str) -> dict[str, Any]:
-    """The settings of a checkpoint, for a script whose own settings depend on them. Raises as `load_checkpoint` does.
+    """The settings of a checkpoint. Raises as `load_checkpoint` does.
 
-    The content is kept for the next `load_checkpoint` of that file, so that it is read once.
+    The content is kept for the next `load_checkpoint` of the same file, so that the file is read once.
     """
     version = _version(path)
     content = load_checkpoint(path, phase)
@@ -80,7 +80,7 @@ _kept: dict[tuple[Any, ...], dict[str, Any]] = {}  # at most one content, by the
 
 
 def _version(path: Path) -> tuple[Any, ...]:
-    """What changes when a file is written anew."""
+    """A key that changes when the file is rewritten."""
     if not path.is_file():
         return (path,)
     status = path.stat()
@@ -88,28 +88,28 @@ def _version(path: Path) -> tuple[Any, ...]:
 
 
 def load_checkpoint(path: Path, phase: str) -> dict[str, Any]:
-    """A checkpoint of ours, as `utils.training.engine` writes it, of the given phase ("recon" or "seg").
+    """A checkpoint of the given phase ("recon" or "seg"), as written by `utils.training.engine`.
 
-    Its settings are complete: those that came after it have the value that fits what it was trained with.
+    Settings that were introduced after it was written are added with the values that fit its training.
 
     Raises:
-        UserError: if it is missing, damaged, something else, or of another phase.
+        UserError: if it is missing, damaged, of another format or of another phase.
     """
     content = _kept.pop(_version(path), None) or load_state(path, f"a checkpoint of {phase}")
     return checked(content, path, phase)
 
 
 def checked(content: dict[str, Any], path: Path, phase: str) -> dict[str, Any]:
-    """What `load_checkpoint` returns, of the content of a file. Raises as it does."""
+    """The result of `load_checkpoint` for content that was already read. Raises as `load_checkpoint` does."""
     kinds = {"phase": str, "model": dict, "settings": dict}
     if content.get("format") != FORMAT or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise UserError(
             f"{path} is not a checkpoint of this project (its keys: {', '.join(map(str, list(content)[:5]))})"
         )
     if content["phase"] != phase:
-        raise UserError(f"{path} is a checkpoint of {content['phase']}, expected one of {phase}")
+        raise UserError(f"{path} must be a checkpoint of {phase}, but is one of {content['phase']}")
     if problem := checkpoint_problem(content):
-        raise UserError(f"{path} does not fit: {problem}")
+        raise UserError(f"{path} is not a valid checkpoint: {problem}")
     content["model"] = unwrapped(content["model"])
     earlier = EARLIER | ({"watch": "iou"} if phase == "seg" else {})
     content["settings"] = {**earlier, **content["settings"]}
@@ -117,14 +117,14 @@ def checked(content: dict[str, Any], path: Path, phase: str) -> dict[str, Any]:
 
 
 def fill(model: nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Loads a state dict, after it was checked whole: a state that does not fit changes nothing.
+    """Loads a state dict after checking all of it; a state that does not fit leaves the model unchanged.
 
     Raises:
-        UserError: names the entries (up to 5) that are missing, unexpected, of another shape or type, or not finite.
+        UserError: with the entries (up to 5) that are missing, unexpected, of another shape or type, or not finite.
     """
     expected = model.state_dict()
     problems = [f"missing {name}" for name in expected if name not in state]
-    # A name from elsewhere may hold anything; escaped, it stays on one line.
+    # Names are escaped, so that untrusted ones stay on one line.
     others = [str(name).encode("unicode_escape").decode() for name in state if name not in expected]
     problems += [f"unexpected {name}" for name in others]
     problems += [
@@ -139,7 +139,7 @@ def fill(model: nn.Module, state: dict[str, Any], path: Path) -> None:
 
 
 def explain(load: Callable[[], Any], path: Path) -> Any:
-    """Runs `load`; an error of content that does not fit becomes one line about `path`."""
+    """Runs `load`; its errors about invalid content become a one-line UserError about `path`."""
     try:
         return load()
     except (
@@ -151,19 +151,19 @@ def explain(load: Callable[[], Any], path: Path) -> Any:
         RuntimeError,
         ValueError,
     ) as error:
-        raise UserError(f"{path} does not fit: {_first_line(error)[:1000]}") from error
+        raise UserError(f"{path} has unexpected content: {_first_line(error)[:1000]}") from error
 
 
 def _cause(error: Exception) -> str:
-    """What torch says of a file, without its advice to load it with weights_only=False."""
+    """The message of torch, without its advice to load the file with weights_only=False."""
     line = _first_line(error)
     if "weights" in line.lower():
-        return "it is not a file of torch.save, or holds objects other than tensors and plain values"
+        return "it was not written by torch.save, or contains objects other than tensors and plain values"
     return line[:300]
 
 
 def _what_to_do(last: Path) -> str:
-    """Of a run whose last.pth is damaged: which checkpoint is whole, and how to continue; nothing for other files."""
+    """How to continue a run whose last.pth is damaged, for the error message; empty for other files."""
     if last.name != "last.pth":
         return ""
     numbered = sorted(last.parent.glob("epoch*.pth"), reverse=True)
@@ -173,8 +173,8 @@ def _what_to_do(last: Path) -> str:
         except UserError:
             continue
         of_epoch = f" (epoch {epoch})" if is_count(epoch) else ""
-        return f". {path} is whole{of_epoch}: delete {last.name}, and start again from it with --init_from {path}"
-    return f". No other checkpoint in {last.parent} is whole: delete {last.name}, and start again"
+        return f". Delete {last.name}, and start a new run from {path}{of_epoch} with --init_from {path}"
+    return f". No other checkpoint in {last.parent} is intact: delete {last.name}, and start a new run"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""A network as a file for other programs: ONNX, OpenVINO or TorchScript, any batch and size, checked against torch.
+"""Export of a network to ONNX, OpenVINO or TorchScript, for any batch and image size, compared with torch.
 
-A file takes images (B, 3, H, W) float32, normalised, H and W at least 8, and gives logits (B, 1, H, W) float32. It
-holds the network as `models/` has it, padding and cropping included.
+An exported file maps normalised images (B, 3, H, W) float32, H and W at least 8, to logits (B, 1, H, W) float32. It
+contains the network of `models/`, including padding and cropping.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from utils.common.files import replacing
 from utils.common.libraries import library
 from utils.networks.exported_sessions import Session, open_onnx, open_openvino, open_torchscript
 
-OPSET = 17  # of ONNX; readers since 2022 have it
-TOLERANCE = 1e-4  # of the largest logit; rounding is some 1e-6
-# The second is no multiple of 8, so that its padding is traced, and must be seen to vanish in the others.
+OPSET = 17  # of ONNX; supported since 2022
+TOLERANCE = 1e-4  # of the largest logit; rounding errors are about 1e-6
+# The second size is not a multiple of 8, so that its padding is traced; the others must not be padded.
 SIZES = ((64, 64), (45, 70), (8, 24))
 BATCHES = (1, 3)
-METADATA = "metadata.json"  # TorchScript's extra file; OpenVINO's rt_info and ONNX's metadata_props have entries
+METADATA = "metadata.json"  # extra file of TorchScript; the other formats have entries for metadata
 
 
 class _BatchStatistics(nn.Module):
-    """A batch norm that takes the statistics of its batch (encoder_bn="batch"), in operations that every format has."""
+    """A batch norm with batch statistics (encoder_bn="batch"), in operations that every format supports."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -57,40 +57,40 @@ def export_model(
     metadata: Mapping[str, str],
     say: Callable[[str], object] = print,
 ) -> float:
-    """Writes the network, after the file was opened and compared with torch on `SIZES` and `BATCHES`.
+    """Exports the network, compares the file with torch on `SIZES` and `BATCHES`, and moves it into place.
 
     Args:
-        model: on any device; stays as it is.
+        model: on any device; is not changed.
         format: a key of `FORMATS`.
-        path: with that format's suffix; OpenVINO writes a .bin beside its .xml.
-        normalization: "imagenet" or "authors", of the pictures that are compared: a network may well be chaotic on
-            others than it has seen.
-        metadata: goes into the file.
-        say: gets a line for each comparison.
+        path: with the suffix of the format; OpenVINO also writes a .bin beside its .xml.
+        normalization: "imagenet" or "authors", of the images that are compared; a network can be chaotic on images
+            that are normalised differently from its training.
+        metadata: stored in the file.
+        say: prints a line for each comparison.
 
     Returns:
-        The largest difference, as a share of the largest logit of its comparison.
+        The largest difference, relative to the largest logit of its comparison.
 
     Raises:
-        UserError: if the two differ by more than `TOLERANCE`, a library is missing, or the file cannot be written; what
-            was there before stays.
+        UserError: if the difference exceeds `TOLERANCE`, a library is missing, or the file cannot be written; an
+            existing file stays unchanged.
     """
     kind = FORMATS[format]
     if path.suffix != kind.suffix:
-        raise UserError(f"{path}: a file of --format {format} ends in {kind.suffix}")
+        raise UserError(f"the output of --format {format} must end in {kind.suffix}, got {path}")
     plain = copy.deepcopy(model).eval().cpu()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         written = Path(scratch) / f"model{kind.suffix}"
         try:
             with warnings.catch_warnings():
-                # That tracing is deprecated, and may take sizes for constants: the comparison sees whether it has.
+                # Deprecated tracing may store sizes as constants, which the comparison would detect.
                 warnings.simplefilter("ignore")
                 kind.write(_for_tracing(plain), written, metadata)
                 run = kind.open(written, torch.get_num_threads())
             largest = _compare(plain, run, normalization, path, say)
         except UserError:
             raise
-        except Exception as error:  # each library raises types of its own
+        except Exception as error:  # each library raises different types
             cause = (str(error).splitlines() or [type(error).__name__])[0][:500]
             raise UserError(f"{path} was not written: --format {format} failed ({cause})") from error
         _move(written, path)
@@ -98,7 +98,7 @@ def export_model(
 
 
 def _for_tracing(plain: nn.Module) -> nn.Module:
-    """The network in operations that do not depend on the batch at hand, and that every format has."""
+    """The network in operations that do not depend on the batch and that every format supports."""
     network = copy.deepcopy(plain)
     set_form(network, "shared")
     for module in list(network.modules()):
@@ -109,7 +109,7 @@ def _for_tracing(plain: nn.Module) -> nn.Module:
 
 
 def _pictures(batch: int, size: tuple[int, int], normalization: str) -> Tensor:
-    """(B, 3, *size), cut out of synthetic pictures."""
+    """(B, 3, *size), crops of synthetic images."""
     side = 128
     transform = Transform(side, normalization)
     drawn = [ultrasound_image(np.random.default_rng(seed), side)[0] for seed in range(batch)]
@@ -119,7 +119,7 @@ def _pictures(batch: int, size: tuple[int, int], normalization: str) -> Tensor:
 
 
 def _compare(plain: nn.Module, run: Session, normalization: str, path: Path, say: Callable[[str], object]) -> float:
-    """The largest difference, as a share of the largest logit; a line for each comparison."""
+    """The largest difference, relative to the largest logit; prints a line for each comparison."""
     largest = 0.0
     for size in SIZES:
         for batch in BATCHES:
@@ -127,13 +127,13 @@ def _compare(plain: nn.Module, run: Session, normalization: str, path: Path, say
             expected, found = plain(images), run(images)
             difference = _difference(found, expected)
             say(f"  {batch} x 3 x {size[0]} x {size[1]}: differs from torch by {difference:.1e} of the largest logit")
-            if not difference <= TOLERANCE:  # not a number is not, either
+            if not difference <= TOLERANCE:  # also true for NaN
                 rounding = _difference(expected, copy.deepcopy(plain).double()(images.double()))
                 raise UserError(
-                    f"{path} was not written: on {batch} image(s) of {size[0]}x{size[1]} pixels what was exported "
-                    f"differs from torch by {difference:.1e} of the largest logit, over {TOLERANCE:g} (torch in "
-                    f"float32 differs from torch in float64 by {rounding:.1e}: if that is as much, the network is not "
-                    f"meant for such images; is --normalization {normalization} what it was trained with?)"
+                    f"{path} was not written: on {batch} image(s) of {size[0]}x{size[1]} pixels the exported network "
+                    f"differs from torch by {difference:.1e} of the largest logit, more than {TOLERANCE:g}. Check "
+                    f"--normalization {normalization} (torch in float32 differs from torch in float64 by "
+                    f"{rounding:.1e}; if this is as large, the network was trained on other images)"
                 )
             largest = max(largest, difference)
     return largest
@@ -155,12 +155,12 @@ def _write_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> 
         network,
         (_example(),),
         path,
-        dynamo=False,  # by tracing: 2 seconds; by way of torch.export it takes 33, and the file is no faster
+        dynamo=False,  # tracing takes 2 seconds; torch.export takes 33, and its file is not faster
         opset_version=OPSET,
         input_names=["image"],
         output_names=["logits"],
         dynamic_axes={name: {0: "batch", 2: "height", 3: "width"} for name in ("image", "logits")},
-        keep_initializers_as_inputs=True,  # else it merges equal weights, and loses some of them
+        keep_initializers_as_inputs=True,  # otherwise the exporter merges equal weights and loses some of them
     )
     content = onnx.load(path)
     del content.graph.input[1:]
@@ -188,7 +188,7 @@ def _traced(network: nn.Module) -> torch.jit.ScriptModule:
 
 
 def _move(written: Path, path: Path) -> None:
-    """The files to their place. OpenVINO's are two: the old .xml goes first, so that it never meets a new .bin."""
+    """Moves the files into place. With OpenVINO the old .xml is removed first, so that it never meets a new .bin."""
     weights = written.with_suffix(".bin")
     if weights.exists():
         with replacing(path.with_suffix(".bin")) as beside:

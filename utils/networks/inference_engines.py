@@ -1,4 +1,4 @@
-"""What runs the network in prediction: torch itself, ONNX Runtime or OpenVINO."""
+"""The inference engines: torch, ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ from utils.networks.speed import prediction, say_once
 def load_engine(
     name: str, model: nn.Module, precision: Precision, threads: int | None = None, normalization: str = "imagenet"
 ) -> nn.Module:
-    """The network, ready to predict: a call takes images (B, 1 or 3, H, W) float32 to logits (B, 1, H, W).
+    """The network, ready for inference: a call maps images (B, 1 or 3, H, W) float32 to logits (B, 1, H, W).
 
         predict = load_engine("openvino", model, Precision("bf16", torch.device("cpu")), threads=2)
         logits = predict(images)
 
     Images are normalised, H and W at least 8, on the device of `precision`; so are the logits, float32. The other
-    engines get the weights of `model` through a temporary file that `utils.networks.export` writes and compares with
-    torch: it takes some seconds, which are announced, and cannot be out of date.
+    engines read the weights of `model` from a temporary file that `utils.networks.export` writes and compares with
+    torch, which takes some seconds.
 
     Args:
         name: one of `ENGINES`.
-        model: stays as it is; weights that it gets later are not seen.
-        precision: where and in which number format to compute; "off" is float32 in every engine.
-        threads: of onnxruntime and openvino; torch's own number if not given (--threads, OMP_NUM_THREADS, the cores).
-        normalization: "imagenet" or "authors", what `model` was trained with.
+        model: is not changed; later changes of its weights have no effect.
+        precision: the device and number format; "off" is float32 in every engine.
+        threads: of onnxruntime and openvino (default: the number of torch, from --threads, OMP_NUM_THREADS or the
+            cores).
+        normalization: "imagenet" or "authors", as in the training of `model`.
 
     Raises:
-        UserError: if the library is not installed, does not compute on that device or in that precision, or does not
-            agree with torch.
-        ValueError: for an unknown engine; when called, for images the network does not take.
+        UserError: if the library is not installed, does not support the device or precision, or differs from torch.
+        ValueError: for an unknown engine; when called, for images that the network does not accept.
     """
     if name not in ENGINES:
-        raise ValueError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
     if name == "torch":
         return _Torch(model, precision)
     if precision.device.type != "cpu":
-        raise UserError(f"--engine {name} computes on the CPU: pass --device cpu")
+        raise UserError(f"--engine {name} requires --device cpu")
     if precision.name == "bf16" and name == "onnxruntime":
-        raise UserError("--engine onnxruntime computes in float32 on CPUs: pass --amp off, or --engine openvino")
+        raise UserError("--engine onnxruntime supports only float32: pass --amp off, or --engine openvino")
     library(name)
     if precision.name == "bf16" and not has_bfloat16():
-        raise UserError("this CPU has no bfloat16 (AVX512-BF16 or AMX): pass --amp off")
+        raise UserError("this CPU does not support bfloat16 (AVX512-BF16 or AMX): pass --amp off")
     return _Exported(_open(name, model, precision, threads or torch.get_num_threads(), normalization))
 
 
 class _Torch(nn.Module):
-    """`network` is what runs, `speed` says so in words."""
+    """`network` is the network that runs, `speed` describes it in words."""
 
     def __init__(self, model: nn.Module, precision: Precision) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _Torch(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        if self.seen != _edits(self.model):  # a hook on the model that was passed has its effect
+        if self.seen != _edits(self.model):  # so that hooks added to the original model take effect
             with torch.inference_mode(False):
                 self._prepare()
         with self.precision.autocast():
@@ -86,7 +86,7 @@ class _Torch(nn.Module):
 
 
 def _edits(model: nn.Module) -> list[tuple]:
-    """What of a network an edit changes, but for its weights: classes, their functions, hooks and children."""
+    """The parts of a network that edits other than of weights change: classes, functions, hooks and children."""
     everywhere = torch.nn.modules.module
     seen: list[tuple] = [(len(everywhere._global_forward_hooks), len(everywhere._global_forward_pre_hooks))]
     for module in model.modules():
@@ -99,7 +99,7 @@ def _edits(model: nn.Module) -> list[tuple]:
 def _copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
-    except RuntimeError:  # parameters that are computed, such as pruned ones
+    except RuntimeError:  # computed parameters, e.g. of pruning
         return model
 
 
@@ -122,5 +122,5 @@ def _open(name: str, model: nn.Module, precision: Precision, threads: int, norma
         bf16 = precision.name == "bf16"
         run = open_onnx(path, threads) if name == "onnxruntime" else open_openvino(path, threads, bf16)
     seconds = time.perf_counter() - started
-    say(f"exported the network for {name} in {seconds:.1f} s; logits differ by {largest:.1e} of the largest at most")
+    say(f"exported the network to {name} in {seconds:.1f} s; logits differ by at most {largest:.1e} of the largest")
     return run

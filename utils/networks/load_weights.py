@@ -1,4 +1,4 @@
-"""From files to networks: our checkpoints and the authors' state dicts."""
+"""Loading of networks from checkpoints of this project and from the authors' state dicts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from utils.networks.checkpoints import checked, explain, fill, load_checkpoint, 
 
 
 def load_encoder(path: str | Path) -> tuple[NestedEncoder, dict[str, Any]]:
-    """The encoder of a reconstruction checkpoint, ours or the authors' 'SRS_R', and the settings it was trained with.
+    """The encoder of a reconstruction checkpoint, of this project or the authors' 'SRS_R', and its training settings.
 
-    The settings are empty for the authors' file, which holds none.
+    The settings are empty for the authors' file, which contains none.
 
     Raises:
-        UserError: if the file is missing, damaged, or something else.
+        UserError: if the file is missing, damaged, or of another kind.
     """
     path = Path(path)
     content = load_state(path, "a reconstruction checkpoint")
@@ -38,20 +38,19 @@ def load_encoder(path: str | Path) -> tuple[NestedEncoder, dict[str, Any]]:
 def load_trained(
     weights: Path, recon_weights: Path | None = None, encoder_bn: str | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A trained network in evaluation mode, an SRS or another one, and the settings it was trained with.
+    """A trained network in evaluation mode, SRS or another, and its training settings.
 
     Args:
-        weights: a phase 2 checkpoint of ours, or, with `recon_weights`, the authors' 'SRS_S'.
+        weights: a checkpoint of phase 2, or, with `recon_weights`, the authors' 'SRS_S'.
         recon_weights: the authors' 'SRS_R'.
-        encoder_bn: see `models.SRS`; what the checkpoint was trained with, or "frozen" for the authors' files, if not
-            given.
+        encoder_bn: see `models.SRS` (default: as in training; "frozen" for the authors' files).
 
     Returns:
-        The network; and its settings, with its "mask_shift" (see `learned_shift`) and its "run" (`run_facts`): empty
-        for the authors' files, which hold none.
+        The network; and its settings with its "mask_shift" (see `learned_shift`) and its "run" (`run_facts`), empty
+        for the authors' files.
 
     Raises:
-        UserError: if a file is missing, damaged, or something else.
+        UserError: if a file is missing, damaged, or of another kind.
     """
     if recon_weights is not None:
         return load_authors(recon_weights, weights, encoder_bn or "frozen"), {}
@@ -62,19 +61,21 @@ def load_trained(
 
 
 def run_facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Of which epoch of which run a checkpoint is: its epoch, the best one then, whether it is a last.pth, and its
-    provenance. As recorded, unchecked; None for what is not."""
+    """The origin of a checkpoint: its epoch, the best epoch then, whether it is a last.pth, and its provenance.
+
+    The values are unchecked; None for those that are not recorded.
+    """
     facts = {name: checkpoint.get(name) for name in ("epoch", "best", "provenance")}
     return {**facts, "epochs": checkpoint["settings"].get("epochs"), "is_last": "optimizer" in checkpoint}
 
 
 def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:
-    """How far the masks of a phase 2 checkpoint's training lay beside their images: (down, right), network pixels.
+    """The offset between the masks and the images in the training of a checkpoint: (down, right), network pixels.
 
-    Zero for checkpoints of before it was recorded: their augmentation turned it in all directions.
+    Zero for checkpoints that do not record it: their augmentation rotated it in all directions.
 
     Raises:
-        UserError: if what is recorded is something else.
+        UserError: if the recorded value is invalid.
     """
     shift = checkpoint.get("mask_shift", (0.0, 0.0))
     if (
@@ -82,15 +83,15 @@ def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:
         or len(shift) != 2
         or not all(isinstance(x, float) and abs(x) <= 1 for x in shift)
     ):
-        raise UserError(f"{path}: mask_shift must be two numbers between -1 and 1, found {str(shift)[:100]}")
+        raise UserError(f"{path}: mask_shift must be two numbers between -1 and 1, got {str(shift)[:100]}")
     return shift[0], shift[1]
 
 
 def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -> nn.Module:
-    """The whole network of a phase 2 checkpoint that `utils.networks.checkpoints.load_checkpoint` has read from `path`.
+    """The network of a phase 2 checkpoint that `utils.networks.checkpoints.load_checkpoint` has read from `path`.
 
     Raises:
-        UserError: if the weights do not fit the variant the checkpoint names.
+        UserError: if the weights do not fit the variant of the checkpoint.
     """
     settings = {"dynamic": DPCONV, "kernel_source": "recon", **checkpoint["settings"]}
     options = {"layer": settings["dynamic"], "kernel_source": settings["kernel_source"], "encoder_bn": encoder_bn}
@@ -100,7 +101,7 @@ def load_segmenter(checkpoint: Mapping[str, Any], encoder_bn: str, path: Path) -
 
 
 def same_encoder(segmentation: Mapping[str, Any], reconstruction: Mapping[str, Any]) -> bool:
-    """Whether the SRS of a phase 2 checkpoint holds the encoder of that phase 1 checkpoint, bit for bit."""
+    """Whether a phase 2 checkpoint contains exactly the encoder of a phase 1 checkpoint."""
     frozen = _below("encoder.", segmentation["model"])
     pretrained = _below("encode.", reconstruction["model"])
     return frozen.keys() == pretrained.keys() and all(
@@ -113,12 +114,12 @@ def _below(prefix: str, state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_authors(recon_path: Path, seg_path: Path, encoder_bn: str) -> SRS:
-    """SRS out of the authors' two files.
+    """SRS from the authors' two files.
 
     Raises:
-        UserError: if one is missing, damaged, or not theirs.
+        UserError: if a file is missing, damaged, or not one of theirs.
     """
     recon = load_state(recon_path, "the authors' reconstruction weights (SRS_R)")
-    explain(lambda: load_reconstruction(recon), recon_path)  # so that an error names the file that is wrong
+    explain(lambda: load_reconstruction(recon), recon_path)  # so that an error names the invalid file
     seg = load_state(seg_path, "the authors' segmentation weights (SRS_S)")
     return explain(lambda: load_srs(recon, seg, encoder_bn), seg_path)

@@ -1,7 +1,7 @@
-"""Where speed comes in, on CPUs: faster twins of the network's modules (`models/fast`), or the plain network.
+"""Acceleration on CPUs: replaces modules of a network by their faster twins (`models/fast`) where this is exact.
 
-These two functions are the only ones that call `models/fast`. Without that folder, on other devices, and where a
-network or a part of it is not what the twins were written for, the plain modules run; `Speed` says which.
+Only the two functions below call `models/fast`. Without that folder, on other devices, and for modules that the twins
+do not match, the plain modules run; `Speed` describes which.
 """
 
 from __future__ import annotations
@@ -22,19 +22,25 @@ from utils.common.processes import say
 
 @dataclass(frozen=True)
 class Speed:
-    """What runs a network: `words` for a log and a record; `warning`, what is slower than it could be, or nothing."""
+    """How a network runs: `words` for logs and records, and a `warning` if it is slower than possible."""
 
     words: str
     warning: str = ""
 
+    @property
+    def short(self) -> str:
+        """The words without the numbers of modules: "fast modules, C++ kernels"."""
+        kernels = ", C++ kernels" if ", with C++ kernels" in self.words else ""
+        return self.words.partition(":")[0] + kernels
+
 
 @contextmanager
 def training(model: nn.Module, device: torch.device, compiled: bool = False, alone: bool = True) -> Iterator[Speed]:
-    """A context in which `model` trains as fast as this device allows; the same parameters, the same object.
+    """A context in which `model` trains with fast modules where possible; it stays the same object.
 
     Args:
-        compiled: torch.compile runs it: it gets the plain modules.
-        alone: its batch norms need no other process; a comparison with the plain network would keep those waiting.
+        compiled: torch.compile runs the model, which requires plain modules.
+        alone: its batch norms do not communicate; otherwise the comparison with the plain network would block.
     """
     fast = _fast() if device.type == "cpu" and not compiled and alone else None
     if fast is None:
@@ -46,7 +52,7 @@ def training(model: nn.Module, device: torch.device, compiled: bool = False, alo
 
 
 def prediction(model: nn.Module, precision: Precision) -> tuple[nn.Module, Speed]:
-    """A copy of `model` that predicts as fast as this device allows; the model itself where nothing is to be gained."""
+    """A copy of `model` with fast modules for prediction; the model itself if there are none."""
     fast = _fast() if precision.device.type == "cpu" else None
     if fast is None:
         return model, _plain(precision.device)
@@ -56,14 +62,14 @@ def prediction(model: nn.Module, precision: Precision) -> tuple[nn.Module, Speed
 
 @lru_cache
 def say_once(line: str) -> None:
-    """Prints what every epoch or image would say again."""
+    """Prints a line that would otherwise be repeated for every epoch or image."""
     say(line)
 
 
 def _plain(device: torch.device, why: str = "") -> Speed:
     if why or device.type != "cpu":
         return Speed(f"plain modules{why and f' ({why})'}")
-    return Speed("plain modules (models/fast not found)", "models/fast not found: the plain network runs, slower")
+    return Speed("plain modules (models/fast not found)", "models/fast was not found: the slower plain network runs")
 
 
 @lru_cache

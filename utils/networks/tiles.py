@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles: where the tiles stand, and how their results are joined without a seam."""
+"""Overlapping tiles of large images: their positions, and the weights that join their results without a seam."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from models import STRIDE
 
 @dataclass(frozen=True)
 class Strip:
-    """The tiles' extent along one axis: the first pixel, and the weight of each pixel that lies in the image."""
+    """The extent of tiles along one axis: the first pixel, and the weight of each pixel inside the image."""
 
     start: int
     weights: np.ndarray
 
     @property
     def inside(self) -> slice:
-        """Of the image."""
+        """The pixels of the image that the tiles cover."""
         return slice(self.start, self.start + len(self.weights))
 
 
 def strips(length: int, tile: int, overlap: int) -> list[Strip]:
     """Tiles along one axis that cover `length` pixels; the weights of each pixel add up to 1.
 
-    Tiles stand on multiples of 8, as the network's deepest map does, so that it pools the same pixels as in the whole
-    image; the last one may reach up to 7 pixels over the edge. Neighbours overlap by at least `overlap`. There, each
-    tile's weight is 0 in the outer quarter, where the network has not seen what surrounds a pixel, and rises along a
-    squared sine to 1.
+    Tiles start at multiples of 8, so that the network pools the same pixels as in the whole image; the last tile may
+    exceed the image by up to 7 pixels. Neighbours overlap by at least `overlap`. Within an overlap, the weight of a
+    tile is 0 in the outer quarter, where the network lacks context, and rises along a squared sine to 1.
 
     Args:
         length: pixels.
@@ -51,9 +50,9 @@ def strips(length: int, tile: int, overlap: int) -> list[Strip]:
 
 
 def cut(pixels: np.ndarray, row: Strip, column: Strip, tile: int) -> np.ndarray:
-    """A tile of an image (H, W, ...); what would lie outside the image repeats its edge.
+    """A tile of an image (H, W, ...); pixels outside the image repeat its edge.
 
-    An image narrower than a tile is not padded: the network does that itself.
+    An image narrower than a tile is not padded, because the network pads it.
     """
     part = pixels[row.inside, column.inside]
     missing = [tile - side if whole > tile else 0 for side, whole in zip(part.shape[:2], pixels.shape[:2], strict=True)]

@@ -1,1 +1,1 @@
-"""Masks for images without masks: predictor, folders, tiles, demo page."""
+"""Prediction: the predictor, folders of images, tiles, and the demo page."""

@@ -1,6 +1,6 @@
 """The page of demo.py: an image in; its mask, and the kernel that it has written for DPConv, out.
 
-Needs Gradio (requirements-demo.txt). What is uploaded or shown stands in Gradio's temporary folder, GRADIO_TEMP_DIR.
+Requires Gradio (requirements-demo.txt). Uploaded and shown files are in Gradio's temporary folder, GRADIO_TEMP_DIR.
 """
 
 from __future__ import annotations

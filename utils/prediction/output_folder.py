@@ -1,4 +1,4 @@
-"""What a prediction writes for each image, and which of it is there already: nothing foreign is ever overwritten."""
+"""The output folder of a prediction: its files, and the check that files of other origin are not overwritten."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.common.files import LEFT_BEHIND, replacing
 from utils.common.pictures import overlay, save_png
 
 SETTINGS = "predict.json"
-ABANDONED = 3600  # seconds after which an unfinished file is a killed run's, not one of a run beside this one
+ABANDONED = 3600  # seconds after which an unfinished file is taken to be from a killed run
 _ADVICE = "pass another --output, or --overwrite"
 
 
@@ -28,14 +28,14 @@ class Outputs:
         NAME.png                the mask, 0 and 255
         probability8/NAME.png   255 for a probability of 1 (probability16: 65535)
         overlay/NAME.png        the image with its mask
-        predict.json            what all of them were made with
+        predict.json            the settings and weights of all results
 
-    A result counts as there if it is younger than predict.json, which `begin` renews to make all of them anew: what an
-    interrupted run has left of that is then done by the next one.
+    A result counts as finished if it is newer than predict.json. To overwrite all results, `begin` rewrites
+    predict.json; if that run is interrupted, the next one finishes it.
 
     Args:
-        folder: is made.
-        probability: bits of the probability maps, 8 or 16; None for none.
+        folder: created if missing.
+        probability: bit depth of the probability maps, 8 or 16; None for none.
         overlay: whether to draw the mask over the image.
     """
 
@@ -58,7 +58,7 @@ class Outputs:
         Args:
             name: of the image, with `/` between folders.
             pixels: of the image, for the overlay (`utils.common.pictures.as_rgb8`).
-            probability: (H, W) float32; its memory is used.
+            probability: (H, W) float32; is overwritten.
             threshold: probabilities above it are target.
 
         Raises:
@@ -75,18 +75,18 @@ class Outputs:
         save_png(paths["mask"], mask.view(np.uint8) * np.uint8(255))
 
     def check(self, inputs: Sequence[Input], made_with: dict[str, Any], overwrite: bool) -> None:
-        """Whether these results may be written here.
+        """Checks that the results may be written here.
 
         Raises:
-            UserError: if one would take the place of an image to predict or of another result; and, unless all are to
-                be made anew, of a file of unknown origin, or if the folder holds results of other settings.
+            UserError: if a result would overwrite an input image or another result; and, without `overwrite`, a file of
+                unknown origin, or if the folder contains results of other settings.
         """
         self._check_places(inputs)
         if not overwrite:
             self._check_settings(inputs, made_with)
 
     def begin(self, made_with: dict[str, Any], overwrite: bool) -> None:
-        """Writes predict.json, if it is not there or all results are to be made anew; removes what killed runs left.
+        """Writes predict.json if it is missing or with `overwrite`; removes unfinished files of killed runs.
 
         Raises:
             UserError: if it cannot be written.
@@ -99,7 +99,7 @@ class Outputs:
                 beside.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
 
     def missing(self, inputs: Sequence[Input]) -> list[Input]:
-        """The inputs whose results are not all there; after `begin`."""
+        """The inputs whose results are not finished; call `begin` first."""
         since = (self.folder / SETTINGS).stat().st_mtime_ns
 
         def there(path: Path) -> bool:
@@ -113,9 +113,9 @@ class Outputs:
         for image in inputs:
             for path in self.paths(image.name).values():
                 if path.resolve() in images:
-                    raise UserError(f"{path} is an image to predict, its mask would replace it: pass another --output")
+                    raise UserError(f"the mask {path} would overwrite an input image: pass another --output")
                 if path in taken:
-                    raise UserError(f"{path} would be written for {taken[path]} and for {image.path}: rename one")
+                    raise UserError(f"{path} would be written for both {taken[path]} and {image.path}: rename one")
                 taken[path] = image.path
 
     def _check_settings(self, inputs: Sequence[Input], made_with: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class Outputs:
         if not path.exists():
             foreign = [file for image in inputs for file in self.paths(image.name).values() if file.exists()]
             if foreign:
-                raise UserError(f"{foreign[0]} is there, but no {SETTINGS} that says how it was made: {_ADVICE}")
+                raise UserError(f"{foreign[0]} exists, but there is no {SETTINGS} with its settings: {_ADVICE}")
             return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -133,4 +133,4 @@ class Outputs:
         differ = [key for key, value in made_with.items() if before.get(key) != value]
         if differ:
             what = "; ".join(f"{key} {before.get(key)}, now {made_with[key]}" for key in differ)
-            raise UserError(f"{self.folder} holds results made with other settings ({what}): {_ADVICE}")
+            raise UserError(f"{self.folder} contains results of other settings ({what}): {_ADVICE}")

@@ -1,4 +1,4 @@
-"""A folder of images to a folder of masks: what is there is left alone, what cannot be read is told at the end."""
+"""Prediction of many images: existing results are skipped, and unreadable images are listed at the end."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from utils.common.signals import Stopped, StopRequest
 from utils.prediction.output_folder import Outputs
 from utils.prediction.predictor import Picture, Predictor
 
-KEPT_PIXELS = 1 << 26  # of decoded images that wait in a batch for their overlay: 200 MB
+KEPT_PIXELS = 1 << 26  # most pixels of decoded images that are kept for overlays: 200 MB
 
 
 @dataclass(frozen=True)
 class Report:
-    """What has become of the images, in all processes: how many were predicted, how many were there, what failed, and
-    which of the predicted ones are turned by viewers, which their masks are not."""
+    """The numbers of predicted images and of existing results, and the failures, over all processes."""
 
     predicted: int
     there_before: int
@@ -44,25 +43,25 @@ def predict_files(
     overwrite: bool = False,
     workers: int = 2,
 ) -> Report:
-    """Predicts what is not there yet; returns when all processes of the job have done their share (collective).
+    """Predicts the images without results; returns when all processes of the job are done (collective).
 
     Args:
         predictor: predicts.
         inputs: from `datasets.inputs.find_inputs`.
-        outputs: what to write where.
-        made_with: what the results depend on; results of other settings are not mixed with them.
-        overwrite: predict all of them, whatever is there.
-        workers: threads that decode.
+        outputs: the files to write.
+        made_with: the settings and weights of the results, which are not mixed with others.
+        overwrite: predict all images, even with existing results.
+        workers: image-decoding threads.
 
     Raises:
-        UserError: see `Outputs`. An image that cannot be read is no reason, see `Report.failures`.
-        Stopped: at a SIGINT or SIGTERM; the same call goes on.
+        UserError: see `Outputs`. Unreadable images do not raise, see `Report.failures`.
+        Stopped: at a SIGINT or SIGTERM; the same call continues.
     """
     outputs.check(inputs, made_with, overwrite)
-    wait_for_all()  # no process may begin to write while another one still looks
+    wait_for_all()  # no process may write while another one still checks
     if is_writer():
         outputs.begin(made_with, overwrite)
-    # One process looks what is missing, since the others' share is drawn from the same list.
+    # One process lists the missing results, so that all processes take their share of the same list.
     todo = gather(outputs.missing(inputs) if is_writer() else None)[0]
     share = todo[rank() :: world_size()]
     if predictor.resize == "keep":
@@ -76,8 +75,8 @@ def predict_files(
 
 def _predict_share(
     predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: Progress, stop: StopRequest
-) -> tuple[list[str], list[str]]:
-    """Predicts the images; returns what went wrong with which, and which have an orientation."""
+) -> list[str]:
+    """Predicts the images; returns a message for each failed image."""
     failures: list[str] = []
     turned: list[str] = []
     written = 0
@@ -90,8 +89,8 @@ def _predict_share(
         return predictor.read(image.path, keep_pixels=outputs.overlay)
 
     def network(images: Tensor) -> Tensor:
-        if stop.number:  # here, since a large image goes through the network a hundred times
-            raise Stopped(stop.number, f"stopped: {written} images written, the same command goes on")
+        if stop.number:  # checked here, because a large image takes a hundred passes through the network
+            raise Stopped(stop.number, f"stopped after {written} images; run the same command again to continue")
         return forward(images)
 
     forward, predictor.network = predictor.network, network
@@ -103,7 +102,7 @@ def _predict_share(
                 if not out_of_memory(error):
                     raise
                 for image, _ in batch:
-                    fail(image, "does not fit into memory; --tile 512 predicts it in parts")
+                    fail(image, "out of memory; --tile 512 predicts the image in tiles")
                 continue
             for (image, picture), probability in zip(batch, found, strict=True):
                 pixels = picture.pixels
@@ -120,7 +119,7 @@ def _predict_share(
 def _read_ahead(
     images: Sequence[Input], read: Callable[[Input], Picture], workers: int, fail: Callable[[Input, str], None]
 ) -> Iterator[tuple[Input, Picture]]:
-    """The images and what was read of them, in their order, `workers` of them ahead; failures go to `fail`."""
+    """The images and their decoded pictures, in order, read `workers` ahead; failures go to `fail`."""
     rest = iter(images)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Input, Future[Picture]]] = deque()
@@ -140,7 +139,7 @@ def _read_ahead(
 def _batches(
     read: Iterator[tuple[Input, Picture]], batch_of: Callable[[int, int], int]
 ) -> Iterator[list[tuple[Input, Picture]]]:
-    """Neighbours of one tensor shape together, as many as fit; an image in tiles alone."""
+    """Batches of consecutive images with equal tensor shapes; an image in tiles is a batch by itself."""
     batch: list[tuple[Input, Picture]] = []
     for image, picture in read:
         if batch and not _may_join([other for _, other in batch], picture, batch_of):

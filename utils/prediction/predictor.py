@@ -1,7 +1,7 @@
-"""From an image to its mask: one class for scripts, notebooks and the page of demo.py.
+"""`Predictor` segments images, for scripts, notebooks and the page of demo.py.
 
 predict = Predictor("checkpoints/BUSI/seg/best.pth", tta=True)
-mask = predict("case.png")                             # (H, W) bool, of the image's own size
+mask = predict("case.png")                             # (H, W) bool, at the size of the image
 probability = predict.probability("case.png")          # (H, W) float32 in 0..1
 """
 
@@ -37,10 +37,9 @@ class Picture:
     """A decoded image.
 
     size: height and width, pixels.
-    pixels: as stored, (H, W) or (H, W, 3); None if they are not needed any more.
-    tensor: as the network takes it, (3, h, w); None for an image that is predicted in tiles, each of which becomes a
-        tensor when its turn comes: a large image has no float copy.
-    orientation: see `datasets.decode.Decoded`.
+    pixels: as stored, (H, W) or (H, W, 3); None if they are no longer needed.
+    tensor: the network input, (3, h, w); None for an image that is predicted in tiles, which are converted one after
+        the other, so that a large image needs no float copy.
     """
 
     size: tuple[int, int]
@@ -50,33 +49,33 @@ class Picture:
 
 
 class Predictor:
-    """Masks of images of any size, from trained weights.
+    """Predicts masks of images of any size with trained weights.
 
     Args:
-        weights: a phase 2 checkpoint of ours; or the authors' 'SRS_S', with `recon_weights`.
-        recon_weights: the authors' 'SRS_R'. Their released weights want encoder_bn="batch", normalization="authors".
+        weights: a checkpoint of phase 2; or the authors' 'SRS_S', with `recon_weights`.
+        recon_weights: the authors' 'SRS_R'. The released weights require encoder_bn="batch", normalization="authors".
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        amp: "auto", "off", "bf16", "fp16", see `utils.common.precision`; as in training if not given.
-        encoder_bn, normalization, img_size: as in training if not given ("frozen", "imagenet", 256 for the authors').
-            With encoder_bn="batch" every image, tile and view goes through the network alone.
-        white_level: value of 16-bit images that is white; as in training if not given (65535 for the authors').
+        amp: "auto", "off", "bf16", "fp16", see `utils.common.precision` (default: as in training).
+        encoder_bn, normalization, img_size: default: as in training ("frozen", "imagenet", 256 for the authors' files).
+            encoder_bn="batch" uses batch size 1.
+        white_level: white level of 16-bit images (default: as in training, 65535 for the authors' files).
         resize: "img_size" resizes each image to img_size x img_size, and the logits back (bilinear); "keep" predicts at
-            the image's own size; as in training if not given.
-        tta: average the probabilities of the eight symmetries of the square (rotations and flips).
-        tile: side of the tiles, pixels, a multiple of 8. Images larger than that are predicted in tiles, all images at
-            their own size (resize is "keep" then).
-        overlap: of neighbouring tiles, pixels, a multiple of 8 up to half a tile; a quarter of a tile if not given.
-        batch_size: images of img_size x img_size that go through the network together; of larger ones and tiles as
-            many as have as many pixels, at least one.
-        engine, threads: what runs the network, see `utils.networks.inference_engines.load_engine`.
-        threshold: probabilities above it are target.
+            the original size (default: as in training).
+        tta: test-time augmentation: average the probabilities of the eight rotations and flips.
+        tile: tile size in pixels, a multiple of 8. Larger images are predicted in tiles, and all images at their
+            original size (resize is "keep").
+        overlap: overlap of neighbouring tiles in pixels, a multiple of 8, at most half of it (default: a quarter).
+        batch_size: batch size for images of img_size x img_size; larger images and tiles have batches with as many
+            pixels, at least one image.
+        engine, threads: see `utils.networks.inference_engines.load_engine`.
+        threshold: pixels with a higher probability are target.
         progress: show a progress bar over the tiles of an image.
 
-    `network` may be replaced by any other callable of its form, such as a network to compare with.
+    `network` may be replaced by another callable of the same form.
 
     Raises:
-        UserError: for weights that are missing or no weights, and a device or precision that is not there.
-        ValueError: for settings that do not go together.
+        UserError: if the weights are missing or invalid, or the device or precision is not available.
+        ValueError: for invalid combinations of settings.
     """
 
     network: Network
@@ -106,7 +105,7 @@ class Predictor:
         self.tile = tile
         self.threshold = check_threshold(threshold)
         if resize not in (None, *RESIZE):
-            raise ValueError(f"resize {resize!r} is not one of {', '.join(RESIZE)}")
+            raise ValueError(f"resize must be one of {', '.join(RESIZE)}, got {resize!r}")
         self.tta = tta
         self.batch_size = batch_size
         self.progress = progress
@@ -126,12 +125,12 @@ class Predictor:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides what a prediction is, beside the weights."""
+        """All settings, besides the weights, that affect a prediction."""
         names = ("img_size", "normalization", "resize", "tta", "tile", "overlap", "engine", "threshold")
         settings = {name: getattr(self, name) for name in names}
-        if self.white_level:  # named where there is one: results of before it was known go on
+        if self.white_level:  # only if there is one, so that predictions of older versions can be continued
             settings["white_level"] = self.white_level
-        settings["mask_shift"] = self.mask_shift and list(self.mask_shift)  # as JSON gives it back
+        settings["mask_shift"] = self.mask_shift and list(self.mask_shift)  # a list, as in JSON
         if hasattr(self.model, "encoder_bn"):
             settings["encoder_bn"] = self.model.encoder_bn
         return {**settings, "amp": self.precision.name}
@@ -155,7 +154,7 @@ class Predictor:
     def read(self, image: str | Path | np.ndarray, keep_pixels: bool = True) -> Picture:
         """Decodes an image, once; for `probabilities`. Raises as `probability` does.
 
-        Without `keep_pixels`, a picture that is not predicted in tiles holds its tensor alone.
+        Without `keep_pixels`, a picture that is not predicted in tiles contains only its tensor.
         """
         if isinstance(image, np.ndarray):
             pixels, orientation = _checked(image), 1
@@ -171,7 +170,7 @@ class Predictor:
         return Picture(size, pixels if keep_pixels else None, self.transform(array)[0], orientation)
 
     def batch_of(self, height: int, width: int) -> int:
-        """How many network inputs of that size go through the network together."""
+        """The batch size for network inputs of that size."""
         if getattr(self.model, "encoder_bn", None) == "batch":
             return 1
         return min(self.batch_size, max(1, self.batch_size * self.img_size**2 // (height * width)))
@@ -181,7 +180,7 @@ class Predictor:
         if pictures[0].tensor is None:
             return [self._in_tiles(picture.pixels) for picture in pictures]
         images = torch.stack([picture.tensor for picture in pictures])
-        # An image that keeps its size may have been filled up.
+        # Small images at their original size may have been padded.
         sizes = [images.shape[-2:] if self.resize == "keep" else picture.size for picture in pictures]
         found = [of_image.cpu().numpy() for of_image in self._forward(images, sizes)]
         return [array[: picture.size[0], : picture.size[1]] for array, picture in zip(found, pictures, strict=True)]
@@ -199,21 +198,39 @@ class Predictor:
     def _tile(self, pixels: np.ndarray, row: Strip, column: Strip) -> Tensor:
         return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
 
-    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-        return probabilities(self.network, images.to(self.device), sizes, self.mask_shift, self.tta)
+    @torch.inference_mode()
+    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """(B, 3, h, w) to the probabilities of each image at its (height, width), averaged over the views of TTA.
+
+        The logits of a view are resized and converted to probabilities, which are averaged. Averaging logits would be
+        worse: the Dice loss makes them large, so that one wrong view could outweigh seven correct ones.
+        """
+        views = [(turns, flip) for flip in (False, True) for turns in range(4)] if self.tta else [(0, False)]
+        images = images.to(self.device)
+        totals = [torch.zeros(*size, device=self.device) for size in sizes]
+        for turns, flip in views:
+            logits = self.network(torch.rot90(images.flip(3) if flip else images, turns, (2, 3)))
+            if not logits.isfinite().all():
+                raise UserError("the output of the network is not finite. Try --amp off, which computes in float32")
+            for total, of_image, (height, width) in zip(totals, logits, sizes, strict=True):
+                # The network has learned the shift of upright masks: it is removed before the view is rotated back.
+                seen = restore(of_image[None], (width, height) if turns % 2 else (height, width), self.mask_shift)
+                seen = torch.rot90(torch.sigmoid(seen[0, 0]), -turns, (0, 1))
+                total += seen.flip(1) if flip else seen
+        return [(total / len(views)).cpu().numpy() for total in totals]
 
 
 def _at_least_smallest(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3), its last row and column repeated where it is under `SMALLEST` pixels."""
+    """(H, W, 3), padded to at least `SMALLEST` pixels by repeating the last row and column."""
     missing = [max(0, SMALLEST - side) for side in image.shape[:2]]
     return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
-    """An array that `datasets.decode.to_rgb` takes.
+    """The array, if `datasets.decode.to_rgb` accepts it.
 
     Raises:
-        ValueError: says what is wrong with it.
+        ValueError: for an invalid shape, type or range.
     """
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
         raise ValueError(f"expected an image (H, W) or (H, W, 3), got {image.shape}")
@@ -223,7 +240,9 @@ def _checked(image: np.ndarray) -> np.ndarray:
         raise ValueError(f"expected uint8, uint16 or float pixels, got {image.dtype}")
     low, high = image.min(), image.max()
     if not (low >= 0 and high <= 255):
-        raise ValueError(f"float pixels lie in 0..255, these in {low:g}..{high:g}")
+        raise ValueError(f"float pixels must be between 0 and 255, got {low:g} to {high:g}")
     if 0 < high <= 1:
-        raise ValueError(f"float pixels lie in 0..255, these only reach {high:g}: multiply an image in 0..1 by 255")
+        raise ValueError(
+            f"float pixels must be between 0 and 255, but the largest is {high:g}: multiply an image in 0..1 by 255"
+        )
     return image

@@ -32,7 +32,7 @@ class Axis:
     whole: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies between the ends: 0 at `low`, 1 at `high`."""
+        """The position of a value between the ends: 0 at `low`, 1 at `high`."""
         low, high = self._scale(self.low), self._scale(self.high)
         return (self._scale(value) - low) / (high - low)
 
@@ -131,7 +131,7 @@ def unit_chart(title: str, text: str, x_label: str, y_label: str) -> Chart:
 
 
 def histogram(title: str, x_label: str, values: Sequence[float], low: float, high: float, bins: int = 20) -> Chart:
-    """How many values lie in each of `bins` equal intervals from `low` to `high`, and their mean and median."""
+    """The number of values in each of `bins` equal intervals from `low` to `high`, and their mean and median."""
     finite = np.asarray([value for value in values if math.isfinite(value)])
     counts, edges = np.histogram(finite, bins, (low, high))
     mean, median = (finite.mean(), np.median(finite)) if len(finite) else (math.nan, math.nan)

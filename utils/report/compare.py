@@ -19,8 +19,8 @@ from utils.report.charts import Axis, Chart, histogram, scatter
 from utils.report.html_page import write_page
 
 LARGEST = 5  # gains and losses that the page lists
-# What says nothing of how two runs differ: where things lie, and how fast they are read.
-PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "weights", "workers")
+# Settings that do not affect the results: places, devices and speed.
+PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "verbose", "weights", "workers")
 
 
 def main(args: argparse.Namespace) -> list[Paired]:
@@ -30,9 +30,9 @@ def main(args: argparse.Namespace) -> list[Paired]:
     differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
     if differing and "unlike_protocols" not in args:
         raise UserError(
-            "the protocols differ, so the figures are not comparable:",
-            *(f"  {line}" for line in differing),
-            "--unlike_protocols compares them all the same",
+            "the protocols differ, so the figures are not comparable:\n"
+            + "".join(f"  {line}\n" for line in differing)
+            + "Pass --unlike_protocols to compare them nevertheless"
         )
     notes = [f"the protocols differ: {line}" for line in differing] + [f"warning: {line}" for line in unknown]
     notes += remarks(runs)
@@ -50,16 +50,16 @@ def find_evaluation(run: Path) -> Path:
         UserError: if there is none, or more than one.
     """
     if not run.is_dir():
-        raise UserError(f"{run} is not there; --compare takes folders of evaluation.py, or of experiments")
+        raise UserError(f"--compare must be given folders of evaluation.py or of experiments; {run} was not found")
     if holds_evaluation(run):
         return run
     found = sorted(filter(holds_evaluation, (run / "evaluation").glob("*")))
     if not found:
         raise UserError(
-            f"{run} holds no evaluation (no per_image.csv, nor any in evaluation/*/): run evaluation.py on it first"
+            f"{run} contains no evaluation (per_image.csv or evaluation/*/per_image.csv): run evaluation.py first"
         )
     if len(found) > 1:
-        raise UserError(f"{run} holds {len(found)} evaluations; name one of them: {', '.join(map(str, found))}")
+        raise UserError(f"{run} contains {len(found)} evaluations; choose one of them: {', '.join(map(str, found))}")
     return found[0]
 
 
@@ -71,7 +71,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
     """
     parts = [folder.resolve().parts for folder in folders]
     if len(set(parts)) < len(parts):
-        raise UserError("--compare names the same evaluation twice")
+        raise UserError("--compare must be given different evaluations, but one is given twice")
     start = _shared(parts)
     end = _shared([path[start:][::-1] for path in parts])
     short = [one_line("/".join(path[start : len(path) - end]) or path[-1]) for path in parts]
@@ -110,7 +110,7 @@ def holm_note(runs: Sequence[Evaluation]) -> str:
 
 
 def change(value: float, column: str) -> str:
-    """A difference in the unit of its figure, always with its sign; a dash for one that is not there."""
+    """A difference in the unit of its figure, always with its sign; a dash for NaN."""
     if math.isnan(value):
         return "–"
     return f"{100 * value:+.2f}" if is_percent(column) else f"{value:+.4g}"

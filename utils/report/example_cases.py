@@ -144,7 +144,7 @@ def _draw_insides(views: Sequence[Inside]) -> list[tuple[list[Tile], Chart, str]
         ]
         text = f"What DPConv adds is {view.strength:.3g} times as large as x30 (Euclidean norm)"
         if len(views) > 1:
-            text += f"; the kernel lies {100 * deviation:.1f} % from the mean kernel of the images shown here"
+            text += f"; the kernel is {100 * deviation:.1f} % from the mean kernel of the images shown here"
         drawn.append((tiles, _code_chart(view.code, low, high), text + "."))
     return drawn
 

@@ -45,7 +45,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
     )
     page = environment.get_template(template).render(content, style=style, script=script, policy=policy)
     with replacing(path) as beside:
-        # The name of a file may hold bytes that are no text.
+        # The name of a file may contain bytes that are not text.
         beside.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
     return path
 

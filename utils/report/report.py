@@ -1,7 +1,7 @@
 """An evaluation as one page to look at: figures, curves, distributions, the table of images, cases, DPConv at work.
 
 The page is made from what evaluation.py has written (`per_image.csv`, `summary.json`, whatever they hold), from the
-run's `log.jsonl` where it lies beside the weights, and from a few images that go through the network once more.
+run's `log.jsonl` if it is in the folder of the weights, and from a few images that go through the network once more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from utils.report.compare import change, p_value
 from utils.report.example_cases import CaseView
 from utils.report.html_page import write_page
 
-# The settings that stand at the top of the page; all others at its end.
+# The settings at the top of the page; all others are at its end.
 ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "dynamic", "kernel_source", "img_size")
 CURVES = ("loss", "iou")  # of the log; its other figures move with these
 
@@ -58,7 +58,7 @@ def write_report(
     """Writes `report.html` and returns its path.
 
     Args:
-        folder: where to; made if it is not there.
+        folder: output folder; created if missing.
         evaluation: the folder that evaluation.py has written into.
         cases: what `utils.report.example_cases.look_at_cases` returns.
         weights: our checkpoint; the logs of its two phases are looked for where training writes them.

@@ -1,1 +1,1 @@
-"""The paper's protocol: divisions, the commands of each run, and the table of their results."""
+"""The paper's protocol: the divisions, the commands of each run, and the table of the results."""

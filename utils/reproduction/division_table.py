@@ -1,4 +1,4 @@
-"""The table of the paper: the figures of each division, their mean and their standard deviation, beside the paper's."""
+"""The table of reproduce.py: the figures of each division, their mean and standard deviation, and the paper's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.common import tables
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.evaluation.pixel_metrics import PAPER_FIGURES
@@ -29,8 +30,8 @@ ROWS = {
 class Result:
     """The figures of one evaluation: `weights` ("best", "last") of a division `on` "val" or "test".
 
-    In percent, but Fa, which is in millionths, as its field has it; None where one is undefined (Pd without a target).
-    `intervals`: the 95 % interval of each figure in the same unit; None where there is none.
+    In percent, except Fa, which is in millionths; None for an undefined figure (Pd without a target).
+    `intervals`: the 95 % interval of each figure in the same unit; None if there is none.
     """
 
     division: int
@@ -43,7 +44,7 @@ class Result:
 
     @classmethod
     def read(cls, division: int, on: str, weights: str, epoch: int, summary: Mapping[str, Any]) -> Result:
-        """Out of what evaluation.py has written."""
+        """From the summary of evaluation.py."""
         shares = {**summary["infrared"], **summary["mean_over_images"], "pooled_iou": summary["pooled_iou"]}
         figures = {name: None if shares[name] is None else 100 * shares[name] for name in FIGURES if name != "Fa"}
         figures["Fa"] = shares["Fa_1e-6"]
@@ -57,8 +58,8 @@ class Result:
 def spread(results: Sequence[Result]) -> dict[tuple[str, str], dict[str, tuple[float | None, float | None]]]:
     """For each (on, weights): the mean over the divisions of each figure, and the sample standard deviation.
 
-    The standard deviation has n - 1 in its denominator; it is None for a single division. Both are None for a figure
-    that a division does not define.
+    The standard deviation has n - 1 in its denominator and is None for a single division. Both are None if the figure
+    is undefined in a division.
     """
     spreads = {}
     for key in ROWS:
@@ -74,19 +75,20 @@ def _mean_and_deviation(values: Sequence[float | None]) -> tuple[float | None, f
 
 
 def published(dataset: str | None, config: str | None) -> dict[str, float]:
-    """The figures of a paper, in percent, that the configuration of --Dataset or --config quotes; empty if none.
+    """The published figures, in percent, in the configuration of --Dataset or --config; empty if there are none.
 
         published: {iou: 88.29, F1: 93.44}
 
     Raises:
-        UserError: for anything but figures of `PAPER_FIGURES` and numbers, naming the file.
+        UserError: for names outside `PAPER_FIGURES` and values that are not numbers.
     """
     path = find_configuration(dataset, config)
     quoted = (read_yaml(path).get("published") or {}) if path else {}
     if not isinstance(quoted, dict) or not all(
         name in PAPER_FIGURES and isinstance(value, int | float) for name, value in quoted.items()
     ):
-        raise UserError(f"{path}: published takes numbers in percent, of {', '.join(PAPER_FIGURES)}; it has {quoted}")
+        names = ", ".join(PAPER_FIGURES)
+        raise UserError(f"{path}: published must contain numbers in percent for {names}, got {quoted}")
     return quoted
 
 
@@ -107,11 +109,11 @@ def markdown(title: str, results: Sequence[Result], published: Mapping[str, floa
     return "\n\n".join(
         [
             f"# {title}",
-            _table(["%, mean ± standard deviation over the divisions", *headings], rows),
+            tables.markdown(["%, mean ± standard deviation over the divisions", *headings], rows),
             "\n".join(f"- {note}" for note in notes),
             "Each division; in brackets the 95 % interval (percentile bootstrap over the images, which leaves out the "
             "noise of training):",
-            _table(["division", "list", "epoch", "images", *headings], each),
+            tables.markdown(["division", "list", "epoch", "images", *headings], each),
         ]
     )
 
@@ -160,12 +162,3 @@ def _interval(ends: Sequence[float] | None) -> str:
 
 def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns are also aligned as plain text."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = [headings, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )

@@ -1,4 +1,4 @@
-"""The steps of the paper's protocol, and how far each of them is: what is on the disk decides, nothing is remembered.
+"""The steps of the paper's protocol and their progress, which is read from the files of each step.
 
 division 1:  training of phase 1  ->  training of phase 2  ->  evaluations
 division 2:  ...
@@ -16,20 +16,16 @@ from typing import Any
 
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
-from utils.common.locks import hold
 from utils.common.processes import say
-from utils.common.signals import SIGNALS, Stopped
 from utils.evaluation.result_files import read_summary
-from utils.reproduction.run_scripts import CommandRunner
 from utils.settings.config import FREE_SETTINGS, with_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
-ONLY = "`--only N` gives each of several processes a division of its own"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a step is: done or not, and in words."""
+    """The progress of a step: done or not, and a description."""
 
     done: bool
     text: str
@@ -41,9 +37,9 @@ class TrainingStep:
 
     Args:
         argv: the command line of `script`, without --resume.
-        settings: what that command line resolves to.
-        phase, folder: the engine's name for the phase, and where its run is.
-        encoder_from: for phase 2, the folder of the phase 1 whose encoder it takes.
+        settings: the resolved settings of that command line.
+        phase, folder: "recon" or "seg", and the folder of its run.
+        encoder_from: for phase 2, the folder of the phase 1 whose encoder it uses.
     """
 
     title: str
@@ -55,16 +51,16 @@ class TrainingStep:
     encoder_from: Path | None = None
 
     def progress(self) -> Progress:
-        """Done when last.pth is of this experiment and of its last epoch.
+        """Done if last.pth belongs to this experiment and to its last epoch.
 
         Raises:
-            UserError: if the folder holds a run with other settings, lists or, in phase 2, another encoder: such a run
-                is neither used nor overwritten.
+            UserError: if the folder contains a run with other settings, lists or, in phase 2, another encoder; such a
+                run is neither used nor overwritten.
         """
         last = self.folder / "last.pth"
         if not last.exists():
             return Progress(False, "to do")
-        # Here, since torch comes with them: what is wrong with lists and flags is told without.
+        # Imported here, because they import torch, which errors in lists and flags should not wait for.
         from utils.networks.checkpoints import explain, load_checkpoint
         from utils.training.run_state import refuse_another_run
 
@@ -77,7 +73,7 @@ class TrainingStep:
         if epoch >= epochs:
             return Progress(True, f"done, {epochs} epochs")
         inside = f" and {step} steps" if step else ""
-        return Progress(False, f"to go on after epoch {epoch} of {epochs}{inside}")
+        return Progress(False, f"to be resumed after epoch {epoch} of {epochs}{inside}")
 
     def _refuse_another_encoder(self, checkpoint: dict[str, Any], pretrained: Path) -> None:
         from utils.networks.checkpoints import load_checkpoint
@@ -85,8 +81,8 @@ class TrainingStep:
 
         if not pretrained.exists() or not same_encoder(checkpoint, load_checkpoint(pretrained, "recon")):
             raise UserError(
-                f"{self.folder / 'last.pth'} was trained on another encoder than {pretrained} (phase 1 was trained "
-                f"again?). Move {self.folder} away, and the same command trains it anew; --output_dir starts elsewhere"
+                f"{self.folder / 'last.pth'} was trained with another encoder than {pretrained}; phase 1 may have been "
+                f"repeated. Move {self.folder} away to train it again, or choose another --output_dir"
             )
 
 
@@ -95,10 +91,11 @@ class EvaluationStep:
     """The figures of one checkpoint on one list.
 
     Args:
-        settings: resolves the command line; it reads the checkpoint, so that it can be called once that is there.
+        settings: resolves the command line; it reads the checkpoint, which must exist.
         weights: "best" or "last".
         on: which of the division's lists, "val" or "test".
         folder: where the figures of the resolved settings are.
+        code: the other code that is tested against the images' own, if one is.
     """
 
     title: str
@@ -109,9 +106,10 @@ class EvaluationStep:
     on: str
     checkpoint: Path
     folder: Callable[[argparse.Namespace], Path]
+    code: str | None = None
 
     def progress(self) -> Progress:
-        """Done when summary.json is of these weights (by their hash), this list and these settings; else it is redone.
+        """Done if summary.json belongs to these weights (by their hash), this list and these settings.
 
         Raises:
             UserError: if the checkpoint is damaged.
@@ -119,7 +117,7 @@ class EvaluationStep:
         return Progress(True, "done") if self.summary() else Progress(False, "to do")
 
     def summary(self) -> dict[str, Any] | None:
-        """What evaluation.py has written; None if there is nothing, nothing whole, a mixture, or it is outdated."""
+        """The summary of evaluation.py; None if it is missing, damaged, inconsistent or outdated."""
         if not self.checkpoint.exists():
             return None
         settings = self.settings()
@@ -153,11 +151,11 @@ Step = TrainingStep | EvaluationStep
 
 
 def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
-    """That a phase has the same settings in all divisions: one that was begun keeps its own if the configuration has
-    been changed since, and the others would take the new ones.
+    """Checks that a phase has the same settings in all divisions. They can differ if the configuration was changed:
+    started divisions keep their settings, and the others would use the new ones.
 
     Raises:
-        UserError: names the settings and the flag that makes them alike.
+        UserError: with the settings that differ.
     """
     first: dict[str, tuple[int, dict[str, Any]]] = {}
     for division, plan in plans.items():
@@ -170,46 +168,20 @@ def refuse_mixed(plans: Mapping[int, Sequence[Step]]) -> None:
             if differing := [name for name, value in now.items() if before.get(name) != value]:
                 values = "; ".join(f"{name} {before.get(name)} and {now[name]}" for name in differing)
                 raise UserError(
-                    f"{step.title} would have other settings in division {one} than in division {division} ({values}): "
-                    "the configuration was changed after a run had begun. Pass the flag with one of the values, or "
-                    "--output_dir for a new experiment"
+                    f"{step.title} would have different settings in divisions {one} and {division} ({values}), because "
+                    "the configuration was changed after a run had started. Pass the flag with one of the values, or "
+                    "choose another --output_dir for a new experiment"
                 )
-
-
-def run_division(runner: CommandRunner, division: int, plan: Sequence[Step], folder: Path, processes: int) -> None:
-    """Runs the steps of a division that are not done, each in a process (or `processes`) of its own.
-
-    Raises:
-        Stopped: at a signal, which the running script was told.
-        UserError: if a script fails, or another process works in the folder.
-    """
-    with hold(folder, ONLY) as held:
-        for step in plan:
-            state, where = step.progress(), f"division {division}, {step.title}"
-            say(f"{where}: {state.text}")
-            if state.done:
-                continue
-            say(shown(step, processes))
-            code = runner.run(_command(step, processes), held)
-            number = runner.number or code - 128
-            if number in SIGNALS or runner.number:
-                raise Stopped(number, f"stopped in {where}; the same command goes on there")
-            if code:
-                cause = f"signal {number} has ended it (out of memory?)" if number > 0 else "its message stands above"
-                raise UserError(
-                    f"{where} has failed: {cause}. Once the cause is removed, the same command goes on there"
-                )
-            if not (state := step.progress()).done:
-                raise UserError(f"{where} ended without an error, but is not done: {state.text}")
 
 
 def shown(step: Step, processes: int) -> str:
-    """The command of a step as one would type it."""
+    """The command of a step, as typed in a shell."""
     start = ["torchrun", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else ["python"]
     return shlex.join([*start, step.script, *_arguments(step)])
 
 
-def _command(step: Step, processes: int) -> list[str]:
+def command(step: Step, processes: int) -> list[str]:
+    """The same for the system."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     return [sys.executable, *many, str(ROOT / step.script), *_arguments(step)]
 
@@ -219,46 +191,63 @@ def _arguments(step: Step) -> list[str]:
 
 
 def numbered(pattern: str, division: int) -> str:
-    """The list of a division: "lists/train{}.txt" to "lists/train2.txt"; without {} the one list there is."""
+    """The list of a division: "lists/train{}.txt" to "lists/train2.txt"; without {} the pattern itself."""
     return pattern.replace("{}", str(division))
 
 
 def find_test_lists(base_dir: str, divisions: int) -> str | None:
-    """The pattern test{}.txt if there is such a list for one of the divisions; a list that is missing is then a fault.
+    """The pattern test{}.txt if at least one division has such a list; None otherwise.
 
     Raises:
-        UserError: if there is no such data folder.
+        UserError: if the data folder was not found.
     """
     base, pattern = data_folder(base_dir), "test{}.txt"
     found = any(list_path(base, numbered(pattern, i)).is_file() for i in range(1, divisions + 1))
     return pattern if found else None
 
 
-def check_lists(base_dir: str, patterns: dict[str, str], divisions: int) -> None:
-    """That there is a list for each division.
+def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int]) -> None:
+    """That there is a list for each of the divisions, given by their numbers.
 
     Args:
-        patterns: the flag, and the pattern it holds: {"--train_file": "train{}.txt"}.
+        patterns: patterns by flag: {"--train_file": "train{}.txt"}.
 
     Raises:
-        UserError: for patterns that cannot tell the divisions apart, or lists that are missing, with the command that
-            makes them.
+        UserError: for a pattern without {}, and for missing lists, with the command that creates them.
     """
     base = data_folder(base_dir)
     for flag, pattern in patterns.items():
-        if divisions > 1 and "{}" not in pattern:
+        if len(divisions) > 1 and "{}" not in pattern:
             raise UserError(
-                f"{flag} {pattern}: with {divisions} divisions it needs {{}} where the division's number stands, as in "
-                "train{}.txt; --divisions 1 takes one list as it is"
+                f"{flag} {pattern}: with {len(divisions)} divisions it needs {{}} where the division's number stands, "
+                "as in train{}.txt; --divisions 1 takes one list as it is"
             )
-    wanted = [numbered(pattern, i) for i in range(1, divisions + 1) for pattern in patterns.values()]
+    wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
+        flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
-            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:",
-            f"  python prepare_data.py split {base} --divisions {divisions}",
+            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
+            f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
             f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
             "{} for the division's number",
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):
         raise UserError(f"{', '.join(patterns.values())}: results are filed by the lists' names, which must differ")
+
+
+def check_images(run: Any, steps: Sequence[Step]) -> None:
+    """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later.
+
+    Args:
+        run: a run on it (`utils.reproduction.plan.Run`).
+
+    Raises:
+        UserError: names every fault.
+    """
+    from utils.settings.data_loaders import checked_cases
+
+    training = next(step for step in steps if isinstance(step, TrainingStep) and step.phase == "seg")
+    purposes = {"train": "training", "val": "validation", "test": "test"}
+    checked_cases(training.settings, {purposes[on]: name for on, name in run.lists.items()})
+    say(f"division {run.division}: all images and masks are readable, no case is in two lists")

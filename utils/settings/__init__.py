@@ -1,1 +1,1 @@
-"""From the command line, configs/NAME.yaml and a checkpoint to the settings of a run, and to its data loaders."""
+"""The settings of a run, from the command line, configs/NAME.yaml and a checkpoint, and its data loaders."""

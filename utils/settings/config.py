@@ -1,13 +1,13 @@
-"""Settings: a parser's defaults, then configs/NAME.yaml, then the command line; the last one that speaks wins.
+"""Settings: the defaults of a parser, overridden by configs/NAME.yaml, overridden by the command line.
 
-A configuration's keys are flag names. A section named like a script holds what only that script takes:
+The keys of a configuration are flag names. A section named after a script contains settings of that script alone:
 
     base_dir: DataSet/bus
     img_size: 256
     train_recon: {epochs: 100}
     train_seg: {epochs: 300}
 
-One key is no flag: `published`, see `utils.reproduction.division_table.published`.
+The key `published` is not a flag, see `utils.reproduction.division_table.published`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import yaml
 from utils.common.errors import UserError
 from utils.common.printable import one_line
 from utils.common.processes import say
+from utils.common.version import add_version
 from utils.settings.arguments import (
     LOSS,
     HelpFormatter,
@@ -34,7 +35,7 @@ from utils.settings.arguments import (
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
-# Settings that a run may change when it goes on; all others are the experiment itself.
+# Settings that may change when a run is resumed; all others define the experiment.
 FREE_SETTINGS = {
     "Dataset",
     "cache",
@@ -48,9 +49,10 @@ FREE_SETTINGS = {
     "output_dir",
     "resume",
     "save_every",
-    "test_file_dir",  # no training looks at it
+    "test_file_dir",  # training never reads it
     "threads",
-    "unlabeled_dir",  # which images there are is recorded with the lists
+    "unlabeled_dir",  # the hash of its images is compared instead, with those of the lists
+    "verbose",
 }
 
 _UNSET = object()
@@ -69,9 +71,10 @@ class ScriptParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.script = script
-        self.add_argument("--Dataset", metavar="NAME", help="takes its settings from configs/NAME.yaml")
+        add_version(self)
+        self.add_argument("--Dataset", metavar="NAME", help="data set: use the settings in configs/NAME.yaml")
         self.add_argument(
-            "--config", type=path, metavar="FILE", help="a YAML file of your own, in place of configs/NAME.yaml"
+            "--config", type=path, metavar="FILE", help="configuration file (YAML) that replaces configs/NAME.yaml"
         )
 
     def error(self, message: str) -> None:
@@ -83,29 +86,38 @@ class ScriptParser(argparse.ArgumentParser):
         """The resolved settings.
 
         Args:
-            argv: the command line; sys.argv's if not given.
-            recorded: settings of a checkpoint, which win over the configuration but not over the command line.
+            argv: the command line (default: sys.argv[1:]).
+            recorded: settings of a checkpoint, which override the configuration but not the command line.
 
         Raises:
-            UserError: for a flag, key or value that is unknown or does not fit, naming the file it stands in.
+            UserError: for an unknown flag or key and for an invalid value, with the name of the file.
         """
         given = self.given(argv)
         layers = [vars(self.parse_args([])), self._configuration(given), recorded or {}, given]
         settings = argparse.Namespace(**{name: value for layer in layers for name, value in layer.items()})
         if settings.Dataset is None:
             if settings.base_dir is None:
-                raise UserError(f"which data? Pass --Dataset NAME ({', '.join(known_datasets())}) or --base_dir FOLDER")
+                names = ", ".join(known_datasets())
+                raise UserError(f"no data given: pass --Dataset NAME ({names}) or --base_dir FOLDER")
             settings.Dataset = Path(settings.base_dir).resolve().name
         return settings
 
     def given(self, argv: Sequence[str] | None) -> dict[str, Any]:
-        """Only what stands in argv."""
-        # argparse fills in no default where the namespace holds a value already.
+        """The settings that argv contains, without defaults."""
+        given, rest = self.given_and_rest(argv)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return given
+
+    def given_and_rest(self, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+        """The settings that argv contains, and its words that this parser does not know."""
+        # argparse adds no default where the namespace already has a value.
         unset = argparse.Namespace(**dict.fromkeys(vars(self.parse_args([])), _UNSET))
-        return {name: value for name, value in vars(self.parse_args(argv, unset)).items() if value is not _UNSET}
+        found, rest = self.parse_known_args(argv, unset)
+        return {name: value for name, value in vars(found).items() if value is not _UNSET}, rest
 
     def configured(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
-        """What the configuration file says of this script's settings."""
+        """The settings of this script in the configuration file."""
         return self._configuration(self.given(argv))
 
     def _configuration(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,17 +130,25 @@ class ScriptParser(argparse.ArgumentParser):
         known = vars(_every_shared_argument().parse_args([]))
         for name in values:
             if name not in known:
-                raise UserError(f"{path}: unknown setting {name!r}; the settings are {', '.join(sorted(known))}")
+                raise UserError(f"{path}: unknown setting {name!r}. The settings are {', '.join(sorted(known))}")
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
+        return self.from_file(values, path)
+
+    def from_file(self, values: Mapping[str, Any], where: object) -> dict[str, Any]:
+        """Settings as a YAML file has them, each checked as its flag.
+
+        Raises:
+            UserError: for one that this script does not take, or whose value does not fit; begins with `where`.
+        """
         repeated = {action.dest for action in self._actions if isinstance(action, Repeated)}
-        # YAML 1.1's words for true and false, where nothing else can be meant.
+        # The other words of YAML 1.1 for true and false, for settings that must be one of the two.
         switches = {action.dest for action in self._actions if isinstance(action, argparse.BooleanOptionalAction)}
         words = {"yes": True, "on": True, "no": False, "off": False}
         values = {
             name: words.get(str(value).lower(), value) if name in switches else value for name, value in values.items()
         }
-        # A list for a flag that takes one value is refused as such, not its last item taken.
+        # A list for a flag that takes one value must be an error; argparse would take its last item.
         values = {
             name: value if name in repeated or not isinstance(value, list) else str(value)
             for name, value in values.items()
@@ -137,7 +157,7 @@ class ScriptParser(argparse.ArgumentParser):
         try:
             return self.given(flags)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{where}: {error}") from error
 
 
 def known_datasets() -> list[str]:
@@ -146,13 +166,13 @@ def known_datasets() -> list[str]:
 
 
 def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The settings of a training, `phase` being its folder in the experiment's.
+    """The settings of a training; `phase` is its folder within the experiment.
 
-    A run that is resumed keeps what it was begun with where it is older than a setting, or where its configuration
-    file has been changed since, unless the command line says otherwise; it says so.
+    A resumed run keeps its recorded value of a setting that was introduced after it started or that was changed in the
+    configuration file since, unless the setting is given on the command line. A message names each such setting.
 
     Raises:
-        UserError: see `ScriptParser.settings`; or if the run's last.pth cannot be read.
+        UserError: see `ScriptParser.settings`; or if last.pth of the run cannot be read.
     """
     settings = script.settings(argv)
     last = output_dir(settings) / phase / "last.pth"
@@ -168,28 +188,32 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     for name in recorded:
         new, old = getattr(settings, name), getattr(kept, name)
         if old != new:
-            say(f"{last}: the run was begun with --{name} {old} and keeps it; a new run would take {new}")
+            say(f"{last}: the resumed run keeps its --{name} {old}; a new run would use {new}")
     return kept
 
 
 def trained_resize(settings: Mapping[str, Any]) -> str:
-    """The --resize that fits a checkpoint of these settings: crops were taken from images that kept their size."""
+    """The --resize that fits a checkpoint of these settings: crops are taken from images at their original size."""
     return "keep" if settings.get("crop") else "img_size"
 
 
 def output_dir(settings: argparse.Namespace) -> Path:
-    """The folder of the experiment; each script writes into a folder of its own in it (recon, seg, evaluation)."""
+    """The folder of the experiment, in which each script has its own folder (recon, seg, evaluation)."""
     return Path(settings.output_dir or Path("checkpoints") / settings.Dataset)
 
 
 def describe(settings: argparse.Namespace) -> str:
-    """The resolved settings, one a line, as the scripts print them."""
-    given = sorted((name, value) for name, value in vars(settings).items() if value is not None)
-    return "\n".join(f"  {name:<15} {one_line(str(value))}" for name, value in given)
+    """The resolved settings, one per line."""
+    return "\n".join(f"  {name:<15} {value}" for name, value in sorted(vars(settings).items()) if value is not None)
+
+
+def announce(title: str, settings: argparse.Namespace) -> None:
+    """Prints the title of a script's work, with --verbose also the resolved settings."""
+    say(f"{title}\n{describe(settings)}" if "verbose" in settings else title)
 
 
 def as_flags(name: str, value: object) -> list[str]:
-    """A setting as its flag, so that both are checked by the same rules: none for None, one for each item of a list."""
+    """A setting as command-line flags, to be checked by the same rules: none for None, one for each item of a list."""
     if value is None:
         return []
     if isinstance(value, list):
@@ -207,12 +231,12 @@ def _every_shared_argument() -> argparse.ArgumentParser:
 
 
 def with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run; what was not a setting yet when they were recorded has today's default."""
+    """The recorded settings of a run, with the current defaults for settings that were introduced later."""
     return {**vars(_every_shared_argument().parse_args([])), **recorded}
 
 
 def find_configuration(dataset: str | None, config: str | None) -> Path | None:
-    """The file that --Dataset or --config names; None if neither is given.
+    """The file given by --Dataset or --config; None without both.
 
     Raises:
         UserError: for an unknown Dataset.
@@ -224,15 +248,17 @@ def find_configuration(dataset: str | None, config: str | None) -> Path | None:
     path = CONFIGS / f"{dataset}.yaml"
     if dataset not in known_datasets():
         raise UserError(
-            f"there is no {path}; --Dataset takes {', '.join(known_datasets())}. For data of your own leave "
-            "--Dataset out and pass --base_dir FOLDER, or write a configuration of your own and pass --config FILE"
+            f"{path} was not found. --Dataset must be one of {', '.join(known_datasets())}. For your own data, omit "
+            "--Dataset and pass --base_dir FOLDER, or write a configuration and pass --config FILE"
         )
     return path
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of this century: a key stands once, and what YAML 1.1 takes for something else is the word that it looks
-    like. There `0100` is 64, `1:30` is 90, `1_000` is 1000, and `off` is false. true and false are booleans."""
+    """A loader of the YAML 1.2 core schema that rejects duplicate keys.
+
+    YAML 1.1 reads `0100` as 64, `1:30` as 90, `1_000` as 1000 and `off` as false; here they are words.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -264,7 +290,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a configuration file, unchecked.
 
     Raises:
-        UserError: if it cannot be read or is none.
+        UserError: if it cannot be read or is not a configuration.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

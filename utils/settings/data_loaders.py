@@ -1,4 +1,4 @@
-"""From settings to loaders: the one way from a command line to batches."""
+"""Data loaders from settings, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def training_loaders(
 ) -> tuple[DataLoader, DataLoader]:
     """The training loader (shuffled, augmented) and the validation loader, after both lists were checked.
 
-    With settings.crop the training images are crops at the images' own size, at which the validation images are whole.
+    With settings.crop the training images are crops at the original resolution, and the validation images are whole.
 
-    In a job of several processes each loads its share; settings.batch_size counts the images of all of them.
-    The images below `unlabeled_dirs` are trained on, too, where no masks are needed. Decoded images are kept in memory
-    up to settings.cache GB. settings.white_level becomes a number where it is "auto".
+    In a multi-process job each process loads its share; settings.batch_size counts the images of all processes. The
+    images below `unlabeled_dirs` are added to the training images if no masks are needed. Decoded images are kept in
+    memory up to settings.cache GB. A settings.white_level of "auto" is replaced by the detected number.
 
     Raises:
-        UserError: for a list or folder that cannot be trained with.
+        UserError: for an invalid list or folder.
     """
     budget = round(settings.cache * 1e9)
     kept = Kept(budget, digests=bool(unlabeled_dirs))
@@ -42,13 +42,13 @@ def training_loaders(
     cases = checked_cases(settings, lists, need_masks, kept)
     train_cases = cases["training"]
     if settings.white_level == AUTO:
-        settings.white_level = common_white_level(train_cases, rank() == 0, kept.bits())
-        say(f"--white_level auto is {settings.white_level}: the bits that the 16-bit training images use")
+        settings.white_level = common_white_level(train_cases, progress=rank() == 0)
+        say(f"--white_level auto: detected {settings.white_level} in the 16-bit training images")
     if unlabeled_dirs:
         unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"], kept)
         say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
         for note in left_out:
-            say(f"  left out: {one_line(note)}")
+            say(f"  skipped: {note}")
         train_cases = [*train_cases, *unlabeled]
     size = None if settings.crop else settings.img_size
     transform = Transform(
@@ -71,12 +71,12 @@ def training_loaders(
 def evaluation_loader(
     settings: argparse.Namespace, cases: Sequence[Case], batch_size: int, resize: str = "img_size"
 ) -> DataLoader:
-    """The cases in their order, or this process's share of them, resized and normalised, nothing else.
+    """A loader of the cases in their order, or of this process's share of them, resized and normalised.
 
     Args:
         settings: of a script that takes the data arguments.
         cases: of one list.
-        batch_size: images in a batch; where images or masks keep their own sizes, each is a batch of its own.
+        batch_size: batch size; 1 is used where images or masks keep their original sizes.
         resize: one of `utils.settings.arguments.RESIZE`.
     """
     size = None if resize == "keep" else settings.img_size
@@ -90,9 +90,10 @@ def evaluation_loader(
 def checked_cases(
     settings: argparse.Namespace, lists: dict[str, str], need_masks: bool = True, kept: Kept | None = None
 ) -> dict[str, list[Case]]:
-    """`datasets.load.load_lists` with the settings of the data arguments; says which lists are published ones."""
-    rules = settings.mask_suffix, settings.fit_masks, settings.mask_threshold
-    cases = load_lists(settings.base_dir, lists, need_masks, *rules, kept)
+    """`datasets.load.load_lists` with the settings of the data arguments; prints which lists are published ones."""
+    cases = load_lists(
+        settings.base_dir, lists, need_masks, settings.mask_suffix, settings.fit_masks, settings.mask_threshold
+    )
     for remark in remarks({name: [case.name for case in of] for name, of in cases.items()}, settings.Dataset):
         say(remark)
     return cases
@@ -101,5 +102,7 @@ def checked_cases(
 def _folder(settings: argparse.Namespace, cases: Sequence[Case], transform: Transform) -> SegmentationFolder:
     fit_masks = settings.mask_interpolation if settings.fit_masks else None
     if settings.white_level == AUTO:
-        raise UserError("--white_level auto is found in training: pass a number, or weights that were trained with one")
+        raise UserError(
+            "--white_level auto works only in training: pass a number, or weights whose training recorded one"
+        )
     return SegmentationFolder(cases, transform, fit_masks, settings.mask_threshold, settings.white_level)

@@ -1,4 +1,4 @@
-"""Where a result comes from: what a checkpoint and a summary record beside their settings."""
+"""Provenance: what checkpoints and summaries record in addition to their settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from utils.common.devices import device_name, has_tf32
 from utils.common.errors import UserError
 from utils.common.files import sha256
 from utils.common.processes import world_size
+from utils.common.version import version
 
 PACKAGES = (
     "torch",
@@ -39,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Versions, the git commit (None outside a checkout), the device; list files and weights by their SHA-256."""
     return {
+        "version": version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {package: _version(package) for package in PACKAGES},
@@ -54,7 +56,7 @@ def provenance(settings: argparse.Namespace, device: torch.device) -> dict[str, 
 
 
 def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
-    """The SHA-256 of each list file that is there, by its setting's name; of unlabeled images, of names and sizes."""
+    """The SHA-256 of each existing list file, by setting; for unlabeled images, of their names and sizes."""
     base = Path(settings.base_dir)
     hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
     folders = getattr(settings, "unlabeled_dir", None)
@@ -62,17 +64,17 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
 
 
 def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """`datasets.known_divisions.facts` of each list file that can be read, by its setting's name."""
+    """`datasets.known_divisions.facts` of each readable list file, by setting."""
     found = {}
     for name in LISTS:
-        # A list that is not read by this script may be missing, or anything.
+        # A list that this script does not use may be missing or invalid.
         with contextlib.suppress(UserError):
             found[name] = facts(read_list(list_path(Path(settings.base_dir), getattr(settings, name, None) or "")))
     return found
 
 
 def weight_hashes(settings: argparse.Namespace) -> dict[str, str]:
-    """The SHA-256 of each file of weights that the settings name, by the setting's name."""
+    """The SHA-256 of each file of weights in the settings, by setting."""
     return _hashes({name: Path(file) for name in WEIGHTS if (file := getattr(settings, name, None))})
 
 
@@ -81,15 +83,15 @@ def _hashes(files: dict[str, Path]) -> dict[str, str]:
 
 
 def _version(package: str) -> str | None:
-    """None for a package that is installed under another name, as OpenCV may be."""
+    """The installed version; None for a package that is installed under another name, as OpenCV may be."""
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
 
 
 def git_commit() -> str | None:
-    """The commit of the project's code; "+changes" where files differ from it."""
+    """The commit of the project's code, with "+changes" if files differ from it; None outside a checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout

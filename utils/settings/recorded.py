@@ -1,4 +1,4 @@
-"""Settings that a checkpoint brings: a stranger's, until the command line's parser has taken them."""
+"""Settings from a checkpoint, which are untrusted until the parser of the command line has accepted them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from utils.settings.config import ScriptParser, as_flags
 
 
 def recorded_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The settings of the checkpoint `path`, each with the value that its flag would have; unknown ones as they are.
+    """The settings of the checkpoint `path`, parsed like flags; unknown settings are returned unchanged.
 
     Raises:
-        UserError: for a value that the command line would not take.
+        UserError: for a value that the command line would reject.
     """
     parser = ScriptParser("train", "")
     add_shared_arguments(parser, epochs=1)
     add_layer_argument(parser)
-    known = {action.dest for action in parser._actions} - {"help"}
+    known = {action.dest for action in parser._actions} - {"help", "version"}
     checked = dict(settings)
     for name, value in settings.items():
         if name not in known or value is None:
             continue
         try:
             if isinstance(value, list | tuple):
-                raise UserError("one value is expected")
+                raise UserError("must be a single value")
             checked[name] = parser.given(as_flags(name, value))[name]
         except UserError as error:
             cause = str(error).partition(" (python ")[0]
-            raise UserError(f"{path}: its setting {name} is {str(value)[:100]!r}: {cause}") from error
+            raise UserError(f"{path}: invalid setting {name} {str(value)[:100]!r}: {cause}") from error
     return checked

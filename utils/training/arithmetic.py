@@ -1,7 +1,7 @@
-"""What computes a run, as far as it decides the last digits: recorded in its checkpoints, and compared at resume.
+"""The conditions that decide the last digits of a run: recorded in its checkpoints, and compared when it is resumed.
 
-A run that is resumed with other arithmetic ends in other weights: sums are rounded in another order, and training
-makes the difference grow. That is no fault, but it must be said.
+A run that is resumed with other arithmetic ends with other weights: sums are rounded in another order, and training
+amplifies the difference. This is not an error, but the log must say so.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import torch
 
 from utils.common.precision import Precision
 
-# Packages whose release changes numbers; the others read files, draw pictures or count.
+# Packages whose version affects the numbers; the others read files, draw pictures or count.
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations")
+KERNELS = "C++ kernels"  # see `models.fast.words`
 KEYS = ("modules", "device", "cpu", "precision", "tf32", "layout", "compiled", "deterministic", "threads", "processes")
 
 
 def arithmetic(settings: argparse.Namespace, precision: Precision) -> dict[str, Any]:
-    """What `provenance` and the words of `utils.networks.speed.Speed` ("modules") leave out."""
+    """The conditions that neither `provenance` nor the words of `utils.networks.speed.Speed` ("modules") contain."""
     return {
-        "cpu": torch.backends.cpu.get_cpu_capability(),  # the widest instructions that torch uses: "AVX512"
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # the widest instructions that torch uses, e.g. "AVX512"
         "precision": precision.name,
         "layout": "channels_last" if settings.channels_last else "NCHW",
         "compiled": settings.compile,
@@ -32,15 +33,17 @@ def arithmetic(settings: argparse.Namespace, precision: Precision) -> dict[str, 
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """One line on what computes otherwise than it did; None if nothing does.
+    """One line with the conditions that have changed; None if none has.
 
-    What an older checkpoint has not recorded is not compared.
+    Conditions that an older checkpoint has not recorded are not compared.
 
     Args:
-        before, now: what checkpoints hold as "provenance".
+        before, now: the "provenance" of checkpoints.
     """
-    if "compiled passes" not in before.get("modules", ""):  # checkpoints of before November 2026 do not tell
-        now = {**now, "modules": re.sub(r", with(out)? compiled passes", "", now.get("modules", ""))}
+    if "modules" in before:
+        before = {**before, "modules": str(before["modules"]).replace("compiled passes", KERNELS)}  # the old name
+        if KERNELS not in before["modules"]:  # checkpoints before November 2026 do not record them
+            now = {**now, "modules": re.sub(rf", with(out)? {re.escape(KERNELS)}", "", now.get("modules", ""))}
     pairs = [(name, before[name], now.get(name)) for name in KEYS if name in before]
     old, new = before.get("versions", {}), now.get("versions", {})
     pairs += [(name, old[name], new.get(name)) for name in PACKAGES if name in old]
@@ -48,6 +51,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if not changed:
         return None
     return (
-        f"warning: the run resumes with other arithmetic ({'; '.join(changed)}): it will not end in the same weights, "
-        "bit for bit, as it would have"
+        f"warning: the run resumes with other arithmetic ({'; '.join(changed)}), so its final weights will differ in "
+        "the last digits from those of an uninterrupted run"
     )

@@ -1,4 +1,4 @@
-"""The training loop of both phases. A phase says what is trained; everything else stands here, once.
+"""The training loop of both phases. A `Phase` defines what is trained; the loop does everything else.
 
 phase  ->  fit: epochs, progress, validation, best and last checkpoints, resuming, logs, pictures
 """
@@ -26,30 +26,33 @@ from utils.common.pictures import save_png
 from utils.common.processes import is_writer, say, world_size
 from utils.common.progress import Progress
 from utils.common.run_log import RunLog
-from utils.common.runtime import Batch, in_force, layout, to_device
+from utils.common.runtime import Batch, describe_execution, layout, to_device
 from utils.common.signals import Stopped, StopRequest
+from utils.common.tables import aligned
 from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
 from utils.training.arithmetic import changes
-from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short
+from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short, time_left
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
 from utils.training.previews import distributions, preview
 from utils.training.run_state import Means, Run
 from utils.training.sync_batch_norm import synchronise_batch_norms
 
+LINE_EVERY = 600.0  # seconds between two lines within an epoch, in a log file; each epoch prints a line at its end
+
 
 class Phase(Protocol):
-    """What differs between the phases.
+    """The parts of the training that differ between the phases.
 
-    `model` holds the weights. The engine calls each method with the network that runs: the model, its compiled form, or
-    its fast copy.
+    `model` contains the weights. The engine calls each method with the network that runs: the model, its compiled form,
+    or its fast copy.
     """
 
     name: str  # "recon" or "seg"
     model: nn.Module
-    watch: str  # the validation figure that chooses the best epoch ...
+    watch: str  # the validation figure that selects the best epoch ...
     higher_is_better: bool  # ... and its direction
     watch_from: int  # epochs, counted from 0, before this one are never the best
 
@@ -59,11 +62,11 @@ class Phase(Protocol):
     def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """A row of tiles for each image: (3, H, W) as the images of the batch are, or (1, H, W) in 0..1."""
 
-    # Optional: recorded: dict[str, Any], what the checkpoints hold beside weights and settings.
-    # Optional: def derive(self, means: dict[str, float]) -> dict[str, float], the validation figures, out of the means
-    # over the images of what `step` returns.
-    # Optional: def distributions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor], what TensorBoard shows the
-    # distribution of, (B, K) by name.
+    # Optional: recorded: dict[str, Any], further content of the checkpoints.
+    # Optional: def derive(self, means: dict[str, float]) -> dict[str, float], the validation figures, from the means
+    # over the images of the figures that `step` returns.
+    # Optional: def distributions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor], values (B, K) by name, of
+    # which TensorBoard shows histograms.
 
 
 def fit(
@@ -74,12 +77,12 @@ def fit(
     folder: Path,
     device: torch.device,
 ) -> None:
-    """Trains `phase` for settings.epochs epochs and leaves in `folder`: best.pth, last.pth, settings.txt, log.jsonl,
-    tensorboard/, validation.png; with settings.save_every, epochNNNN.pth of every N-th epoch, too.
+    """Trains `phase` for settings.epochs epochs and writes to `folder`: best.pth, last.pth, settings.txt, log.jsonl,
+    tensorboard/, validation.png; with settings.save_every also epochNNNN.pth of every N-th epoch.
 
-    At SIGINT or SIGTERM it finishes the step, saves last.pth and raises `Stopped`; with settings.resume it goes on from
-    there, to the same result as if it had not been stopped. Several processes (`utils.common.distributed`) share each
-    batch and the validation list, and stop together.
+    At SIGINT or SIGTERM it finishes the step, saves last.pth and raises `Stopped`. With settings.resume it resumes from
+    there, with the same result as an uninterrupted run. Several processes (`utils.common.distributed`) share each batch
+    and the validation list, and stop together.
 
     Raises:
         UserError: see `Run.resume` and `train_one_epoch`; or if a file cannot be written.
@@ -93,23 +96,26 @@ def fit(
     recorded = getattr(phase, "recorded", {})
     run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device, recorded)
     if run.resume(len(train)):
-        say(f"going on after epoch {run.epoch} of {settings.epochs} and {run.step} steps, from {run.last}")
+        say(f"resuming from {run.last}: {run.epoch} of {settings.epochs} epochs and {run.step} steps are done")
     elif settings.init_from:
         path = Path(settings.init_from)
         fill(phase.model, load_checkpoint(path, phase.name)["model"], path)
-        say(f"a new run, from the weights of {path}")
+        say(f"new run, initialised from {path}")
     same_weights(phase.model)
     phase.model.train()
-    with _training(phase, settings, device) as speed:  # compared with the plain network before anything is computed
+    with _training(phase, settings, device) as speed:  # compares the fast network with the plain one first
         run.provenance["modules"] = speed.words
     if changed := changes(run.resumed_from, run.provenance):
         say(changed)
-    processes = f" in {world_size()} processes" if world_size() > 1 else ""
-    say(
-        f"{phase.name}: {len(train.dataset)} training and {len(val.dataset)} validation images, batches of "
-        f"{settings.batch_size}{processes}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters, on "
-        f"{device.type} ({in_force(settings, run.precision)}; {speed.words}); writes to {folder}"
-    )
+    images = f"{len(train.dataset)} training and {len(val.dataset)} validation images"
+    processes = f", {world_size()} processes" if world_size() > 1 else ""
+    header = {
+        "data": f"{settings.Dataset}: {images}, batch size {settings.batch_size}{processes}",
+        "network": f"{settings.variant}, {sum(p.numel() for p in trained) / 1e6:.2f} M trained parameters",
+        "execution": f"{device.type}, {describe_execution(settings, run.precision)}, {speed.short}",
+        "output": folder,
+    }
+    say(aligned(list(header.items())))
     if speed.warning:
         say(f"warning: {speed.warning}")
     log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
@@ -123,7 +129,9 @@ def fit(
         for loader in (train, val):
             end_workers(loader)
     value, epoch = run.best[phase.watch], run.best["epoch"]
-    say(f"{phase.name} done: best {phase.watch} {short(value)} in epoch {epoch}; {folder / 'best.pth'}")
+    say(
+        f"done: best {phase.watch} {short(value)} in epoch {epoch} of {settings.epochs}, weights: {folder / 'best.pth'}"
+    )
 
 
 def _one_epoch(
@@ -140,11 +148,11 @@ def _one_epoch(
     images = len(train.dataset) - run.step * run.settings.batch_size
     train_one_epoch(phase, run, train, device, stop)
     seconds_of_training = time.perf_counter() - started
-    same_weights(phase.model)  # the running statistics of batch norms are each process's own
+    same_weights(phase.model)  # the running statistics of batch norms differ between the processes
     train_figures = run.means.total().read()
     figures = validate(phase, val, device, run, stop)
     epoch, epochs = run.epoch + 1, run.settings.epochs
-    # A run shorter than the phase's first watched epoch has a best epoch, too.
+    # A run that ends before the first watched epoch of the phase still has a best epoch.
     improved = run.epoch >= min(phase.watch_from, epochs - 1) and _better(phase, figures, run.best)
     best = {"epoch": epoch, phase.watch: figures[phase.watch]} if improved else run.best
     entry = {
@@ -154,10 +162,11 @@ def _one_epoch(
         "learning_rate": run.optimizer.param_groups[0]["lr"],
         "seconds": round(time.perf_counter() - started, 2),
     }
-    if images > 0:  # none are left of an epoch that was stopped in its validation
+    if images > 0:  # none are left in an epoch that was stopped during its validation
         entry["images_per_second"] = round(images / seconds_of_training, 3)
     if log:
-        # The line comes first: that of an epoch that is run again is dropped, one that is missing stays missing.
+        # The line is written before the checkpoint: an extra line is removed when the epoch is repeated, but a missing
+        # line would stay missing.
         log.write_line(entry)
     run.finish_epoch(figures, best, improved)
     if not log:
@@ -168,16 +177,17 @@ def _one_epoch(
     histograms = distributions(partial(shown, model), val, device) if shown else {}
     log.write_board(entry, picture, histograms)
     save_png(run.folder / "validation.png", picture)
-    Progress.write(epoch_line(phase.watch, entry, epochs, best))
+    seconds = [entry["seconds"] for entry in log.entries]
+    Progress.write(epoch_line(phase.watch, entry, epochs, best, time_left(seconds, epochs - epoch)))
     if has_collapsed(log.entries):
         Progress.write(COLLAPSE_ADVICE)
 
 
 def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.device, stop: StopRequest) -> None:
-    """Trains from step run.step of the epoch to its end; the figures gather in run.means.
+    """Trains from step run.step of the epoch to its end; run.means collects the figures.
 
     Raises:
-        UserError: at a loss that is not finite, naming the step and its images.
+        UserError: for a loss that is not finite, with the step and its images.
         Stopped: at a signal, after the state was saved.
     """
     phase.model.train()
@@ -188,13 +198,13 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
         return
     losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
-    bar = Progress(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer())
+    bar = Progress(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer(), every=LINE_EVERY)
     with _training(phase, run.settings, device), bar, repeating_sizes():
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
             run.optimizer.zero_grad(set_to_none=True)
             scaler = run.precision.scaler
-            # The last batch of an epoch may be smaller: it is not worth a compilation.
+            # The last batch of an epoch may be smaller; compiling for its size would not pay off.
             network = run.compiled if batches.size(run.step) == run.settings.batch_size else phase.model
             for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
                 with run.precision.autocast():
@@ -216,15 +226,15 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
 
 
 def _parts_of_step(settings: argparse.Namespace, images: int) -> int:
-    """In how many parts a step of so many images, over all processes, is taken.
+    """The number of parts of a step, whose images over all processes are given.
 
-    Synchronised batch norms meet in every part: all processes then make as many as the one with the fewest images can.
+    Synchronised batch norms communicate in every part, so all processes need the same number of parts.
     """
     return min(settings.accumulate, images // world_size()) if settings.sync_bn else settings.accumulate
 
 
 def _parts(batch: Batch, count: int) -> Iterator[Batch]:
-    """The batch in at most `count` parts, whose sizes differ by one at most."""
+    """The batch in at most `count` parts, whose sizes differ by at most one."""
     images = len(batch["name"])
     bounds = [images * i // count for i in range(count + 1)]
     for first, last in itertools.pairwise(bounds):
@@ -234,21 +244,22 @@ def _parts(batch: Batch, count: int) -> Iterator[Batch]:
 
 @torch.inference_mode()
 def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, stop: StopRequest) -> dict[str, float]:
-    """Means over the validation images of the figures of the phase.
+    """The means of the phase's figures over the validation images.
 
-    The network is the one that `evaluation.py` computes with, so that the best epoch is chosen by its figures: in
-    bfloat16, batch norms that are folded round differently.
+    The network is the same as in `evaluation.py`, so that the best epoch is selected by the figures reported there: in
+    bfloat16, folded batch norms round differently.
 
     Raises:
         UserError: if the loss is not finite.
-        Stopped: at a signal, after the state was saved; the validation starts again when the run goes on.
+        Stopped: at a signal, after the state was saved; the resumed run repeats the validation.
     """
     network, speed = prediction(phase.model.eval(), run.precision)
     if speed.warning:
         say_once(f"warning: in validation {speed.warning}")
     means = Means()
-    bar = Progress(loader, desc="validating", unit="batch", leave=False, disable=not is_writer())
-    # A process whose share is a batch shorter goes round once more, so that all agree on a stop as often.
+    words = {"desc": "validating", "unit": "batch", "leave": False, "every": LINE_EVERY}
+    bar = Progress(loader, **words, disable=not is_writer())
+    # Processes with one batch less make an additional round, because `_stop_if_asked` is collective.
     rounds = highest(len(loader))
     for batch in itertools.chain(stop.batches(bar), itertools.repeat(None, rounds - len(loader))):
         _stop_if_asked(run, stop)
@@ -263,20 +274,20 @@ def validate(phase: Phase, loader: DataLoader, device: torch.device, run: Run, s
 
 
 def _training(phase: Phase, settings: argparse.Namespace, device: torch.device) -> AbstractContextManager[Speed]:
-    """Gives the phase's network its faster modules."""
+    """A context in which the network of the phase has its fast modules."""
     alone = not (settings.sync_bn and world_size() > 1)
     return training(phase.model, device, compiled=settings.compile, alone=alone)
 
 
 def _stop_if_asked(run: Run, stop: StopRequest, losses: LossWatch | None = None) -> None:
-    """Before each step, and after the last one: where a process whose loader the signal has ended stands, too."""
+    """Saves and stops after a signal. Called before each step, and after the last, which a stopped loader reaches."""
     if number := highest(stop.number):
         if losses:
-            losses.look()  # broken weights must not be saved
+            losses.look()  # weights that are not finite must not be saved
         run.save()
-        wait_for_all()  # torchrun ends the others when the first of them has gone
+        wait_for_all()  # torchrun kills the others as soon as one process has ended
         done = f"epoch {run.epoch + 1} of {run.settings.epochs}, after step {run.step}"
-        raise Stopped(number, f"stopped in {done}; saved as {run.last}, --resume goes on from there")
+        raise Stopped(number, f"stopped in {done}; saved to {run.last}. Continue with --resume")
 
 
 def _better(phase: Phase, figures: dict[str, float], best: dict[str, float] | None) -> bool:

@@ -1,4 +1,4 @@
-"""What a few validation images show after each epoch: a picture, and distributions for TensorBoard."""
+"""Previews of some validation images after each epoch: a picture, and distributions for TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLED = 16  # images whose distributions are shown
 def preview(
     draw: Callable[[Batch], Sequence[Sequence[Tensor]]], loader: DataLoader, device: torch.device
 ) -> np.ndarray:
-    """A row of tiles for each of a few images, as `draw` makes them of batches of one; a picture (H, W, 3) uint8.
+    """A picture (H, W, 3) uint8 with a row of tiles for each of some images, drawn by `draw` with batch size 1.
 
     A tile is a normalised image (3, H, W), which the data set turns into a picture, or a map (1, H, W) in 0..1.
     """
@@ -37,7 +37,7 @@ def _picture(tile: Tensor, dataset: SegmentationFolder) -> np.ndarray:
 def distributions(
     of: Callable[[Batch], dict[str, Tensor]], loader: DataLoader, device: torch.device
 ) -> dict[str, Tensor]:
-    """What `of` returns, each (1, K), for batches of one image, side by side: (SAMPLED or fewer, K), by name.
+    """The results of `of`, each (1, K), for batches of one image, stacked: (SAMPLED or fewer, K), by name.
 
     "NAME_spread_over_images", (K,), is the standard deviation of each of the K over the images.
     """

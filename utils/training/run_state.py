@@ -1,4 +1,4 @@
-"""A run at one moment: everything that `--resume` needs to go on as if nothing had happened."""
+"""The complete state of a run, from which `--resume` continues as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from utils.training.compilation import compiled_for_training
 
 
 class Means:
-    """Running means, over this process's images, of the figures a phase returns; on the device until asked for."""
+    """Running means of the figures of a phase over the images of this process; on the device until `read`."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -62,10 +62,10 @@ class Means:
 
 
 class Run:
-    """The model in training, its optimizer and schedule, and how far they are.
+    """The model in training, its optimizer, its schedule and its progress.
 
-    `epoch` whole epochs are done, and `step` steps of the next one, whose figures so far are in `means`. `best` is
-    {"epoch": number from 1, figure: value} of the best epoch, or None. `recorded` goes into the checkpoints as it is.
+    `epoch` epochs and `step` steps of the next one are finished; `means` contains the figures of these steps. `best` is
+    {"epoch": number from 1, figure: value} of the best epoch, or None. `recorded` is stored in the checkpoints.
     """
 
     def __init__(
@@ -117,16 +117,16 @@ class Run:
         save_checkpoint(self.last, {**content, **self._progress(self.means)})
 
     def save(self) -> None:
-        """Writes last.pth as it stands, in the middle of an epoch (collective)."""
+        """Writes last.pth in the middle of an epoch (collective)."""
         means = self.means.total()
         if is_writer():
             save_checkpoint(self.last, {**self._result(), **self._progress(means)})
 
     def resume(self, steps: int) -> bool:
-        """Resumes from last.pth if the settings ask for it; returns whether it did. An epoch has so many steps.
+        """Resumes from last.pth if the settings request it; returns whether it did. `steps` is the length of an epoch.
 
         Raises:
-            UserError: see `utils.settings.refusals.has_run`; if the run had other settings, or if the file is damaged.
+            UserError: see `utils.settings.refusals.has_run`; or if the run had other settings or the file is damaged.
         """
         if not has_run(self.last, self.settings.resume):
             return False
@@ -162,19 +162,19 @@ class Run:
     def _restore(self, previous: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(previous["optimizer"])
         self.schedule.load_state_dict(previous["schedule"])
-        if previous["scaler"]:  # empty where the run computed in another format: --amp auto goes by the device
+        if previous["scaler"]:  # empty if the run used another format: --amp auto depends on the device
             self.precision.scaler.load_state_dict(previous["scaler"])
-        if is_writer():  # it carries on what all had added up, the others begin at nothing
+        if is_writer():  # the writer continues the sums of all processes, the others start at zero
             self.means.load_state_dict(previous["means"], self.device)
         _set_random_states(previous["random"])
         self.epoch, self.step, self.best = previous["epoch"], previous["step"], previous["best"]
 
 
 def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, path: Path) -> None:
-    """Whether the checkpoint `previous`, read from `path`, is of the experiment that the settings describe.
+    """Checks that the checkpoint `previous`, read from `path`, belongs to the experiment of these settings.
 
     Raises:
-        UserError: names the settings and lists that differ; or if the file is damaged.
+        UserError: with the settings and lists that differ; or if the file is damaged.
     """
     before, now = with_defaults(previous["settings"]), vars(settings)
     of_run: dict[str, str] = explain(lambda: dict(previous["provenance"].get("weights", {})), path)
@@ -182,29 +182,32 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
     differing = [
         f"{name} was {before.get(name)}, now {now.get(name)}"
         for name in sorted((previous["settings"].keys() | now.keys()) - FREE_SETTINGS - moved)
-        # What "auto" is depends on the training list alone, which is compared below.
+        # The result of "auto" depends only on the training list, which is compared below.
         if before.get(name) != now.get(name) and (name, now.get(name)) != ("white_level", AUTO)
     ]
     if differing:
         raise UserError(
-            f"{path} is of a run with other settings ({'; '.join(differing)}); --output_dir starts a new one"
+            f"{path} belongs to a run with other settings ({'; '.join(differing)}). Choose another --output_dir for a "
+            "new run"
         )
     lists_before: dict[str, str] = explain(lambda: dict(previous["provenance"]["lists"]), path)
     lists = list_hashes(settings)
     if differing := [name for name in {**lists_before, **lists} if lists.get(name) != lists_before.get(name)]:
         files = ", ".join(f"{name} ({getattr(settings, name, None)})" for name in differing)
-        raise UserError(f"the run in {path} had other lists: {files} was changed; --output_dir starts a new one")
+        raise UserError(
+            f"{path} belongs to a run with other lists; changed: {files}. Choose another --output_dir for a new run"
+        )
 
 
 def _random_states() -> dict[str, Any]:
-    """The states of all global generators, in types that weights_only loading takes."""
+    """The states of all global random generators, in types that weights_only loading accepts."""
     version, python, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - the global one is meant
     return {
         "python": [version, list(python), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        # Asking for them would start CUDA, on every GPU, for a run on the CPU.
+        # Reading the states of CUDA would initialise every GPU, even for a run on the CPU.
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 

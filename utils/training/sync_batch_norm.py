@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all processes: torch's own SyncBatchNorm on CUDA, the same in plain torch on CPUs."""
+"""Batch norm over the batch of all processes: torch's SyncBatchNorm on CUDA, an equivalent in plain torch on CPUs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from utils.common.distributed import AddUp
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d, nn.SyncBatchNorm):
-    """A BatchNorm2d whose batch, in training, is that of all processes together; same parameters, same checkpoints.
+    """A BatchNorm2d that computes its training statistics over all processes, with the same parameters.
 
     (B, C, H, W) to the same shape and type; B may differ between the processes. Statistics are float32 (float64 for
-    float64 maps), whatever the type of the maps. Without gradients (in validation, where the processes have batches of
-    their own number and size) it is an ordinary BatchNorm2d.
+    float64 maps). Without gradients it is an ordinary BatchNorm2d, because in validation the number and size of the
+    batches differ between the processes.
     """
 
     process_group = None  # nn.SyncBatchNorm's: all processes
@@ -29,7 +29,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d, nn.SyncBatchNorm):
     def _over_all(self, x: Tensor) -> Tensor:
         count = x.numel() / self.num_features
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-        # Two sums, not one of x and x^2: the difference of two large numbers would cost the variance its digits.
+        # Two sums instead of one of x and x^2: the difference of two large numbers would be inaccurate.
         sums = AddUp.apply(torch.cat([mean * count, mean.new_full((1,), count)]))
         total = sums[-1].detach()
         whole_mean = sums[:-1] / total
@@ -48,4 +48,4 @@ def synchronise_batch_norms(model: nn.Module) -> None:
     """Makes every batch norm of the model a SyncBatchNorm2d, in place."""
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d  # it differs in `forward` alone
+            module.__class__ = SyncBatchNorm2d  # only `forward` differs

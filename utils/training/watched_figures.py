@@ -1,7 +1,7 @@
-"""What chooses best.pth: the figures that `train_seg.py --watch` takes, and what images without a target do to them.
+"""The figures of `train_seg.py --watch`, which select best.pth, and the effect of images without a target on them.
 
-The paper takes the mean over the images of their IoU. An image without a target counts 1 there if nothing is predicted,
-so on a list with many of them a network that predicts nothing is hard to beat.
+The paper uses the mean IoU over the images. An image without a target counts as 1 if nothing is predicted, so on a list
+with many such images a network that predicts nothing has a high mean IoU.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _PARTS = ("TP", "union", "with_target", "iou_where_target")
 
 
 def parts(counts: Mapping[str, Tensor], iou: Tensor) -> dict[str, Tensor]:
-    """Of each image, (B,): what `derive` makes pooled_iou and iou_with_target of, once their means are known."""
+    """The values of each image, (B,), from whose means `derive` computes pooled_iou and iou_with_target."""
     with_target = counts["TP"] + counts["FN"] > 0
     values = (counts["TP"], counts["TP"] + counts["FP"] + counts["FN"], with_target, iou * with_target)
     return dict(zip(_PARTS, values, strict=True))
 
 
 def derive(means: Mapping[str, float]) -> dict[str, float]:
-    """The means over a list of images, those of `parts` replaced by pooled_iou and iou_with_target.
+    """The means over a list of images, with those of `parts` replaced by pooled_iou and iou_with_target.
 
-    pooled_iou is of the pixels of all images together. iou_with_target is the mean over the images that have a target;
-    it is left out if none has.
+    pooled_iou is the IoU of the pixels of all images together. iou_with_target is the mean over the images with a
+    target; it is missing if there are none.
     """
     figures = {name: value for name, value in means.items() if name not in _PARTS}
     if means.keys() >= set(_PARTS):
@@ -38,7 +38,7 @@ def derive(means: Mapping[str, float]) -> dict[str, float]:
 
 
 def empty_note(empty: int, images: int, watch: str) -> str | None:
-    """What to say of a validation list with images without a target; None if there is none."""
+    """The warning about validation images without a target; None if there are none."""
     if not empty:
         return None
     share = empty / images
@@ -47,5 +47,5 @@ def empty_note(empty: int, images: int, watch: str) -> str | None:
         f"image is 1 if nothing is predicted, so a network that predicts nothing has a mean IoU of {share:.3f}"
     )
     if watch == "iou":
-        note += ", and the mean IoU chooses best.pth. --watch pooled_iou or iou_with_target does not count them so"
+        note += ", and the mean IoU selects best.pth. --watch pooled_iou and iou_with_target avoid this"
     return note

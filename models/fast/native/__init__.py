@@ -1,10 +1,10 @@
-"""Passes over maps in C++, compiled for this machine: on Linux, where g++ is. All that they do torch does, too, slower.
+"""C++ kernels for passes over maps, compiled for this machine, on Linux with g++. Without them, slower torch code runs.
 
-    prediction.cpp   what stands between the convolutions in prediction: a block's attentions, a node's joined input
-    training.cpp     what stands between a residual block's convolutions in training
+    prediction.cpp   the operations between convolutions in prediction: attentions of a block, input of a node
+    training.cpp     the operations between the convolutions of a residual block in training
 
-Each is compiled once, in 2 and 4 seconds, and kept in __pycache__, beside what Python has compiled there, or, where the
-checkout cannot be written to, in the user's cache (store.py).
+Each file is compiled once, in 2 and 4 seconds. The libraries are stored in __pycache__, or in the user's cache if the
+checkout is read-only (store.py).
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from models.fast.native.store import load_or_compile
 
 FOLDER = Path(__file__).parent
 CHANNELS = (8, 16, 32, 64, 128, 256)
-LANES = 16  # numbers that are computed with at once
-observer: Callable[[str, Tensor, float], None] | None = None  # is told each pass' name, its first map and its seconds
+LANES = 16  # numbers per vector
+observer: Callable[[str, Tensor, float], None] | None = None  # called with the name, first map and seconds of a pass
 _FLAGS = "-std=c++2a -O2 -march=native -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC -Wl,--as-needed"
 
 
 @lru_cache
 def library(name: str) -> ctypes.CDLL | None:
-    """The compiled functions of NAME.cpp, or None where they cannot be had."""
+    """The compiled functions of NAME.cpp; None if they are not available."""
     compiler = shutil.which("g++")
     if sys.platform != "linux" or compiler is None:
         return None
     source = FOLDER / f"{name}.cpp"
-    # Linked with the OpenMP that torch has loaded: another one's threads would wait for the same cores.
+    # Linked with the OpenMP library of torch, because threads of another one would compete for the cores.
     openmp = (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
     command = [compiler, *_FLAGS.split(), str(source), *map(str, openmp)]
     described = Path("/proc/cpuinfo").read_bytes().splitlines()
@@ -49,7 +49,7 @@ def library(name: str) -> ctypes.CDLL | None:
     key = hashlib.sha256(b"\n".join([*map(os.fsencode, command), cpu, *sources])).hexdigest()[:16]
 
     def compile(library: Path) -> None:
-        environment = {**os.environ, "TMPDIR": str(library.parent)}  # which goes when the compiler is killed, too
+        environment = {**os.environ, "TMPDIR": str(library.parent)}  # removed even if the compiler is killed
         words = [*command, "-o", str(library)]
         subprocess.run(words, check=True, capture_output=True, timeout=120, env=environment)
 
@@ -60,7 +60,7 @@ def library(name: str) -> ctypes.CDLL | None:
 
 
 def run(function: Any, x: Tensor, *arguments: Any) -> None:
-    """Calls one of the compiled functions, a pass over maps like x."""
+    """Calls a compiled function, a pass over maps like x."""
     started = time.perf_counter()
     function(*arguments)
     if observer is not None:

@@ -1,4 +1,4 @@
-// What stands between the convolutions in prediction. Maps are channels_last, (B, H, W, C) in memory.
+// The operations between the convolutions in prediction. Maps are channels_last, (B, H, W, C) in memory.
 //
 // srs_attend is the end of a residual block, in three passes over its map: relu(S(z) * z + shortcut) with z = C(y) * y.
 // C and S are the weights of the channel and the spatial attention (models/blocks.py); y is the second convolution's

@@ -1,4 +1,4 @@
-"""What stands between the convolutions in prediction, by prediction.cpp."""
+"""The C++ kernels of prediction.cpp, for the operations between convolutions in prediction."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ KERNEL_SIZE = 7
 def attend(
     y: Tensor, shortcut: Tensor, reduce: Tensor, expand: Tensor, kernel: Tensor, last: bool
 ) -> tuple[Tensor, Tensor | None] | None:
-    """relu(S(z) * z + shortcut) with z = C(y) * y, without gradients; None where it cannot be had for these maps.
+    """relu(S(z) * z + shortcut) with z = C(y) * y, without gradients; None if these maps are not supported.
 
     Args:
-        y: (B, C, H, W), float32 or bfloat16, as all maps on the CPU and channels_last.
+        y: (B, C, H, W), float32 or bfloat16, on the CPU and channels_last like all maps.
         shortcut: the same in float32.
-        reduce: (C / 8, C), of the channel attention, and
-        expand: (C, C / 8).
-        kernel: (1, 2, 7, 7), of the spatial attention, over the channels' sum and maximum.
-        last: whether nothing but the result in y's type is wanted.
+        reduce, expand: (C / 8, C) and (C, C / 8), of the channel attention.
+        kernel: (1, 2, 7, 7), of the spatial attention, for the sum and maximum over the channels.
+        last: return only the result in the type of y.
 
     Returns:
-        the result in y's type, and in float32 if y is float32 or not `last`.
+        The result in the type of y, and in float32 if y is float32 or not `last`.
     """
     batch, channels, height, width = y.shape
     fits = channels in CHANNELS and width >= LANES and width % 2 == 0 and kernel.shape[-1] == KERNEL_SIZE
@@ -46,11 +45,12 @@ def attend(
 
 
 def join(left: Tensor, below: Tensor, others: Sequence[Tensor]) -> Tensor | None:
-    """The channels of left, of below at twice its size, and of the others; None where it cannot be had for these maps.
+    """The concatenated channels of left, up(below) and the others; None if these maps are not supported.
 
     Args:
-        left: (B, C, 2H, 2W), as the others; all are float32 or bfloat16, on the CPU, channels_last, without gradients.
-        below: (B, C', H, W), becomes larger as by bilinear upsampling with the corners aligned.
+        left: (B, C, 2H, 2W), like the others; all are float32 or bfloat16, on the CPU, channels_last, without
+            gradients.
+        below: (B, C', H, W), upsampled bilinearly with aligned corners.
     """
     maps = [left, below, *others]
     fits = left.device.type == "cpu" and left.dtype in (torch.float32, torch.bfloat16) and below.shape[1] % LANES == 0

@@ -1,6 +1,7 @@
-"""Where compiled libraries are kept: whole files alone are loaded, and what a killed compiler leaves is removed.
+"""Storage of compiled libraries: only complete files are loaded, and files of a killed compiler are removed.
 
-A library's name ends in the hash of its bytes. Half a file, which would end the process when it is used, has another.
+The name of a library ends with the hash of its bytes, so that an incomplete file, which would crash the process, is
+detected.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-SCRATCH = ".compiling-"  # begins the name of a folder in which a compiler works
-ABANDONED = 600.0  # seconds after which such a folder is a killed one's; a compiler has two minutes
+SCRATCH = ".compiling-"  # prefix of the temporary folders of the compiler
+ABANDONED = 600.0  # seconds after which such a folder is taken to be abandoned; the compiler may take two minutes
 
 
 def load_or_compile(name: str, folder: Path, compile: Callable[[Path], None]) -> ctypes.CDLL:
-    """The library of that name, out of `folder` or the user's cache; compiled, and kept there, if neither has it whole.
+    """The library of that name from `folder` or the user's cache; it is compiled and stored there if it is missing.
 
     Args:
-        name: says from what and for what it was compiled.
-        folder: in the checkout; the user's cache serves where that cannot be written to.
-        compile: writes the library into a file. Its folder is there for a while.
+        name: identifies the source and the target of the compilation.
+        folder: in the checkout; if it is read-only, the user's cache is used.
+        compile: writes the library to a file in a temporary folder.
 
     Raises:
         OSError: if it cannot be loaded anywhere.
@@ -37,17 +38,17 @@ def load_or_compile(name: str, folder: Path, compile: Callable[[Path], None]) ->
         if loaded := _load(name, place):
             return loaded
     for place in places:
-        with suppress(OSError):  # it cannot be written to, or programs there cannot be run
+        with suppress(OSError):  # read-only, or mounted without permission to execute
             place.mkdir(exist_ok=True)
             return _compile_into(name, place, compile)
-    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:  # nothing can be kept: this process alone has it
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as scratch:  # for this process only
         library = Path(scratch) / f"{name}.so"
         compile(library)
         return ctypes.CDLL(str(library))
 
 
 def user_cache() -> Iterator[Path]:
-    """The user's folder for what can be made again, if there is one that nobody else can write to."""
+    """The cache folder of the user, if it exists or can be created and nobody else can write to it."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     with suppress(RuntimeError):  # no home
         folder = (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "srs-dpconv"
@@ -56,7 +57,7 @@ def user_cache() -> Iterator[Path]:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether it is the user's alone, or can be made so; a link is not."""
+    """Whether the folder belongs to the user alone, after creating it if needed; links are rejected."""
     try:
         if not folder.is_symlink() and not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _load(name: str, place: Path) -> ctypes.CDLL | None:
-    """A whole library of that name that loads; None if there is none. What is broken is removed."""
+    """A complete library of that name; None if there is none. Damaged files are removed."""
     with suppress(OSError):
         for path in sorted(place.glob(f"{name}-*.so")):
             if path == _named(name, path):
@@ -80,7 +81,7 @@ def _load(name: str, place: Path) -> ctypes.CDLL | None:
 
 
 def _named(name: str, library: Path) -> Path:
-    """The name, in the folder of `library`, that the bytes of `library` deserve."""
+    """The path of `library` with the name that contains the hash of its bytes."""
     return library.with_name(f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so")
 
 
@@ -96,7 +97,7 @@ def _compile_into(name: str, place: Path, compile: Callable[[Path], None]) -> ct
 
 
 def _remove_abandoned(place: Path) -> None:
-    """What a killed compiler has left."""
+    """Removes temporary folders of killed compilers."""
     with suppress(OSError):
         for scratch in place.glob(f"{SCRATCH}*"):
             if time.time() - scratch.stat().st_mtime > ABANDONED:

@@ -1,4 +1,4 @@
-// What stands between the convolutions of a residual block in training, forwards and backwards: CompiledNorm in
+// The operations between the convolutions of a residual block in training, forwards and backwards: CompiledNorm in
 // models/fast/norm_passes.py says what is computed, here are the passes over the maps. x is a convolution's result, of
 // which nothing else is kept, and y = (x - mean) * scale + offset its batch norm. All maps of a call are channels_last
 // and of one type, float or bfloat16; what is a number for each channel, (C) or (B, C), or for each pixel, (B, H, W),
@@ -67,7 +67,7 @@ struct Passes : Layout<C> {
     using Channels = typename L::Channels;
 
     // Of each image and channel: the sum of x, the sum of its squares about that image's mean, and, where `sign` is
-    // given, the largest x * sign and the pixel it stands at. `moments` is (B, 2, C).
+    // given, the largest x * sign and its pixel. `moments` is (B, 2, C).
     static void moments(const T* x, Shape shape, const float* sign, float* moments, float* extreme, int32_t* where) {
         struct Piece {
             float count, mean[C], squares[C], extreme[C];

@@ -11,11 +11,11 @@ from models.fast.native import CHANNELS, LANES, library, run
 
 
 class Passes:
-    """The functions of training.cpp for maps like x, (B, C, H, W): a call takes its tensors, in their order.
+    """The functions of training.cpp for maps like x, (B, C, H, W); a call takes the tensors in their order.
 
         Passes(x)("norm_relu", x, numbers, out)
 
-    Maps have x's type and layout, all other tensors are float32 and contiguous.
+    Maps have the type and layout of x; all other tensors are float32 and contiguous.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -23,7 +23,7 @@ class Passes:
 
     @staticmethod
     def suit(x: Tensor) -> bool:
-        """Whether there are any for maps like x."""
+        """Whether maps like x are supported."""
         fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.shape[1] in CHANNELS
         in_order = fits and x.shape[2] * x.shape[3] % LANES == 0 and x.is_contiguous(memory_format=torch.channels_last)
         return in_order and library("training") is not None

@@ -56,7 +56,7 @@ def test_normals_have_empty_masks(raw, tmp_path):
 
 def test_never_overwrites(raw, tmp_path):
     (tmp_path / "out").mkdir()
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         convert_busi(raw, tmp_path / "out")
 
 
@@ -68,7 +68,7 @@ def test_faults_name_the_file_and_leave_nothing(raw, tmp_path, fault):
         named = r"malignant \(3\)\.png"
     elif fault == "other size":
         cv2.imwrite(str(victim), np.zeros((20, 31), np.uint8))
-        named = r"malignant \(3\)_mask\.png: the mask is 31x20 pixels.*30x20"
+        named = r"malignant \(3\)_mask\.png: the mask has 31x20 pixels.*30x20"
     elif fault == "broken":
         victim.write_bytes(b"\x89PNG")
         named = r"malignant \(3\)_mask\.png"
@@ -76,7 +76,7 @@ def test_faults_name_the_file_and_leave_nothing(raw, tmp_path, fault):
         for path in (raw / "malignant").iterdir():
             path.unlink()
         (raw / "malignant").rmdir()
-        named = "malignant is not there"
+        named = "malignant was not found"
     with pytest.raises(UserError, match=named):
         convert_busi(raw, tmp_path / "deep" / "out")
     assert not (tmp_path / "deep" / "out").exists()

@@ -78,7 +78,7 @@ def test_drive_both_parts_at_once_with_names(drive, tmp_path, capsys):
     assert names(tmp_path / "out" / "masks") == [f"0{i}_test.png" for i in (1, 2, 3)] + [
         f"{i}_training.png" for i in range(21, 25)
     ]
-    assert "10 files left out by the patterns" in capsys.readouterr().out
+    assert "10 files match no pattern" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_two_graders_in_one_folder_with_the_images(chase, tmp_path, capsys, patt
     run("folder", chase, tmp_path / "out", *flags)
     assert len(names(tmp_path / "out" / "images")) == 8
     np.testing.assert_array_equal(mask_of(tmp_path / "out", "Image_03L"), target(3, 3 + more))
-    assert "8 files left out by the patterns: Image_01L_" in capsys.readouterr().out
+    assert "8 files match no pattern and were skipped: Image_01L_" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("grader", "more"), [("_1stHO", 0), ("_2ndHO", 8)])
@@ -112,12 +112,12 @@ def test_two_graders_in_one_folder_of_masks(tmp_path, capsys, grader, more):
         write(base / "masks" / f"a{i}_2ndHO.png", target(i, i + 8))
     run("folder", base, tmp_path / "out", "--mask_pattern", "{stem}" + grader)
     np.testing.assert_array_equal(mask_of(tmp_path / "out", "a4"), target(4, 4 + more))
-    assert "5 files left out" in capsys.readouterr().out
+    assert "5 files match no pattern" in capsys.readouterr().out
     # Without a conversion, in training:
     (base / "train.txt").write_text("a1\na2\n")
     case = load_lists(base, {"training": "train.txt"}, mask_suffix=grader)["training"][1]
     np.testing.assert_array_equal(read_mask(case.masks) * 255, target(2, 2 + more))
-    with pytest.raises(UserError, match=r"There is a1_1stHO\.png, a1_2ndHO\.png: --mask_suffix or --mask_pattern"):
+    with pytest.raises(UserError, match=r"Found a1_1stHO\.png, a1_2ndHO\.png; pass --mask_suffix or --mask_pattern"):
         load_lists(base, {"training": "train.txt"})
 
 
@@ -165,15 +165,15 @@ def test_a_folder_a_case_with_lists(nuclei, tmp_path):
     run("folder", nuclei, tmp_path / "out")
     assert read_list(tmp_path / "out" / "train.txt") == ids[:3] and read_list(tmp_path / "out" / "val.txt") == ids[3:]
     (nuclei / "val.txt").write_text("nobody\n" + ids[4] + "\n" + ids[4])
-    with pytest.raises(UserError, match=rf'2 problems[^"]*"nobody": no such case[^"]*"{ids[4]}": listed twice'):
+    with pytest.raises(UserError, match=rf'2 problems[^"]*"nobody": case not found[^"]*"{ids[4]}": listed twice'):
         run("folder", nuclei, tmp_path / "other")
 
 
 NUCLEI_FAULTS = {
     "no masks": (lambda case: [path.unlink() for path in (case / "masks").iterdir()], "images/[^:]*: no mask in"),
     "no image": (lambda case: [path.unlink() for path in (case / "images").iterdir()], "a mask without an image"),
-    "two images": (lambda case: write(case / "images" / "b.png", picture(9)), "is also that of"),
-    "another size": (lambda case: write(case / "masks" / "0cd.png", target(1, width=31)), "Masks of one case must"),
+    "two images": (lambda case: write(case / "images" / "b.png", picture(9)), "also belongs to"),
+    "another size": (lambda case: write(case / "masks" / "0cd.png", target(1, width=31)), "all masks of a case must"),
 }
 
 
@@ -193,7 +193,7 @@ def test_instance_labels_of_16_bits_name_the_threshold_that_fits(tmp_path):
         labels = np.zeros((20, 30), np.uint16)
         labels[i], labels[i + 3], labels[i + 6] = 1, 300, 1000 + i
         write(source / "masks" / f"a{i}.png", labels)
-    with pytest.raises(UserError, match=r"perhaps instance labels.*--mask_threshold 0 takes all that is not 0"):
+    with pytest.raises(UserError, match=r"perhaps instance labels.*--mask_threshold 0 makes all values above 0"):
         run("folder", source, tmp_path / "out")
     run("folder", source, tmp_path / "out", "--mask_threshold", 0)
     np.testing.assert_array_equal(mask_of(tmp_path / "out", "a2"), target(2, 5, 8))
@@ -202,9 +202,9 @@ def test_instance_labels_of_16_bits_name_the_threshold_that_fits(tmp_path):
 @pytest.mark.parametrize(
     ("values", "full", "message"),
     [
-        ([0, 1, 2, 3], 255, "perhaps instance labels, one value an object; .*--mask_threshold 0 takes all"),
-        ([0, 90, 180], 255, "several classes or instances; .*--mask_threshold 0 takes all"),
-        ([0, 100, 255], 255, "soft edges or several classes; .*--mask_threshold 127 splits.*--mask_threshold 0 takes"),
+        ([0, 1, 2, 3], 255, "perhaps instance labels, one value per object; .*--mask_threshold 0 makes all"),
+        ([0, 90, 180], 255, "several classes or instances; .*--mask_threshold 0 makes all"),
+        ([0, 100, 255], 255, "soft edges or several classes; .*--mask_threshold 127 splits.*--mask_threshold 0 makes"),
         ([10, 100, 200], 255, "none of them 0; .*--mask_threshold 127 splits"),
         ([0, 5, 900], 65535, "perhaps instance labels"),
         ([0, 30000, 65535], 65535, "soft edges or several classes; .*--mask_threshold 32767 splits"),
@@ -224,14 +224,14 @@ def test_folders_of_other_names_are_listed_with_the_flags(tmp_path):
     write(source / "jpg" / "a.jpg", picture(1))
     write(source / "labels" / "a.png", target(1))
     (source / "readme.txt").touch()
-    with pytest.raises(UserError, match=r"images: there is no such folder.*holds jpg/, labels/, readme.txt.*--images"):
+    with pytest.raises(UserError, match=r"images was not found.*contains jpg/, labels/, readme.txt.*--images"):
         run("folder", source, tmp_path / "out")
     (source / "jpg").rename(source / "images")
-    with pytest.raises(UserError, match=r"masks: there is no such folder. .*holds images/, labels/.*--masks") as error:
+    with pytest.raises(UserError, match=r"masks was not found. .*contains images/, labels/.*--masks") as error:
         run("folder", source, tmp_path / "out")
     assert "\n" not in str(error.value)
     (source / "train.txt").write_text("a\n")
-    with pytest.raises(UserError, match=r"masks: there is no such folder. .*holds images/, labels/") as error:
+    with pytest.raises(UserError, match=r"masks was not found. .*contains images/, labels/") as error:
         load_lists(source, {"training": "train.txt"})
     assert "prepare_data.py folder" in str(error.value)
 
@@ -240,11 +240,11 @@ def test_folders_of_other_names_are_listed_with_the_flags(tmp_path):
     ("flags", "message"),
     [
         (["--image_pattern", "(.)"], "--image_pattern requires --mask_pattern"),
-        (["--image_pattern", "(.)", "--mask_pattern", "mask"], r"one or more of \{1\}, \{stem\} must stand in it"),
-        (["--image_pattern", "(.)", "--mask_pattern", "{1}{2}"], r"one or more of \{1\}, \{stem\}"),
-        (["--mask_pattern", "{1}_manual1"], r"\{stem\} must stand in it, once.*--image_pattern"),
-        (["--image_pattern", "(b)", "--mask_pattern", "{1}"], r"no image matches .*there are a\.png, a1\.png"),
-        (["--image_pattern", "(a)1?", "--mask_pattern", "{1}1"], "no such|is also that of|no mask"),
+        (["--image_pattern", "(.)", "--mask_pattern", "mask"], r"at least one of \{1\}, \{stem\}, and no other"),
+        (["--image_pattern", "(.)", "--mask_pattern", "{1}{2}"], r"at least one of \{1\}, \{stem\}"),
+        (["--mask_pattern", "{1}_manual1"], r"must contain \{stem\} exactly once.*--image_pattern"),
+        (["--image_pattern", "(b)", "--mask_pattern", "{1}"], r"no image matches .*found a\.png, a1\.png"),
+        (["--image_pattern", "(a)1?", "--mask_pattern", "{1}1"], "no such|also belongs to|no mask"),
     ],
 )
 def test_patterns_that_do_not_fit(tmp_path, flags, message):

@@ -95,7 +95,7 @@ def test_a_case_does_not_depend_on_the_count(tmp_path):
 def test_refuses_to_overwrite(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note.txt").write_text("keep")
-    with pytest.raises(UserError, match=r"mine is there already.*another folder"):
+    with pytest.raises(UserError, match=r"mine already exists.*another folder"):
         sample.make_sample(tmp_path / "mine", count=4, size=32)
     assert contents(tmp_path) == {str(Path("mine", "note.txt")): b"keep"}
 

@@ -132,13 +132,13 @@ def test_lists_that_are_there_are_kept_unless_asked(base):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--group", "^(b)"], r"--group '\^\(b\)' finds nothing in 6 of 20 names: m0"),
-        (["--stratify_by", "x"], "--stratify_by 'x' finds nothing in 20"),
-        (["--group", "^[bm]", "--test_share", 0.2], "2 groups are fewer than the 3 lists"),
-        (["--group", "^()"], "finds nothing in 20"),
+        (["--group", "^(b)"], r"--group '\^\(b\)' does not match 6 of 20 names: m0"),
+        (["--stratify_by", "x"], "--stratify_by 'x' does not match 20"),
+        (["--group", "^[bm]", "--test_share", 0.2], "requires at least 3 groups, got 2"),
+        (["--group", "^()"], "does not match 20"),
         (["--stratify_by", r"\d+"], "too few for lists"),
-        (["--val_share", 0.7, "--test_share", 0.3], "leave no training images"),
-        (["--val_share", 0], "leave no training"),
+        (["--val_share", 0.7, "--test_share", 0.3], "less than 1"),
+        (["--val_share", 0], "less than 1"),
         (["--val_share", 0.99], "cannot be divided into 0 and 20"),
     ],
 )
@@ -162,11 +162,11 @@ def test_faults_of_the_data_are_named_and_cost_no_list(base):
 
 
 def test_a_missing_folder_and_a_bad_pattern(tmp_path, capsys):
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="was not found"):
         run(tmp_path / "nowhere")
     with pytest.raises(SystemExit):
         run(tmp_path, "--group", "(")
-    assert "no regular expression" in capsys.readouterr().err
+    assert "must be a regular expression" in capsys.readouterr().err
 
 
 def test_divisions_that_are_equal_are_reported(base, capsys):

@@ -64,7 +64,7 @@ def test_targets_too_small_for_img_size(base, interpolation, consequence):
     mask[20:40, 20:40] = mask[3, 3] = 255
     write(base, "t2", mask=mask)
     result = look(base, img_size=16, mask_interpolation=interpolation)
-    expected = f"train.txt: 1 images have targets too small for --img_size 16 ({consequence}): t2"
+    expected = f"train.txt: 1 images have targets that are too small for --img_size 16 ({consequence}): t2"
     assert expected in result.warnings
     assert result.lists["train.txt"]["too small targets"] == 1
     assert not look(base).warnings
@@ -86,7 +86,7 @@ def test_errors_are_those_of_training(base):
         ("t1", "--fit_masks"),
         ("t2", "--mask_threshold"),
         ("t3", "no mask"),
-        ("v9", "no such image"),
+        ("v9", "image not found"),
     ):
         assert any(name in error and message in error for error in errors)
     assert len(look(base, fit_masks=True, mask_threshold=127).errors) == 2
@@ -95,7 +95,7 @@ def test_errors_are_those_of_training(base):
 def test_the_same_case_in_both_lists(base):
     (base / "val.txt").write_text("v1\nt2\n")
     result = look(base)
-    assert result.errors == ["1 cases stand in train.txt and in val.txt: t2"]
+    assert result.errors == ["1 cases are in both train.txt and val.txt: t2"]
     assert result.warnings == ["1 images are in no list: v2.png"]
 
 
@@ -133,7 +133,7 @@ def test_the_verb(base, tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         prepare_data.main(prepare_data.parser().parse_args(argv))
     assert caught.value.code == 1
-    assert "1 error, training would be wrong" in capsys.readouterr().out
+    assert "1 error, which training will reject" in capsys.readouterr().out
     assert json.loads((tmp_path / "found.json").read_text())["errors"]
 
 

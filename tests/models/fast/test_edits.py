@@ -529,7 +529,7 @@ def test_numbers_find_what_the_source_does_not_show(way, monkeypatch, capsys):
         made, found = speed.prediction(network.eval(), OFF)
         fast, expected = made(images).detach(), small().eval()(images)
     assert torch.equal(fast, expected)
-    assert "the plain network runs, slower: the fast form of" in found.warning
+    assert "the slower plain network runs: the fast form of" in found.warning
     assert "ResidualBlock" in found.warning or "nodes.0.0" in found.warning
 
 
@@ -572,7 +572,7 @@ def test_a_line_names_what_runs_plain():
         assert type(network.segmenter.decode.nodes["01"][0]).__name__ == "FastResidualBlock"
         assert type(network.segmenter.decode.top) is ResidualBlock
     assert "segmenter.decode.top (ResidualBlock)" in found.words and "ResidualBlock" in found.words.split(";")[0]
-    assert found.warning == "edited modules run plain, slower: segmenter.decode.top (ResidualBlock)"
+    assert found.warning == "edited modules run in their slower plain form: segmenter.decode.top (ResidualBlock)"
 
 
 def test_fingerprints_are_those_on_record():

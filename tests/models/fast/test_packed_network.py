@@ -68,7 +68,7 @@ def _counting(forward):
 def test_other_maps_go_the_direct_way(monkeypatch):
     monkeypatch.setattr(PackedConv2d, "forward", checked := _counting(PackedConv2d.forward))
     conv = nn.Conv2d(64, 64, 3, padding=1)
-    for calls, size in enumerate([(16, 16), (129, 128)], start=1):  # too few pixels; 129 rows are no fours
+    for calls, size in enumerate([(16, 16), (129, 128)], start=1):  # too few pixels; 129 is not a multiple of 4
         x = torch.randn(1, 64, *size)
         assert relative(WinogradConv2d(conv)(x), conv(x)) < 1e-5
         assert checked.calls == calls

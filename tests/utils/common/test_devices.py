@@ -1,4 +1,4 @@
-"""Which device a script takes, and how it is set: on devices that are not there."""
+"""Which device a script takes, and how it is set: on devices that do not exist here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.common import devices
 from utils.common.devices import peak_memory, pick_device, pins_memory, repeating_sizes, synchronise, widest_float
 from utils.common.errors import UserError
 from utils.common.precision import Precision
-from utils.common.runtime import in_force, set_up
+from utils.common.runtime import describe_execution, set_up
 
 # A card of each generation: V100, T4, A100, H100, GTX 1080.
 CAPABILITIES = {"V100": (7, 0), "T4": (7, 5), "A100": (8, 0), "H100": (9, 0), "GTX 1080": (6, 1)}
@@ -74,25 +74,25 @@ def test_auto_takes_other_accelerators(monkeypatch, kind):
     assert pick_device("auto").type == kind
     job(monkeypatch, 0, 2)
     assert pick_device("auto").type == "cpu", "one accelerator of this kind cannot be shared"
-    with pytest.raises(UserError, match=f"--device {kind} takes one process"):
+    with pytest.raises(UserError, match=f"--device {kind} supports one process"):
         pick_device(kind)
 
 
 def test_a_device_that_is_not_there_is_one_line():
-    with pytest.raises(UserError, match=r"--device cuda:7 cannot be used here.*--device auto"):
+    with pytest.raises(UserError, match=r"--device cuda:7 is not available.*--device auto"):
         pick_device("cuda:7")
 
 
 @pytest.mark.usefixtures("gpus")
 def test_float32_is_float32_on_cuda(tmp_path):
     (settings := settings_of("cuda")).threads = None
-    assert "TF32 allowed" in in_force(settings, Precision("off", torch.device("cuda:0")))
+    assert "TF32 allowed" in describe_execution(settings, Precision("off", torch.device("cuda:0")))
     torch.backends.cuda.matmul.allow_tf32 = False
-    assert "TF32 allowed" in in_force(settings, Precision("off", torch.device("cuda:0"))), "by cuDNN"
+    assert "TF32 allowed" in describe_execution(settings, Precision("off", torch.device("cuda:0"))), "by cuDNN"
     pick_device("cuda")
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
-    assert in_force(settings, Precision("off", torch.device("cuda:0"))).startswith("float32, TF32 off")
-    assert in_force(settings, Precision("off", torch.device("cpu"))).startswith("float32, ")
+    assert describe_execution(settings, Precision("off", torch.device("cuda:0"))).startswith("float32, TF32 off")
+    assert describe_execution(settings, Precision("off", torch.device("cpu"))).startswith("float32, ")
 
 
 @pytest.mark.usefixtures("gpus")

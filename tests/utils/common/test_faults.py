@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts a run in a process of its own that has the imports behind it already."""
+    """Starts a run in a separate process that has the imports behind it already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["toy"])
 

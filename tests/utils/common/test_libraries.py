@@ -30,7 +30,7 @@ def broken_torchvision(tmp_path):
 def test_a_torchvision_of_another_release_is_named_in_one_line(broken_torchvision, monkeypatch):
     monkeypatch.syspath_prepend(str(broken_torchvision))
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    with pytest.raises(UserError, match=rf"needs torchvision.*{MISMATCH}.*torch's release") as raised:
+    with pytest.raises(UserError, match=rf"torchvision is required.*{MISMATCH}.*fit that of torch") as raised:
         library("torchvision")
     assert "\n" not in str(raised.value)
 

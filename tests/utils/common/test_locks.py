@@ -41,7 +41,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path, mon
     monkeypatch.setattr(locks, "PATIENCE", 0)
     with start(tmp_path / "run", 60) as process:
         with (
-            pytest.raises(UserError, match=rf"another process works in .*run \(process {process.pid} on "),
+            pytest.raises(UserError, match=rf"another process writes to .*run \(process {process.pid} on "),
             locks.hold(tmp_path / "run"),
         ):
             pass

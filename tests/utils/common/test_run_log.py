@@ -131,18 +131,18 @@ def resumed(tmp_path, content, epoch=3):
 def test_a_broken_last_line_is_dropped_and_it_is_said(tmp_path, capsys, tail):
     assert resumed(tmp_path, b"".join(WHOLE) + tail) == LINES
     said = capsys.readouterr().out
-    assert ("the last line is broken and is dropped" in said) == bool(tail) and "lacks" not in said
+    assert ("the last line is incomplete and was removed" in said) == bool(tail) and "lacks" not in said
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 300, b"garbage"])
 def test_a_log_without_a_whole_line_is_said_to_lack_its_epochs(tmp_path, capsys, content):
     assert resumed(tmp_path, content) == []
-    assert "lacks 3 of 3 epochs (the first: 1)" in capsys.readouterr().out
+    assert "3 of 3 epochs are missing (first: 1)" in capsys.readouterr().out
 
 
 def test_a_line_that_is_missing_is_said(tmp_path, capsys):
     assert resumed(tmp_path, WHOLE[0] + WHOLE[2]) == [LINES[0], LINES[2]]
-    assert "lacks 1 of 3 epochs (the first: 2)" in capsys.readouterr().out
+    assert "1 of 3 epochs are missing (first: 2)" in capsys.readouterr().out
 
 
 def test_epochs_that_two_processes_have_logged_are_there_once(tmp_path):
@@ -151,7 +151,7 @@ def test_epochs_that_two_processes_have_logged_are_there_once(tmp_path):
 
 @pytest.mark.parametrize("broken", [b"\0" * 40 + b"\n", b"garbage\n", b"3\n", b'{"epoch": "2"}\n', b"\n"])
 def test_damage_further_up_is_one_line_that_says_what_is_whole(tmp_path, broken):
-    with pytest.raises(UserError, match="damaged in line 2 of 3, the 1 lines before it are whole") as caught:
+    with pytest.raises(UserError, match="damaged in line 2 of 3; the 1 lines before it are intact") as caught:
         resumed(tmp_path, WHOLE[0] + broken + WHOLE[2])
     assert "\n" not in str(caught.value)
     assert (tmp_path / "log.jsonl").read_bytes() == WHOLE[0] + broken + WHOLE[2]

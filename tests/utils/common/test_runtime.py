@@ -31,7 +31,7 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is what is set")
-@pytest.mark.parametrize(("keep", "kept"), [("keep", True), ("as it comes", False)])
+@pytest.mark.parametrize(("keep", "kept"), [("keep", True), ("default", False)])
 def test_freed_memory_is_kept_for_the_next_use(keep, kept):
     command = [sys.executable, "-c", MEMORY_AFTER_FREEING, keep]
     done = waiting.run(command, cwd=ROOT)
@@ -40,7 +40,7 @@ def test_freed_memory_is_kept_for_the_next_use(keep, kept):
 
 
 def test_float16_needs_cuda():
-    with pytest.raises(UserError, match=r"fp16 needs CUDA.*cpu.*bf16"):
+    with pytest.raises(UserError, match=r"fp16 requires CUDA.*cpu.*bf16"):
         Precision("fp16", torch.device("cpu"))
 
 

@@ -18,7 +18,7 @@ def test_one_wish_delivered_twice_is_one(second):
 
 
 def test_a_second_wish_acts_at_once(monkeypatch):
-    monkeypatch.setattr(signals, "ONE_WISH", 0)
+    monkeypatch.setattr(signals, "SAME_SIGNAL_SECONDS", 0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with StopRequest() as stop:
@@ -31,7 +31,7 @@ def test_a_second_wish_acts_at_once(monkeypatch):
 
 
 def test_of_a_job_of_several_processes_no_second_wish_acts(monkeypatch):
-    monkeypatch.setattr(signals, "ONE_WISH", 0)
+    monkeypatch.setattr(signals, "SAME_SIGNAL_SECONDS", 0)
     with StopRequest(patient=True) as stop:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)

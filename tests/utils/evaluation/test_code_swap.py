@@ -99,7 +99,7 @@ def test_a_network_whose_code_matters(given):
 def test_a_network_whose_code_does_not_matter(given):
     test = run(Brightness(0), given)
     assert test.changed == 0 and all(row.difference == 0 and row.p == 1 for row in test.found)
-    assert test.verdict().startswith("Nothing changes: with ") and "all 16 predictions" in test.verdict()
+    assert test.verdict().startswith("No change: with ") and "all 16 predictions" in test.verdict()
 
 
 def test_a_difference_that_may_be_chance_is_no_effect():
@@ -107,7 +107,7 @@ def test_a_difference_that_may_be_chance_is_no_effect():
     words = CodeTest("swap", [], [row], 11, [0.1], []).verdict()
     assert words == (
         "No effect was found: with another image's code, 11 of 12 predictions change, and IoU by -1.00 points on "
-        "average (p 0.4, 95 % interval -3.00 to +1.00), which may be chance."
+        "average (p 0.4, 95 % interval -3.00 to +1.00), which may be due to chance."
     )
     for p, high in ((0.4, -0.001), (0.01, 0.01)):
         words = CodeTest("swap", [], [replace(row, p=p, high=high)], 11, [0.1], []).verdict()
@@ -118,7 +118,7 @@ def test_a_code_of_another_image_may_be_the_better_one():
     loader = Images()
     loader.masks = 1 - loader.masks
     test = run(Brightness(-1), "swap", loader)
-    assert test.verdict().startswith("The image's own code is not the better one")
+    assert test.verdict().startswith("The image's own code is not better")
 
 
 def test_what_each_image_gets():
@@ -171,7 +171,7 @@ def test_every_layer_with_a_source_takes_other_codes(layer):
 
 def test_what_is_refused():
     for layer in ("none", "static", "conv"):
-        with pytest.raises(UserError, match=r"^--code swap requires a layer that reads a source[^\n]*$"):
+        with pytest.raises(UserError, match=r"^--code swap requires a layer with a source[^\n]*$"):
             run(models.build("srs_tiny", layer=layer), "swap")
     with pytest.raises(UserError, match="at least two images"):
         run(Brightness(1), "swap", Images(count=1))

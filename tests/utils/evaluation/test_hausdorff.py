@@ -42,7 +42,7 @@ def test_hd95_and_dice_are_monais():
 
 
 def test_hd95_of_squares():
-    """Of 20 outline pixels one lies 10 away and 19 lie on the other: a percentile of 5, half way from 0 to 10."""
+    """Of 20 outline pixels one is 10 away and 19 are on the other: a percentile of 5, half way from 0 to 10."""
     line, longer = np.zeros((2, 3, 40), bool)
     line[1, :20] = True
     longer[1, :20] = True
@@ -56,7 +56,7 @@ def test_only_outlines_count():
     full = np.ones((9, 9), bool)
     hollow = full.copy()
     hollow[3:6, 3:6] = False
-    # The rim of the hole lies 2 pixels inside the full square's outline, which is the image's edge.
+    # The rim of the hole is 2 pixels inside the full square's outline, which is the image's edge.
     assert hd95(full, full) == 0
     assert hd95(hollow, full) == 2
 

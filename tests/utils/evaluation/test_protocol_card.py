@@ -60,7 +60,9 @@ def test_the_card_of_an_evaluation(run, capsys):
     assert card["threshold"] == 0.5 and "of each image, then averaged" in card["pooling"]
     assert "an empty mask is empty" in card["empty_images"]
     printed = capsys.readouterr().out
-    assert "epoch rule      best iou, chosen on this list" in printed and "[low, high]: 95 % interval" in printed
+    assert (
+        "epoch rule      best iou, chosen on this list" in printed and "[low, high]: 95 % bootstrap interval" in printed
+    )
     assert read_summary(out / "evaluation" / "best-val")["protocol"] == card
     last = evaluate("--weights", out / "seg" / "last.pth", "--resize", "back", "--base_dir", base)["protocol"]
     assert last["epoch_rule"] == "last epoch"
@@ -87,9 +89,12 @@ def test_best_and_last_on_the_test_list_by_one_command(run, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--weights", "x.pth"], "--test does not take --weights"),
-        (["--val_file_dir", "val.txt"], "--test does not take --val_file_dir"),
-        (["--test_file_dir", "train.txt"], r"train\.txt: .* and 3 more were trained on \(train\.txt\)"),
+        (["--weights", "x.pth"], "--test cannot be combined with --weights"),
+        (["--val_file_dir", "val.txt"], "--test cannot be combined with --val_file_dir"),
+        (
+            ["--test_file_dir", "train.txt"],
+            r"train\.txt must not contain training cases: .* and 3 more are also in train\.txt",
+        ),
     ],
 )
 def test_what_test_refuses(run, more, message):
@@ -98,9 +103,9 @@ def test_what_test_refuses(run, more, message):
 
 
 def test_no_test_list(run, tmp_path):
-    with pytest.raises(UserError, match="--test needs a test list: pass --test_file_dir LIST"):
+    with pytest.raises(UserError, match="--test requires a test list: pass --test_file_dir LIST"):
         evaluate("--output_dir", run[0], "--base_dir", run[1], "--test")
-    with pytest.raises(UserError, match="--unlike_protocols belongs to --compare"):
+    with pytest.raises(UserError, match="--unlike_protocols requires --compare"):
         evaluate("--base_dir", run[1], "--unlike_protocols")
 
 
@@ -160,7 +165,7 @@ def test_what_is_unknown_is_not_unlike():
     assert unlike([("a", CARD), ("b", dict(CARD)), ("c", dict(CARD))]) == ([], [])
     differing, unknown = unlike([("a", CARD), ("b", CARD | {"training_list": None}), ("c", None)])
     assert differing == [] and unknown == [
-        "c: no protocol card, whether the protocol is the same is unknown",
+        "c: no protocol card, so the protocol is unknown",
         "b: training list unknown",
     ]
 

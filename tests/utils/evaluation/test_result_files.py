@@ -91,7 +91,7 @@ def test_a_mixture_is_refused_and_says_so(tmp_path):
         write(folder, iou)
     shutil.copy(b / "per_image.csv", a / "per_image.csv")
     for read in (read_evaluation, read_summary):
-        with pytest.raises(UserError, match=r"a: per_image\.csv and summary\.json are of two evaluations"):
+        with pytest.raises(UserError, match=r"a: per_image\.csv and summary\.json belong to different evaluations"):
             read(a)
     assert told(b) == 0.75
     (b / "examples.png").unlink()  # taken away, not mixed

@@ -74,7 +74,7 @@ def test_figures_of_known_images():
     assert medical["Dice"] == pytest.approx((1 + 0.5 + 0 + 0 + 1) / 5, abs=1e-5)
     shown = text(results)
     assert "66.67 %      2 of 3 targets found" in shown and "5555.56 x 1e-6" in shown
-    assert "over 2 images; 3 left out, with no target (2) or nothing predicted (1)" in shown
+    assert "over 2 images; 3 skipped, without target (2) or without prediction (1)" in shown
     assert "2 of the images have no target" in shown and "compared at 12x12 pixels" in shown
 
 
@@ -127,7 +127,7 @@ def test_a_figure_of_ones_own_is_in_the_summary_the_terminal_and_the_table(monke
     assert (means["missed"], means["missed_undefined"]) == (0, 1)
     assert (means["area_ratio"], means["area_ratio_undefined"]) == (2.5, 1)
     shown = text(results)
-    assert "  missed   0.00 %  [0.00, 0.00], over 2 images; 1 left out, with no target (1)" in shown
+    assert "  missed   0.00 %  [0.00, 0.00], over 2 images; 1 skipped, without target (1)" in shown
     assert "  ratio   2.50 x  [1.00, 4.00], over 2 images; 1 left out" in shown
     with written_together(tmp_path, results.summary()) as beside:
         write_results(results, beside)

@@ -31,7 +31,7 @@ def test_a_file_is_read_once_for_its_settings_and_its_weights(tmp_path, monkeypa
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda *args, **options: reads.append(1) or load(*args, **options))
     assert checkpoint.load_settings(path, "seg")["img_size"] == 64
-    with pytest.raises(UserError, match="expected one of recon"):
+    with pytest.raises(UserError, match="must be a checkpoint of recon"):
         checkpoint.load_checkpoint(path, "recon")
     checkpoint.load_settings(path, "seg")
     assert torch.equal(checkpoint.load_checkpoint(path, "seg")["model"]["w"], CONTENT["model"]["w"])
@@ -85,7 +85,7 @@ def test_files_that_are_no_checkpoint_say_so_in_one_line(tmp_path, kind):
 
 def test_another_phase_says_so(tmp_path):
     checkpoint.save_checkpoint(tmp_path / "x.pth", CONTENT)
-    with pytest.raises(UserError, match="of seg, expected one of recon"):
+    with pytest.raises(UserError, match="must be a checkpoint of recon, but is one of seg"):
         checkpoint.load_checkpoint(tmp_path / "x.pth", "recon")
 
 

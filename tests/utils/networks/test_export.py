@@ -171,7 +171,7 @@ def test_an_old_xml_never_meets_a_new_bin(exported, tmp_path, monkeypatch):
 
 
 def test_a_suffix_of_another_format_says_so(tmp_path):
-    with pytest.raises(UserError, match=r"--format openvino ends in \.xml"):
+    with pytest.raises(UserError, match=r"--format openvino must end in \.xml"):
         export_model(small_srs(), "openvino", tmp_path / "srs.onnx", "imagenet", {})
 
 

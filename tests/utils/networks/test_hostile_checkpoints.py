@@ -94,7 +94,7 @@ def change(name, value):
         (change("2.weight", torch.zeros(1)), r"unexpected 2\.weight"),
         (change("0.bias", torch.zeros(5)), r"0\.bias is torch\.float32 \(5,\), expected torch\.float32 \(4,\)"),
         (change("0.bias", torch.zeros(4, dtype=torch.float64)), r"0\.bias is torch\.float64"),
-        (change("0.bias", torch.tensor([0.0, 1.0, float("nan"), 0.0])), r"0\.bias holds values that are not finite"),
+        (change("0.bias", torch.tensor([0.0, 1.0, float("nan"), 0.0])), r"0\.bias contains values that are not finite"),
         (change("0.bias", [0.0] * 4), r"0\.bias is a list"),
     ],
 )
@@ -126,14 +126,14 @@ def repacked(path, compression=zipfile.ZIP_STORED, double=False):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.write_bytes(b""), "it is empty"),
-        (lambda path: path.write_bytes(bytes(20_000)), "it begins with zeros"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "its end is missing"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-3000] + bytes(3000)), "its end is missing"),
-        (lambda path: path.write_bytes(path.read_bytes() + b"more"), "its end is missing"),
+        (lambda path: path.write_bytes(b""), "the file is empty"),
+        (lambda path: path.write_bytes(bytes(20_000)), "the file begins with zeros"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "the end of the file is missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-3000] + bytes(3000)), "the end of the file is missing"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"more"), "the end of the file is missing"),
         (lambda path: repacked(path, zipfile.ZIP_DEFLATED), "compressed"),
         (lambda path: repacked(path, double=True), "larger than the file"),
-        (lambda path: path.write_bytes(b"garbage" * 1000), "not a file of torch.save"),
+        (lambda path: path.write_bytes(b"garbage" * 1000), "not written by torch.save"),
     ],
 )
 def test_a_damaged_file_says_what_is_wrong_and_never_to_trust_it(tmp_path, damage, message):
@@ -179,16 +179,16 @@ def test_tensors_without_plain_memory_are_refused(tmp_path, tensor, where):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"settings": {"img_size": torch.tensor(64)}}, "img_size is a Tensor"),
-        ({"settings": {"img_size": {"a": 1}}}, "img_size is a dict"),
-        ({"settings": {"base_dir": [["a"]]}}, "base_dir is a list"),
-        ({"settings": {3: 1}}, "not a word"),
-        ({"settings": {"base_lr": float("nan")}}, "base_lr is a float"),
-        ({"epoch": -1}, "its epoch"),
-        ({"epoch": True}, "its epoch"),
-        ({"step": 1.5}, "its step"),
-        ({"best": [1]}, "its best"),
-        ({"figures": {"iou": torch.tensor(1.0)}}, "its figures"),
+        ({"settings": {"img_size": torch.tensor(64)}}, "img_size must be .* got Tensor"),
+        ({"settings": {"img_size": {"a": 1}}}, "img_size must be .* got dict"),
+        ({"settings": {"base_dir": [["a"]]}}, "base_dir must be .* got list"),
+        ({"settings": {3: 1}}, "must be strings"),
+        ({"settings": {"base_lr": float("nan")}}, "base_lr must be .* got float"),
+        ({"epoch": -1}, "epoch must be"),
+        ({"epoch": True}, "epoch must be"),
+        ({"step": 1.5}, "step must be"),
+        ({"best": [1]}, "best must be"),
+        ({"figures": {"iou": torch.tensor(1.0)}}, "figures must be"),
     ],
 )
 def test_counters_and_settings_are_plain(tmp_path, changed, message):
@@ -218,9 +218,9 @@ def test_a_damaged_last_checkpoint_names_the_one_that_is_whole(tmp_path):
     last = tmp_path / "last.pth"
     last.write_bytes(bytes(len(last.read_bytes())))
     for whole in ("best.pth", "epoch0004.pth"):
-        with pytest.raises(UserError, match=rf"{whole} is whole \(epoch 4\): delete last\.pth.*--init_from") as caught:
+        with pytest.raises(UserError, match=rf"Delete last\.pth, .*{whole} \(epoch 4\) with --init_from") as caught:
             load_checkpoint(last, "seg")
         assert "\n" not in str(caught.value)
         (tmp_path / whole).write_bytes(b"")
-    with pytest.raises(UserError, match=r"No other checkpoint .* is whole: delete last\.pth"):
+    with pytest.raises(UserError, match=r"No other checkpoint .* is intact: delete last\.pth"):
         load_checkpoint(last, "seg")

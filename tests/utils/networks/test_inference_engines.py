@@ -62,7 +62,7 @@ def test_bfloat16_of_torch(srs):
 def test_bfloat16_on_a_cpu_without_it_says_so(monkeypatch, srs):
     need("openvino")
     monkeypatch.setattr(engines, "has_bfloat16", lambda: False)
-    with pytest.raises(UserError, match=r"no bfloat16.*--amp off"):
+    with pytest.raises(UserError, match=r"does not support bfloat16.*--amp off"):
         load_engine("openvino", srs, BF16)
 
 

@@ -60,7 +60,7 @@ def test_differences_are_of_the_same_image(ious, tmp_path, capsys):
     margin = stats.t.ppf(0.975, 11) * stats.sem(differences)
     assert row.low == pytest.approx(row.difference - margin, abs=0.4 * margin)
     assert row.high == pytest.approx(row.difference + margin, abs=0.4 * margin)
-    # Of the bootstrap's own means, these differences being nearly symmetric: 95 % of them lie inside.
+    # Of the bootstrap's own means, these differences being nearly symmetric: 95 % of them are inside.
     means = np.random.default_rng(1).choice(differences, (20_000, 12)).mean(1)
     assert ((means > row.low) & (means < row.high)).mean() == pytest.approx(0.95, abs=0.015)
     printed = capsys.readouterr().out
@@ -128,7 +128,7 @@ def test_an_experiment_stands_for_its_only_evaluation(ious, tmp_path):
     best = write_run(tmp_path / "x" / "evaluation" / "best-val", ious[0].tolist())
     assert find_evaluation(tmp_path / "x") == find_evaluation(best) == best
     write_run(tmp_path / "x" / "evaluation" / "last-val", ious[0].tolist())
-    with pytest.raises(UserError, match=r"2 evaluations; name one of them: .*best-val, .*last-val"):
+    with pytest.raises(UserError, match=r"2 evaluations; choose one of them: .*best-val, .*last-val"):
         find_evaluation(tmp_path / "x")
     with pytest.raises(UserError, match="run evaluation"):
         find_evaluation(tmp_path)
@@ -145,8 +145,8 @@ def test_labels_are_what_differs(tmp_path):
     ("argv", "message"),
     [
         (["--compare", "a"], "two runs"),
-        (["--compare", "a", "b", "--weights", "w.pth"], "leave out --weights"),
-        (["--compare", "nowhere", "b"], "nowhere is not there"),
+        (["--compare", "a", "b", "--weights", "w.pth"], "omit --weights"),
+        (["--compare", "nowhere", "b"], "nowhere was not found"),
     ],
 )
 def test_what_a_comparison_does_not_take(argv, message):
@@ -157,7 +157,7 @@ def test_what_a_comparison_does_not_take(argv, message):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "no evaluation that can be read"),
+        ("", "no readable evaluation"),
         ("name,iou\n", "not a table"),
         ("iou,name\n0.5,a\n", "not a table"),
         ("name,iou\na,0.5,1\n", "not a table"),

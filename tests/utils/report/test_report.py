@@ -1,4 +1,4 @@
-"""The pages: what stands in them, that nothing in them runs, and that they work in a browser."""
+"""The pages: their content, that nothing in them runs, and that they work in a browser."""
 
 from __future__ import annotations
 

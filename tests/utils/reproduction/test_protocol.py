@@ -19,5 +19,5 @@ def plan(division, phase="seg", **settings):
 def test_divisions_of_a_changed_configuration_are_not_mixed():
     refuse_mixed({1: plan(1), 2: plan(2), 3: plan(3)})
     refuse_mixed({1: plan(1) + plan(1, "recon", batch_size=16)})
-    with pytest.raises(UserError, match=r"division 1 than in division 3 \(batch_size 8 and 16\).*Pass the flag"):
+    with pytest.raises(UserError, match=r"divisions 1 and 3 \(batch_size 8 and 16\).*Pass the flag"):
         refuse_mixed({1: plan(1), 2: plan(2), 3: plan(3, batch_size=16)})

@@ -16,13 +16,13 @@ from utils.prediction.predictor import Predictor
 from utils.settings.recorded import recorded_settings
 
 WRONG = [
-    ({"img_size": 10**9}, "1000000000 is over 16384"),
-    ({"img_size": -8}, "-8 is under 16"),
+    ({"img_size": 10**9}, "must be at most 16384, got 1000000000"),
+    ({"img_size": -8}, "must be at least 16, got -8"),
     ({"img_size": 64.5}, "invalid"),
-    ({"img_size": "1" * 5000}, "invalid|over"),
-    ({"img_size": [64]}, "one value"),
+    ({"img_size": "1" * 5000}, "invalid|must be at most"),
+    ({"img_size": [64]}, "single value"),
     ({"img_size": True}, "expected one argument"),
-    ({"crop": 10**9}, "over 16384"),
+    ({"crop": 10**9}, "at most 16384"),
     ({"normalization": "nope"}, "invalid choice: 'nope'"),
     ({"variant": "huge"}, "invalid choice"),
     ({"encoder_bn": "nope"}, "invalid choice"),
@@ -36,7 +36,7 @@ WRONG = [
 @pytest.mark.parametrize(("wrong", "message"), WRONG)
 def test_a_value_that_the_command_line_refuses_is_refused(tmp_path, wrong, message):
     (name,) = wrong
-    with pytest.raises(UserError, match=rf"x\.pth: its setting {name} is .*({message})") as caught:
+    with pytest.raises(UserError, match=rf"x\.pth: invalid setting {name} .*({message})") as caught:
         recorded_settings(wrong, tmp_path / "x.pth")
     assert "\n" not in str(caught.value)
 
@@ -57,7 +57,7 @@ def test_every_script_that_takes_weights_asks(tmp_path):
         lambda: Predictor(path, device="cpu"),
         lambda: export.load(export.parser().parse_args(["--weights", str(path), "--format", "onnx"])),
     ):
-        with pytest.raises(UserError, match="its setting img_size"):
+        with pytest.raises(UserError, match="invalid setting img_size"):
             use()
 
 

@@ -21,7 +21,7 @@ def two_processes(monkeypatch):
     [
         ({"device": "cuda:1"}, "all processes of this machine on one GPU"),
         ({"batch_size": 1}, "counts the images of all 2 processes"),
-        ({"compile": True, "sync_bn": True}, "--compile does not take --sync_bn"),
+        ({"compile": True, "sync_bn": True}, "--compile cannot be combined with --sync_bn"),
     ],
 )
 def test_several_processes(tmp_path, changes, message):

@@ -47,14 +47,14 @@ def test_nothing_is_said_where_nothing_has_changed(base, stopped, capsys):
 
 
 def test_modules_that_are_no_longer_there_are_said(base, stopped, capsys, monkeypatch):
-    """As where models/fast is missing, or g++ for its compiled passes: the words of `Speed` differ."""
+    """As where models/fast is missing, or g++ for its C++ kernels: the words of `Speed` differ."""
     was = load_checkpoint(stopped / "last.pth", "toy")["provenance"]["modules"]
     monkeypatch.setattr(speed, "_fast", lambda: None)
     (line,) = resumed(base, stopped, capsys)
     assert line.startswith("warning: the run resumes with other arithmetic (modules was ") and was in line
 
 
-def test_compiled_passes_are_told_from_none(monkeypatch):
+def test_cpp_kernels_are_told_from_none(monkeypatch):
     """Without g++ in PATH the same modules run, with sums in another order."""
     network = small_srs()
     words = []
@@ -69,7 +69,7 @@ def test_compiled_passes_are_told_from_none(monkeypatch):
     if library("training") is None:
         pytest.skip("no g++ here")
     said = changes({"modules": words[0]}, {"modules": words[1]})
-    assert "with compiled passes, now fast modules" in said and "without compiled passes)" in said
+    assert "with C++ kernels, now fast modules" in said and "without C++ kernels)" in said
 
 
 def test_other_threads_and_layout_are_said(base, stopped, capsys):
@@ -90,13 +90,19 @@ def test_another_release_is_said_and_an_older_checkpoint_is_silent(base, stopped
     assert "torch was 2.6.0, now " in line and line.count(" was ") == 1
 
 
-def test_an_older_checkpoint_does_not_tell_compiled_passes():
+def test_an_older_checkpoint_does_not_tell_cpp_kernels():
     before, now = (
         {"modules": "fast modules: 5 BLAM"},
-        {"modules": "fast modules: 5 BLAM, with compiled passes; plain: x"},
+        {"modules": "fast modules: 5 BLAM, with C++ kernels; plain: x"},
     )
-    assert changes(before, {"modules": "fast modules: 5 BLAM, without compiled passes"}) is None
+    assert changes(before, {"modules": "fast modules: 5 BLAM, without C++ kernels"}) is None
     assert "modules was fast modules: 5 BLAM, now" in changes(before, now)
+
+
+def test_checkpoints_with_the_first_name_of_the_cpp_kernels_resume_without_a_warning():
+    was, now = ({"modules": f"fast modules: 5 BLAM, with {name}"} for name in ("compiled passes", "C++ kernels"))
+    assert changes(was, now) is None
+    assert changes(was, {"modules": "fast modules: 5 BLAM, without C++ kernels"}) is not None
 
 
 @pytest.mark.parametrize("name", [*KEYS, *PACKAGES])

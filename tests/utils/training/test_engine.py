@@ -116,7 +116,7 @@ def test_a_stopped_run_goes_on_inside_the_epoch_to_the_same_end(base, tmp_path, 
     whole = run(Toy(), base, tmp_path / "whole")
     phase = Toy()
     phase.at_step[step] = signal_to_self(number)
-    with pytest.raises(Stopped, match="--resume goes on") as caught:
+    with pytest.raises(Stopped, match="Continue with --resume") as caught:
         run(phase, base, tmp_path / "cut", workers)
     assert caught.value.number == number
     saved = load_checkpoint(tmp_path / "cut" / "last.pth", "toy")
@@ -241,7 +241,7 @@ def test_a_finished_run_resumed_changes_nothing(base, tmp_path):
 
 def test_a_run_that_is_there_is_not_overwritten(base, tmp_path):
     run(Toy(), base, tmp_path)
-    with pytest.raises(UserError, match="--resume goes on"):
+    with pytest.raises(UserError, match="Continue with --resume"):
         run(Toy(), base, tmp_path)
 
 

@@ -1,6 +1,6 @@
-"""The losses of phase 2, one a file. The file's name is what --loss takes; it is imported when it is asked for.
+"""The losses of phase 2, one per file. --loss takes the name of the file, which is imported when it is used.
 
-A file has a function `loss(logits, targets)`: (B, 1, H, W) both, targets in {0, 1}, to the loss of each image, (B,).
+Each file defines `loss(logits, targets)`: both (B, 1, H, W), targets in {0, 1}, to the loss of each image, (B,).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ __all__ = ["BCEDiceLoss", "load", "names"]
 
 
 def names() -> list[str]:
-    """What --loss takes, by the names of the files; nothing is imported."""
+    """The values of --loss, which are the names of the files; nothing is imported."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name for name in found if not name.startswith("_"))
 
 
 def load(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function `loss` of that file.
+    """The function `loss` of the file `name`.
 
     Raises:
         ValueError: for an unknown name.
     """
     if name not in names():
-        raise ValueError(f"unknown loss {name!r}; there are {', '.join(names())}")
+        raise ValueError(f"unknown loss {name!r}; must be one of {', '.join(names())}")
     return import_module(f"{__name__}.{name}").loss
 
 

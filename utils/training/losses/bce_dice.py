@@ -16,7 +16,7 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class BCEDiceLoss(nn.Module):
-    """The same as a module, for other programs.
+    """The loss as a module, for use in other programs.
 
     Shape: logits and targets (B, 1, H, W), targets in {0, 1}, to a scalar; with `reduction="none"` to (B,).
     """

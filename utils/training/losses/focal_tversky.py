@@ -1,4 +1,4 @@
-"""The focal Tversky loss of each image, for small targets: a missed pixel costs more than a false one.
+"""The focal Tversky loss of each image, for small targets: a missed pixel costs more than a false positive.
 
     index = (TP + s) / (TP + 0.7 FN + 0.3 FP + s), with soft counts and s = 1e-5;    loss = (1 - index) ^ 0.75
 

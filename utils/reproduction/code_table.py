@@ -1,0 +1,83 @@
+"""Whether the image's own code matters: `evaluation.py --code` of an experiment's runs (the `code` of their lines)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from utils.common.tables import markdown
+from utils.reproduction.comparable_runs import Runs
+from utils.reproduction.run_statistics import Run, Spread, spread
+from utils.reproduction.table_cells import count, interval, p_value, shown, t_interval, with_deviation
+
+GIVEN = {"swap": "another image's", "mean": "the mean", "zero": "zeros"}
+
+
+@dataclass(frozen=True)
+class CodeCell:
+    """What another code does to the IoU of an arm: `own` and `given` are its means, `difference` is given minus own."""
+
+    own: Spread
+    given: Spread
+    difference: Spread
+    runs: Mapping[Run, Mapping[str, float]]  # n, difference, low, high, p over the images of each run
+
+
+def code_cells(runs: Runs) -> dict[tuple[str, str], CodeCell]:
+    """By arm and given code, of the runs that were tested."""
+    found = {}
+    for arm, of in runs.items():
+        for given in GIVEN:
+            tested = {
+                run: line["code"][given]["figures"]["iou"] for run, line in of.items() if given in (line["code"] or {})
+            }
+            if tested:
+                columns = [{run: row[name] for run, row in tested.items()} for name in ("own", given, "difference")]
+                found[arm, given] = CodeCell(*map(spread, columns), tested)
+    return found
+
+
+def code_table(runs: Runs) -> str:
+    """A row for each arm and code, and what the intervals say; "" where no run was tested."""
+    cells = code_cells(runs)
+    if not cells:
+        return ""
+    headings = ["arm", "code", "n", "IoU, own code", "IoU, this code", "difference", "95 % (t)"]
+    rows = [
+        [
+            arm,
+            GIVEN[given],
+            count(cell.difference),
+            with_deviation(cell.own, "iou"),
+            with_deviation(cell.given, "iou"),
+            with_deviation(cell.difference, "iou", "+"),
+            t_interval(cell.difference, "iou", "+"),
+        ]
+        for (arm, given), cell in cells.items()
+    ]
+    return f"{markdown(headings, rows)}\n\n{_verdicts(cells)}\n\n{_each_run(cells)}"
+
+
+def _verdicts(cells: Mapping[tuple[str, str], CodeCell]) -> str:
+    said = []
+    for (arm, given), cell in cells.items():
+        difference = cell.difference
+        mean = f"- `{arm}` with {GIVEN[given]} code: IoU {shown(difference.mean, 'iou', '+')} points"
+        if difference.low is None:
+            said.append(f"{mean} in one run, which says nothing of other runs.")
+        elif difference.low <= 0 <= difference.high:
+            said.append(f"{mean}; the interval over the {difference.over} holds 0: no difference was found.")
+        else:
+            said.append(f"{mean}; the interval over the {difference.over} does not hold 0.")
+    return "\n".join(said)
+
+
+def _each_run(cells: Mapping[tuple[str, str], CodeCell]) -> str:
+    headings = ["arm", "code", "division", "seed", "images", "difference", "95 % (images)", "p"]
+    rows = []
+    for (arm, given), cell in cells.items():
+        for (division, seed), row in sorted(cell.runs.items()):
+            ends = None if row["low"] is None else [row["low"], row["high"]]
+            figures = [shown(row["difference"], "iou", "+"), interval(ends, "iou", "+"), p_value(row["p"])]
+            rows.append([arm, GIVEN[given], str(division), str(seed), str(row["n"]), *figures])
+    return markdown(headings, rows)

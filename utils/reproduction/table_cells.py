@@ -1,0 +1,53 @@
+"""How tables show means, deviations, intervals and p: percent, points for differences, millionths for Fa."""
+
+from __future__ import annotations
+
+from utils.evaluation.intervals import Interval
+from utils.reproduction.run_statistics import Spread
+
+TITLES = {
+    "iou": "IoU",
+    "F1": "F1",
+    "benchmark_iou": "IoU, batches of 8",
+    "benchmark_F1": "F1, batches of 8",
+    "pooled_iou": "pooled IoU",
+    "nIoU": "nIoU",
+    "Pd": "Pd",
+    "Fa_1e-6": "Fa x 1e-6",
+}
+NONE = "–"
+
+
+def count(spread: Spread | None) -> str:
+    if spread is None:
+        return "0"
+    seeds, rest = divmod(spread.runs, spread.divisions)
+    return f"{spread.runs} runs" if rest else f"{spread.divisions} x {seeds}"
+
+
+def with_deviation(spread: Spread | None, figure: str, sign: str = "") -> str:
+    """Mean ± deviation (of divisions, of seeds), as far as they are known."""
+    if spread is None:
+        return NONE
+    text = shown(spread.mean, figure, sign)
+    if spread.deviation is not None:
+        text += f" ± {shown(spread.deviation, figure)}"
+    if spread.of_divisions is not None:
+        text += f" ({shown(spread.of_divisions, figure)}, {shown(spread.of_seeds, figure)})"
+    return text
+
+
+def t_interval(spread: Spread | None, figure: str, sign: str = "") -> str:
+    return interval(None if spread is None or spread.low is None else [spread.low, spread.high], figure, sign)
+
+
+def interval(ends: Interval, figure: str, sign: str = "") -> str:
+    return NONE if ends is None else f"[{', '.join(shown(end, figure, sign) for end in ends)}]"
+
+
+def shown(value: float, figure: str, sign: str = "") -> str:
+    return f"{value if figure == 'Fa_1e-6' else 100 * value:{sign}.2f}"
+
+
+def p_value(p: float | None) -> str:
+    return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
