@@ -1,4 +1,5 @@
-"""Every script imports this first. It checks that `datasets`, `models` and `utils` are the packages of this folder.
+"""Every script imports this before anything else. It checks that `datasets`, `models` and `utils` are the packages of
+this folder.
 
 Other packages have the same names, e.g. Hugging Face's datasets. Scripts put their folder first on the path (python -P
 omits it), so the check fails only if such a package was imported before. Ctrl-C prints no traceback from here on.
@@ -35,7 +36,7 @@ def _is_here(path: str) -> bool:
     return os.path.dirname(os.path.realpath(path)) == FOLDER  # noqa: PTH120
 
 
-# Until `run_script` takes over, in the tenth of a second that the imports take.
+# Until `run_script` takes over, during the imports.
 if runs_as_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     try:  # noqa: SIM105 - contextlib would have to be imported
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -48,11 +49,3 @@ if _foreign := foreign_modules():
     if runs_as_script():
         sys.exit(f"error: {_cause}")
     raise ImportError(_cause)
-
-# Until `run_script` takes over, during the imports.
-if (
-    runs_as_script()
-    and threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

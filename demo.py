@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
 
 import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
 
@@ -24,18 +24,15 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
 from utils.common.version import add_version
-from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, folder, positive
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, folder, positive
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="demo.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
     )
     add_version(parser)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P leaves it out
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
 
 import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
 
@@ -33,9 +33,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from datasets.load import data_folder
 from models import DPCONV
 from utils.common.errors import UserError
@@ -153,7 +150,7 @@ def compared_at(args: argparse.Namespace, shift: Shift | None) -> str:
         "img_size": f"{sizes}; images and masks were resized to it",
         "keep": "the original size of each image",
         "back": f"the original size of each image; predicted at {sizes}",
-    }[args.resize]
+    }[args.resize] + arguments.view_words(args)
     if shift is None:
         return f"{words}; predictions are shifted back by the offset of masks resized with INTER_NEAREST"
     if any(shift):

@@ -15,6 +15,9 @@ from datasets.problems import raise_problems
 from utils.common.errors import UserError
 from utils.common.progress import Progress
 
+if TYPE_CHECKING:
+    from datasets.kept import Kept
+
 MIN_SIDE = 8  # pixels: the smallest side that the networks accept at original size
 ORIENTATIONS = {  # EXIF tag: how a viewer shows the picture
     2: "mirrored",
@@ -43,7 +46,7 @@ def check_cases(
     fit_masks: masks will be resized to their image, so another size is accepted.
     mask_threshold: see `threshold` of `read_mask`.
     progress: show a progress bar.
-    kept: takes what is decoded.
+    kept: stores the decoded images and masks.
 
     For a case without masks (`Case.masks` empty) only the image is decoded. The UserError contains the number of
     problems and the first 20 kinds, one per line (`datasets.problems`).
@@ -63,11 +66,6 @@ def check_cases(
         ):
             found += of_case
     raise_problems(found)
-
-
-def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:
-    """The problems of one case, both of its image and of its mask."""
-    return decode_case(case, fit_masks, mask_threshold).problems
 
 
 @dataclass

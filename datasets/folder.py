@@ -53,11 +53,11 @@ class SegmentationFolder(Dataset):
         self._decoded: list[tuple[np.ndarray, np.ndarray | None]] = []
         self._without_target: int | None = None
 
-    def keep_decoded(self, budget: int) -> int:
+    def keep_decoded(self, budget: int, kept: Kept | None = None) -> int:
         """Decodes the first cases and keeps them in memory, up to `budget` bytes; returns the number of bytes used.
 
         For data sets that are read many times. Forked workers (Linux) share this memory; elsewhere each worker has its
-        own copy.
+        own copy. Cases that `kept` holds are not decoded again.
         """
         used = 0
         if kept is not None and all(case in kept.seen for case in self.cases):
@@ -81,6 +81,8 @@ class SegmentationFolder(Dataset):
 
     def without_target(self) -> int:
         """The number of cases with an empty mask."""
+        if self._without_target is not None:
+            return self._without_target
 
         def is_empty(index: int) -> bool:
             if index < len(self._decoded):

@@ -18,7 +18,7 @@ def bits_in_use(pixels: np.ndarray) -> int:
     return max(8, int(pixels.max()).bit_length()) if pixels.dtype == np.uint16 else 0
 
 
-def common_white_level(cases: Sequence[Case], progress: bool = True) -> int:
+def common_white_level(cases: Sequence[Case], progress: bool = True, known: Mapping[Case, int] | None = None) -> int:
     """The white level of the bits that the 16-bit images of the cases use; 65535 if all images have 8 bits.
 
     Args:

@@ -60,9 +60,12 @@ def data_folder(base_dir: str | Path) -> Path:
     base = Path(base_dir)
     if not base.is_dir():
         raise UserError(
-            f"the data folder {base} was not found. It must have this layout:\n\n{LAYOUT}\n\n"
-            "Pass your data folder with --base_dir FOLDER, or create a small sample data set:\n"
-            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample"
+            f"the data folder {base} was not found. It must have this layout:",
+            "",
+            *LAYOUT.splitlines(),
+            "",
+            "Pass your data folder with --base_dir FOLDER, or create a small sample data set:",
+            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample",
         )
     return base
 

@@ -28,7 +28,7 @@ def unlabeled_cases(
     cases.
 
     Args:
-        kept: knows the digests of cases that were decoded before, and takes what is decoded.
+        kept: holds the digests of the cases that were decoded before; stores what is decoded here.
 
     Raises:
         UserError: see `unlabeled_files`; or with every unreadable image (up to 20, and their number).
@@ -45,12 +45,12 @@ def unlabeled_cases(
             copies.setdefault(seen[value], []).append(str(case.image))
         else:
             seen[value] = "other unlabeled images"
-            kept.append(case)
+            chosen.append(case)
     notes = [f"{len(masks)} masks of images"] if masks else []
     for what, of_kind in copies.items():
         some = ", ".join(of_kind[:3]) + (" ..." if len(of_kind) > 3 else "")
         notes.append(f"{len(of_kind)} copies of {what}: {some}")
-    return kept, notes
+    return chosen, notes
 
 
 def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:

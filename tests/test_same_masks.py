@@ -150,7 +150,7 @@ def test_the_ways_differ(spots, tmp_path):
         (["--tile", "32"], "--resize keep"),
         (["--resize", "keep", "--tile", "20"], "multiple of 8"),
         (["--overlap", "8"], "set tile"),
-        (["--tta", "--code", "swap"], "neither --tta nor --tile"),
+        (["--tta", "--code", "swap"], "accepts neither"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(spots, flags, message):

@@ -38,6 +38,7 @@ class Converted:
     lists: dict[str, int]  # number of cases of each list
     unlisted: int  # cases in no list
     left_out: Sequence[Path] = ()  # files of the source that match neither pattern
+    notes: list[str] = field(default_factory=list)  # further sentences
 
     def lines(self, out: Path) -> list[str]:
         lists = ", ".join(f"{name} {count}" for name, count in self.lists.items())
@@ -46,7 +47,8 @@ class Converted:
         notes += self.notes
         if self.left_out:
             notes.append(f"{len(self.left_out)} files match no pattern and were skipped: {_some(self.left_out)}")
-        return [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
+        found = [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
+        return list(map(one_line, found))
 
 
 def convert(

@@ -24,15 +24,15 @@ def probabilities(
 ) -> list[Tensor]:
     """The probability of each pixel to be target, (height, width) float32, of each image at its size.
 
-    The logits of a view are resized (`datasets.resizing.restore`), then turned to probabilities, then averaged over the
-    views. Not the logits are averaged: Dice drives them to tens, where one view that is wrong and certain would outvote
-    seven that are right. A probability is bounded: each view has one vote.
+    The logits of a view are resized (`datasets.resizing.restore`) and converted to probabilities, which are averaged
+    over the views. Averaging logits would be worse: the Dice loss makes them large, so that one wrong view could
+    outweigh seven correct ones.
 
     Args:
         images: (B, 3, h, w), on the network's device.
         sizes: (height, width) of each.
         shift: see `datasets.resizing.restore`.
-        tta: the mean of the eight rotations and flips of the square; else the image as it is.
+        tta: average the eight rotations and flips of the square.
 
     Raises:
         UserError: if the network's output is not finite.
@@ -42,7 +42,7 @@ def probabilities(
     for turns, flip in views:
         logits = network(torch.rot90(images.flip(3) if flip else images, turns, (2, 3)))
         if not logits.isfinite().all():
-            raise UserError("the network's output is not finite: --amp off computes in float32")
+            raise UserError("the output of the network is not finite. Try --amp off, which computes in float32")
         for total, of_image, (height, width) in zip(totals, logits, sizes, strict=True):
             # The network has learned its shift on upright images: it is undone before the view is turned back.
             seen = restore(of_image[None], (width, height) if turns % 2 else (height, width), shift)

@@ -27,7 +27,8 @@ KEPT_PIXELS = 1 << 26  # most pixels of decoded images that are kept for overlay
 
 @dataclass(frozen=True)
 class Report:
-    """The numbers of predicted images and of existing results, and the failures, over all processes."""
+    """The numbers of predicted images and of existing results, the failures, and the images whose EXIF orientation was
+    not applied, over all processes."""
 
     predicted: int
     there_before: int
@@ -75,8 +76,8 @@ def predict_files(
 
 def _predict_share(
     predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: Progress, stop: StopRequest
-) -> list[str]:
-    """Predicts the images; returns a message for each failed image."""
+) -> tuple[list[str], list[str]]:
+    """Predicts the images; returns a message for each failed image, and the images with an EXIF orientation."""
     failures: list[str] = []
     turned: list[str] = []
     written = 0

@@ -198,26 +198,8 @@ class Predictor:
     def _tile(self, pixels: np.ndarray, row: Strip, column: Strip) -> Tensor:
         return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
 
-    @torch.inference_mode()
-    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """(B, 3, h, w) to the probabilities of each image at its (height, width), averaged over the views of TTA.
-
-        The logits of a view are resized and converted to probabilities, which are averaged. Averaging logits would be
-        worse: the Dice loss makes them large, so that one wrong view could outweigh seven correct ones.
-        """
-        views = [(turns, flip) for flip in (False, True) for turns in range(4)] if self.tta else [(0, False)]
-        images = images.to(self.device)
-        totals = [torch.zeros(*size, device=self.device) for size in sizes]
-        for turns, flip in views:
-            logits = self.network(torch.rot90(images.flip(3) if flip else images, turns, (2, 3)))
-            if not logits.isfinite().all():
-                raise UserError("the output of the network is not finite. Try --amp off, which computes in float32")
-            for total, of_image, (height, width) in zip(totals, logits, sizes, strict=True):
-                # The network has learned the shift of upright masks: it is removed before the view is rotated back.
-                seen = restore(of_image[None], (width, height) if turns % 2 else (height, width), self.mask_shift)
-                seen = torch.rot90(torch.sigmoid(seen[0, 0]), -turns, (0, 1))
-                total += seen.flip(1) if flip else seen
-        return [(total / len(views)).cpu().numpy() for total in totals]
+    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        return probabilities(self.network, images.to(self.device), sizes, self.mask_shift, self.tta)
 
 
 def _at_least_smallest(image: np.ndarray) -> np.ndarray:

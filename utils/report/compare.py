@@ -30,9 +30,9 @@ def main(args: argparse.Namespace) -> list[Paired]:
     differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
     if differing and "unlike_protocols" not in args:
         raise UserError(
-            "the protocols differ, so the figures are not comparable:\n"
-            + "".join(f"  {line}\n" for line in differing)
-            + "Pass --unlike_protocols to compare them nevertheless"
+            "the protocols differ, so the figures are not comparable:",
+            *(f"  {line}" for line in differing),
+            "Pass --unlike_protocols to compare them nevertheless",
         )
     notes = [f"the protocols differ: {line}" for line in differing] + [f"warning: {line}" for line in unknown]
     notes += remarks(runs)

@@ -226,10 +226,9 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
         flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
-            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
-            f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
-            f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
-            "{} for the division's number",
+            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:",
+            f"  python prepare_data.py split {base} --divisions {max(divisions)}",
+            f"If they have other names: {flags}, with {{}} for the division's number",
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):

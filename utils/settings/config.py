@@ -204,7 +204,8 @@ def output_dir(settings: argparse.Namespace) -> Path:
 
 def describe(settings: argparse.Namespace) -> str:
     """The resolved settings, one per line."""
-    return "\n".join(f"  {name:<15} {value}" for name, value in sorted(vars(settings).items()) if value is not None)
+    given = sorted((name, value) for name, value in vars(settings).items() if value is not None)
+    return "\n".join(f"  {name:<15} {one_line(str(value))}" for name, value in given)
 
 
 def announce(title: str, settings: argparse.Namespace) -> None:

@@ -42,13 +42,13 @@ def training_loaders(
     cases = checked_cases(settings, lists, need_masks, kept)
     train_cases = cases["training"]
     if settings.white_level == AUTO:
-        settings.white_level = common_white_level(train_cases, progress=rank() == 0)
+        settings.white_level = common_white_level(train_cases, rank() == 0, kept.bits())
         say(f"--white_level auto: detected {settings.white_level} in the 16-bit training images")
     if unlabeled_dirs:
         unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"], kept)
         say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
         for note in left_out:
-            say(f"  skipped: {note}")
+            say(f"  skipped: {one_line(note)}")
         train_cases = [*train_cases, *unlabeled]
     size = None if settings.crop else settings.img_size
     transform = Transform(
@@ -91,9 +91,8 @@ def checked_cases(
     settings: argparse.Namespace, lists: dict[str, str], need_masks: bool = True, kept: Kept | None = None
 ) -> dict[str, list[Case]]:
     """`datasets.load.load_lists` with the settings of the data arguments; prints which lists are published ones."""
-    cases = load_lists(
-        settings.base_dir, lists, need_masks, settings.mask_suffix, settings.fit_masks, settings.mask_threshold
-    )
+    rules = settings.mask_suffix, settings.fit_masks, settings.mask_threshold
+    cases = load_lists(settings.base_dir, lists, need_masks, *rules, kept)
     for remark in remarks({name: [case.name for case in of] for name, of in cases.items()}, settings.Dataset):
         say(remark)
     return cases
