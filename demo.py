@@ -12,29 +12,32 @@ ends.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
 from utils.common.version import add_version
-from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, folder, positive
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, folder, positive
 from utils.settings.refusals import check_file
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # reached from this machine only
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="demo.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
     )
     add_version(parser)

@@ -15,16 +15,20 @@ still predicted. See docs/how_to/predict.md.
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
 from models import ENCODER_BN
@@ -45,7 +49,7 @@ PATIENCE = timedelta(days=7)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="predict.py",
         description="Segment images with a trained SRS.",
         formatter_class=arguments.HelpFormatter,
@@ -81,28 +85,13 @@ def parser() -> argparse.ArgumentParser:
         help="batch-norm statistics of the frozen encoder; frozen: running statistics; batch: statistics of the "
         "current batch, with batch size 1",
     )
+    arguments.add_view_arguments(inference)
     inference.add_argument(
-        "--tta",
-        action="store_true",
-        help="test-time augmentation: mean of the eight rotations and flips, at eight times the cost",
-    )
-    inference.add_argument(
-        "--tile",
-        type=arguments.integer,
-        metavar="N",
-        help="tile size in pixels: larger images are predicted in NxN tiles, without resizing",
-    )
-    inference.add_argument(
-        "--overlap",
-        type=arguments.integer,
-        metavar="K",
-        help="overlap of neighbouring tiles in pixels; requires --tile (default: a quarter of the tile)",
-    )
-    inference.add_argument(
-        "--threshold", type=float, default=0.5, help="probability threshold: pixels above it are target"
+        "--threshold", type=arguments.number, default=0.5, help="probability threshold: pixels above it are target"
     )
     outputs = parser.add_argument_group("additional outputs")
-    outputs.add_argument("--probability", type=int, choices=[8, 16], help="bit depth of probability maps to write")
+    bits = "bit depth of probability maps to write"
+    outputs.add_argument("--probability", type=arguments.integer, choices=[8, 16], help=bits)
     outputs.add_argument("--overlay", action="store_true", help="overlay pictures: images with the outline of the mask")
     outputs.add_argument("--overwrite", action="store_true", help="replacement of existing results (default: skip)")
     arguments.add_engine_argument(parser)
@@ -182,6 +171,12 @@ def main(args: argparse.Namespace) -> Report:
     say(f"{report.predicted} images predicted, {report.there_before} existing results skipped: {args.output}")
     if outputs.sheet.exists():
         say(f"contact sheet: {outputs.sheet}")
+    if report.turned:
+        few = ", ".join(report.turned[:3]) + (" ..." if len(report.turned) > 3 else "")
+        say(
+            f"warning: {len(report.turned)} images have an EXIF orientation, which is not applied: their masks match "
+            f"the stored pixels, not the picture that viewers show: {one_line(few)}"
+        )
     if report.failures:
         if is_writer():
             failures = map(one_line, report.failures)

@@ -103,6 +103,18 @@ def test_unreadable_files_are_listed_at_the_end_and_do_not_stop_the_others(weigh
     assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), *SHEET, "predict.json"])
 
 
+@pytest.mark.parametrize("more", [[], ["--tile", "32"]])
+def test_images_that_viewers_turn_are_named(weights, scans, tmp_path, capsys, more):
+    exif = Image.Exif()
+    exif[274] = 6
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(scans / "turned.jpg", exif=exif)
+    assert run("--weights", weights, scans, "--output", tmp_path / "out", *more).predicted == 8
+    (warning,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: "))
+    assert warning.startswith("warning: 1 images have an EXIF orientation") and warning.endswith("turned.jpg")
+    assert read(tmp_path / "out" / "turned.png").shape == (40, 24)
+
+
 def test_a_second_call_predicts_what_is_missing(weights, scans, tmp_path):
     out = tmp_path / "out"
     flags = ["--weights", weights, scans, "--output", out]

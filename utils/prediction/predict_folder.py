@@ -26,11 +26,13 @@ KEPT_PIXELS = 1 << 26  # most pixels of decoded images that are kept for overlay
 
 @dataclass(frozen=True)
 class Report:
-    """The numbers of predicted images and of existing results, and the failures, over all processes."""
+    """The numbers of predicted images and of existing results, the failures, and the images whose EXIF orientation was
+    not applied, over all processes."""
 
     predicted: int
     there_before: int
     failures: list[str]
+    turned: list[str]
 
 
 def predict_files(
@@ -66,18 +68,19 @@ def predict_files(
         share = sorted(share, key=lambda image: claimed_size(image.path))  # neighbours may then share a batch
     bar = Progress(total=len(share), desc="predicting", unit="img", disable=not is_writer())
     with bar, StopRequest(patient=world_size() > 1) as stop:
-        failures = _predict_share(predictor, share, outputs, workers, bar, stop)
-    everyones = [failure for of_process in gather(failures) for failure in of_process]
+        found = _predict_share(predictor, share, outputs, workers, bar, stop)
+    failures, turned = ([item for part in parts for item in part] for parts in zip(*gather(found), strict=True))
     if is_writer():
-        outputs.write_sheet(len(inputs) - len(everyones))
-    return Report(len(todo) - len(everyones), len(inputs) - len(todo), everyones)
+        outputs.write_sheet(len(inputs) - len(failures))
+    return Report(len(todo) - len(failures), len(inputs) - len(todo), failures, turned)
 
 
 def _predict_share(
     predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: Progress, stop: StopRequest
-) -> list[str]:
-    """Predicts the images; returns a message for each failed image."""
+) -> tuple[list[str], list[str]]:
+    """Predicts the images; returns a message for each failed image, and the images with an EXIF orientation."""
     failures: list[str] = []
+    turned: list[str] = []
     written = 0
 
     def fail(image: Input, message: str) -> None:
@@ -105,11 +108,12 @@ def _predict_share(
                 continue
             for (image, picture), probability in zip(batch, found, strict=True):
                 outputs.write(image.name, picture.pixels, probability, predictor.threshold, predictor.white_level)
+                turned += [str(image.path)] if picture.orientation > 1 else []
                 written += 1
                 bar.update()
     finally:
         predictor.network = forward
-    return failures
+    return failures, turned
 
 
 def _read_ahead(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 from utils.common.processes import say
 from utils.evaluation.paired_tests import Paired, align, compare_figures, remarks
 from utils.evaluation.protocol_card import unlike
@@ -29,9 +30,9 @@ def main(args: argparse.Namespace) -> list[Paired]:
     differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
     if differing and "unlike_protocols" not in args:
         raise UserError(
-            "the protocols differ, so the figures are not comparable:\n"
-            + "".join(f"  {line}\n" for line in differing)
-            + "Pass --unlike_protocols to compare them nevertheless"
+            "the protocols differ, so the figures are not comparable:",
+            *(f"  {line}" for line in differing),
+            "Pass --unlike_protocols to compare them nevertheless",
         )
     notes = [f"the protocols differ: {line}" for line in differing] + [f"warning: {line}" for line in unknown]
     notes += remarks(runs)
@@ -73,7 +74,7 @@ def labels(folders: Sequence[Path]) -> list[str]:
         raise UserError("--compare must be given different evaluations, but one is given twice")
     start = _shared(parts)
     end = _shared([path[start:][::-1] for path in parts])
-    short = ["/".join(path[start : len(path) - end]) or path[-1] for path in parts]
+    short = [one_line("/".join(path[start : len(path) - end]) or path[-1]) for path in parts]
     return short if len(set(short)) == len(short) else [str(Path(*path)) for path in parts]
 
 
