@@ -149,7 +149,7 @@ def test_the_ways_differ(spots, tmp_path):
     [
         (["--tile", "32"], "--resize keep"),
         (["--resize", "keep", "--tile", "20"], "multiple of 8"),
-        (["--overlap", "8"], "set tile"),
+        (["--overlap", "8"], "overlap requires tile"),
         (["--tta", "--code", "swap"], "accepts neither"),
     ],
 )
