@@ -14,6 +14,7 @@ import reproduce
 import train_seg
 from utils.common.progress import Progress
 from utils.networks.speed import Speed
+from utils.reproduction import plan
 from utils.settings import config
 from utils.training.epoch_line import duration, epoch_line, time_left
 
@@ -83,9 +84,10 @@ def test_verbose_prints_the_settings_and_is_none_itself(capsys):
 
 def test_reproduce_passes_verbose_on():
     args = reproduce.settings(["--Dataset", "sample", "--verbose"])
-    plan = reproduce.steps(args, 1)
-    assert len(plan) > 2 and all("--verbose" in step.argv for step in plan)
-    assert not any("--verbose" in step.argv for step in reproduce.steps(reproduce.settings(["--Dataset", "sample"]), 1))
+    for script in reproduce.SCRIPTS:
+        assert plan.known_to(script, args.handed_on)["verbose"]
+        assert "--verbose" in plan.as_argv(plan.known_to(script, args.handed_on))
+    assert "verbose" not in reproduce.settings(["--Dataset", "sample"]).handed_on
 
 
 def test_the_words_of_speed_in_a_header():

@@ -19,7 +19,6 @@ import pytest
 import waiting
 
 import reproduce
-import train_seg
 from datasets.prepare.sample import make_sample
 from utils.common.errors import UserError
 from utils.common.signals import Stopped
@@ -30,12 +29,21 @@ from utils.reproduction.run_scripts import CommandRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "experiments" / "smoke.yaml"
-TRIAL = """
+MINI = """
+data: {base_dir: DataSet/sample}
+divisions: 1
+seeds: [41]
+seg_epochs: 1
+flags: {variant: srs_tiny, img_size: 16, batch_size: 4, workers: 0, threads: 1, amp: off}
+arms:
+  none: {dynamic: none}
+"""
+TWO_ARMS = """
 data: {base_dir: DataSet/sample, train_file: "train{}.txt", val_file: "val{}.txt", test_file: "test{}.txt"}
 divisions: 1
 seeds: [41]
 recon_epochs: 1
-seg_epochs: 2
+seg_epochs: 1
 flags: {variant: srs_tiny, img_size: 16, batch_size: 4, workers: 0, threads: 1, amp: off}
 arms:
   none: {dynamic: none}
@@ -50,7 +58,6 @@ STEPS = ["train_seg", *EVALUATIONS, "train_recon", "train_seg", *EVALUATIONS, "e
 def small():
     with pytest.MonkeyPatch.context() as patch:
         in_process.shallow_networks(patch)
-        patch.setattr(work, "LOOK", 0.05)
         yield
 
 
@@ -66,16 +73,34 @@ def base(tmp_path_factory):
     return base
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("experiments") / "trial.yaml"
-    path.write_text(TRIAL)
-    return path
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "trial.yaml"
+        path.write_text(text)
+        return path
+
+    return write
 
 
 @pytest.fixture
 def ran(monkeypatch):
+    """Has the scripts run inside this process; returns what ran."""
     return in_process.run_inside(monkeypatch, [])
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Has every script fail at once; returns what was tried: the script, and the folder of its experiment."""
+    tried = []
+
+    def fail(runner, command, held):
+        (folder,) = [Path(flag.partition("=")[2]) for flag in command if flag.startswith("--output_dir")]
+        tried.append((Path(command[1]).stem, folder.parent.name))
+        return 2
+
+    monkeypatch.setattr(CommandRunner, "run", fail)
+    return tried
 
 
 def call(file, base, out, *more):
@@ -93,204 +118,129 @@ def lines(out, name="trial"):
 
 def comparable(line):
     """What two calculations of a run must have alike."""
-    seconds = {"seconds", "commit"}
-    return {name: value for name, value in line.items() if name not in seconds}
+    return {name: value for name, value in line.items() if name not in {"seconds", "commit"}}
 
 
-@pytest.fixture(scope="module")
-def whole(file, base, tmp_path_factory):
-    """One whole experiment, left as it is by the tests, and what it ran."""
-    out = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        calls = in_process.run_inside(patch, [])
-        call(file, base, out)
-    return out, calls
+def check_images(out, base, line):
+    """That the figures of a line are the means of its file's, and the file in the order of the lists."""
+    tables = read_per_image(out / "results" / line["per_image"])
+    assert list(tables) == [(on, rule) for on in line["figures"] for rule in ("best", "last")]
+    for (on, rule), images in tables.items():
+        assert images.names == (base / f"{on}1.txt").read_text().split()
+        figures = line["figures"][on][rule]
+        assert figures["images"] == len(images.names)
+        for name in ("iou", "SE", "dice"):
+            assert statistics.fmean(images.columns[name]) == pytest.approx(figures[name], rel=1e-8)
 
 
-@pytest.fixture
-def copy(whole, tmp_path):
-    """A whole experiment that a test may change."""
-    return shutil.copytree(whole[0], tmp_path / "copy")
+def test_a_finished_run_leaves_its_line_and_is_not_run_again(write, base, ran, tmp_path):
+    file = write(MINI)
+    call(file, base, tmp_path)
+    assert scripts(ran) == ["train_seg", "evaluation", "evaluation"]
+    assert ran[0][1] == tmp_path / "runs" / "none" / "division1-seed41"
+    (line,) = lines(tmp_path).values()
+    assert line["encoder"] is None and line["settings"]["recon"] is None and line["code"] is None
+    assert line["network"]["parameters"]["frozen"] == 0 < line["network"]["parameters"]["trained"]
+    assert line["network"]["macs"] > 1e4 and line["curve"]["epoch"] == [1] and line["epochs"] == {"best": 1, "last": 1}
+    assert str(base) not in json.dumps(line) and str(tmp_path) not in json.dumps(line)
+    check_images(tmp_path, base, line)
+    assert (tmp_path / "results" / "trial.csv").is_file() and "none" in (tmp_path / "results" / "trial.md").read_text()
+    before = (tmp_path / "results" / "trial.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "runs")  # wherever its files are
+    ran.clear()
+    call(file, base, tmp_path)
+    assert ran == [] and (tmp_path / "results" / "trial.jsonl").read_bytes() == before
+    for old, new, message in (
+        ("seg_epochs: 1", "seg_epochs: 3", r"seg epochs 1 \(now 3\)"),
+        ("dynamic: none", "dynamic: static", r"arm none.*seg dynamic none \(now static\)"),
+        ("data: {", "data: {val_file: test1.txt, ", "another val list"),
+    ):
+        with pytest.raises(UserError, match=rf"trial\.jsonl: the line of .*{message}.*Remove such lines"):
+            call(write(MINI.replace(old, new)), base, tmp_path)
+    assert ran == []
 
 
-def test_each_run_leaves_a_line_and_the_figures_of_its_images(whole, base):
-    out, calls = whole
-    assert scripts(calls) == STEPS
-    encoders = {path.parent.name for script, path in calls if script == "train_recon"}
-    assert encoders == {"encoders"} and calls[0][1] == out / "runs" / "none" / "division1-seed41"
-    none, dpconv = lines(out).values()
-    assert (none["arm"], dpconv["arm"]) == ("none", "dpconv")
-    assert none["encoder"] is None and none["settings"]["recon"] is None and none["code"] is None
+@pytest.mark.long
+def test_arms_share_a_phase_1_and_what_was_lost_is_made_again(write, base, ran, tmp_path):
+    file = write(TWO_ARMS)
+    call(file, base, tmp_path)
+    assert scripts(ran) == STEPS
+    assert [path.parent.name for script, path in ran if script == "train_recon"] == ["encoders"]
+    none, dpconv = before = [*lines(tmp_path).values()]
     assert len(dpconv["encoder"]) == 64 and dpconv["settings"]["recon"]["epochs"] == 1
     assert dpconv["code"]["swap"]["list"] == "test" and "iou" in dpconv["code"]["swap"]["figures"]
-    parts = dpconv["network"]["parameters"], none["network"]["parameters"]
-    assert parts[0]["frozen"] > 0 == parts[1]["frozen"] and dpconv["network"]["macs"] > none["network"]["macs"] > 1e4
-    assert dpconv["seconds"]["evaluation"] > 0 and dpconv["curve"]["epoch"] == [1, 2]
+    frozen = [line["network"]["parameters"]["frozen"] for line in before]
+    assert frozen[1] > frozen[0] == 0 and dpconv["network"]["macs"] > none["network"]["macs"]
     assert dpconv["protocol"]["test"]["best"]["epoch_rule"] == "best iou, chosen on another list"
-    assert str(base) not in json.dumps(dpconv) and str(out) not in json.dumps(dpconv)
-    for line in (none, dpconv):
-        tables = read_per_image(out / "results" / line["per_image"])
-        assert list(tables) == [(on, rule) for on in ("val", "test") for rule in ("best", "last")]
-        for (on, rule), images in tables.items():
-            assert images.names == (base / f"{on}1.txt").read_text().split()
-            figures = line["figures"][on][rule]
-            assert figures["images"] == len(images.names)
-            for name in ("iou", "SE", "dice"):
-                assert statistics.fmean(images.columns[name]) == pytest.approx(figures[name], rel=1e-8)
-    assert (out / "results" / "trial.csv").is_file() and "dpconv" in (out / "results" / "trial.md").read_text()
+    for line in before:
+        assert line["seconds"]["evaluation"] > 0
+        check_images(tmp_path, base, line)
+
+    path, images = tmp_path / "results" / "trial.jsonl", tmp_path / "results" / none["per_image"]
+    content = images.read_bytes()
+    path.write_text(json.dumps(none) + "\n")  # the second line is lost, and the first one's file of images
+    images.unlink()
+    ran.clear()
+    call(file, base, tmp_path)
+    assert ran == [] and images.read_bytes() == content
+    assert [comparable(line) for line in lines(tmp_path).values()] == [comparable(line) for line in before]
+    assert lines(tmp_path)["dpconv", 1, 41]["seconds"]["evaluation"] is None  # this process has not evaluated
+
+    call(write(TWO_ARMS.replace("[swap]", "[swap, zero]")), base, tmp_path)
+    assert scripts(ran) == ["evaluation"] and [*lines(tmp_path)["dpconv", 1, 41]["code"]] == ["swap", "zero"]
 
 
-def test_what_is_recorded_is_not_run_again_wherever_its_files_are(whole, file, base, ran, copy, capsys):
-    before = (copy / "results" / "trial.jsonl").read_bytes()
-    shutil.rmtree(copy / "runs")
-    call(file, base, copy)
-    call(file, base, copy, "--dry_run")
-    assert ran == [] and (copy / "results" / "trial.jsonl").read_bytes() == before
-    assert "# arm dpconv, division 1, seed 41: done, in " in capsys.readouterr().out
-
-
-def test_a_line_that_was_lost_is_made_again_from_the_runs_files(whole, file, base, ran, copy):
-    path = copy / "results" / "trial.jsonl"
-    first, _ = path.read_text().splitlines()
-    path.write_text(first + "\n")
-    (copy / "results" / json.loads(first)["per_image"]).unlink()
-    call(file, base, copy)
-    assert ran == []
-    for key, line in lines(whole[0]).items():
-        assert comparable(lines(copy)[key]) == comparable(line) and line["seconds"]["evaluation"] is not None
-        assert lines(copy)[key]["seconds"]["evaluation"] is None  # this process has not evaluated
-        images = line["per_image"]
-        assert (copy / "results" / images).read_bytes() == (whole[0] / "results" / images).read_bytes()
-
-
-def test_a_code_that_is_asked_for_later_is_added(whole, base, ran, copy, tmp_path):
-    later = tmp_path / "trial.yaml"
-    later.write_text(TRIAL.replace("[swap]", "[swap, zero]"))
-    call(later, base, copy)
-    assert scripts(ran) == ["evaluation"] and [*lines(copy)["dpconv", 1, 41]["code"]] == ["swap", "zero"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("seg_epochs: 2", "seg_epochs: 3", r"seg epochs 2 \(now 3\)"),
-        ("dynamic: none", "dynamic: static", r"arm none.*seg dynamic none \(now static\)"),
-        ("val{}.txt", "test{}.txt", "another val list"),
-    ],
-)
-def test_a_line_of_another_experiment_is_refused_before_anything_runs(
-    whole, base, ran, tmp_path, before, after, message
-):
-    other = tmp_path / "trial.yaml"
-    other.write_text(TRIAL.replace(before, after))
-    with pytest.raises(UserError, match=rf"trial\.jsonl: the line of .*{message}.*Remove such lines"):
-        call(other, base, whole[0])
-    assert ran == []
-
-
-def test_dry_run_shows_commands_and_the_time_to_come(whole, file, base, ran, tmp_path, capsys):
-    call(file, base, tmp_path, "--dry_run")
+def test_dry_run_shows_commands_and_the_time_to_come(write, base, ran, tmp_path, capsys):
+    call(write(TWO_ARMS), base, tmp_path, "--dry_run")
     shown = capsys.readouterr().out
     assert shown.count(": to do\npython ") == len(STEPS) and f"--base_dir={base}" in shown and ran == []
-    assert "2 runs are not done" in shown and "3 trainings of which no epoch is known" in shown
-    shutil.copytree(whole[0] / "runs" / "none", tmp_path / "runs" / "none")
-    call(file, base, tmp_path, "--dry_run", "--arms", "none")
-    assert re.search(
-        r"1 runs are not done; their epochs so far took \d+ s; to come: about 0 s", capsys.readouterr().out
-    )
+    assert "2 runs are unfinished" in shown and "3 trainings of which no epoch was timed" in shown
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "results").exists()
 
 
-def test_stopped_inside_an_epoch_it_resumes_there_to_the_same_line(whole, file, base, ran, tmp_path, monkeypatch):
-    step, steps = train_seg.Segmentation.step, []
-
-    def counted(self, model, batch):
-        steps.append(1)
-        if len(steps) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, model, batch)
-
-    monkeypatch.setattr(train_seg.Segmentation, "step", counted)
-    where = r"stopped in arm none, division 1, seed 41, phase 2; the same command resumes there \(1 runs are not done"
-    with pytest.raises(Stopped, match=where):
-        call(file, base, tmp_path, "--arms", "none")
-    assert list((tmp_path / "runs" / "claims").iterdir()) == []
-    call(file, base, tmp_path, "--arms", "none")
-    assert comparable(lines(tmp_path)["none", 1, 41]) == comparable(lines(whole[0])["none", 1, 41])
-
-
-class Releasing(list):
-    """What ran; lets go of the claims that another process is to hold when the first phase 2 runs."""
-
-    def __init__(self, *held):
-        super().__init__()
-        self.held = held
-
-    def append(self, call):
-        super().append(call)
-        if call[0] == "train_seg":
-            for claim in self.held:
-                claim.__exit__()
-            self.held = ()
-
-
-def test_what_another_process_has_claimed_is_left_to_it(file, base, tmp_path, monkeypatch, capsys):
-    """Of two arms another process holds the first, and dies: this one takes the second, and then the first as well."""
+def test_what_another_process_has_claimed_is_left_to_it_until_it_has_gone(
+    write, base, failing, tmp_path, monkeypatch, capsys
+):
     held = claims.take(tmp_path / "runs" / "claims", "none-division1-seed41").__enter__()
-    calls = in_process.run_inside(monkeypatch, Releasing(held))
-    call(file, base, tmp_path)
-    assert scripts(calls) == [*STEPS[5:], *STEPS[:5]]
-    assert [*lines(tmp_path)] == [("dpconv", 1, 41), ("none", 1, 41)]
-
-
-def test_a_phase_1_that_another_process_trains_is_waited_for(whole, file, base, ran, tmp_path, monkeypatch, capsys):
-    encoders = tmp_path / "runs" / "encoders"
-    (name,) = (path.name for path in (whole[0] / "runs" / "encoders").iterdir() if path.is_dir())
-    held = claims.take(encoders, f"{name}.claim").__enter__()
     looks = []
 
-    def other_process(*_):
+    def look(*_):
         looks.append(1)
         if len(looks) == 2:
-            shutil.copytree(whole[0] / "runs" / "encoders" / name, encoders / name)
-            held.__exit__()
+            held.__exit__()  # it has ended, and has not done the run
 
-    monkeypatch.setattr(work, "_sleep", other_process)
-    call(file, base, tmp_path)
-    assert scripts(ran) == [step for step in STEPS if step != "train_recon"] and len(looks) == 2
-    shown = capsys.readouterr().out
-    waits = f"waiting for phase 1 of arm dpconv, division 1, seed 41 (process {os.getpid()} on "
-    assert shown.count(waits) == 1
-    assert {key: comparable(line) for key, line in lines(tmp_path).items()} == {
-        key: comparable(line) for key, line in lines(whole[0]).items()
-    }
+    monkeypatch.setattr(work, "_sleep", look)
+    with pytest.raises(UserError, match="arm none, division 1, seed 41, phase 2 failed"):
+        call(write(TWO_ARMS), base, tmp_path)
+    assert [script for script, _ in failing] == ["train_recon", "train_seg"] and len(looks) == 2
+    waits = f"waiting for arm none, division 1, seed 41 (process {os.getpid()} on "
+    assert capsys.readouterr().out.count(waits) == 1
+    assert [*(tmp_path / "runs" / "claims").iterdir()] == []
 
 
-def test_a_run_that_fails_does_not_keep_the_others_from_being_run(file, base, tmp_path, monkeypatch):
-    calls = in_process.run_inside(monkeypatch, [])
-    inside = CommandRunner.run
-
-    def fails(runner, command, held):
-        return 2 if "--dynamic=none" in command else inside(runner, command, held)
-
-    monkeypatch.setattr(CommandRunner, "run", fails)
-    with pytest.raises(UserError, match="arm none, division 1, seed 41, phase 2 has failed: its message stands above"):
-        call(file, base, tmp_path)
-    assert scripts(calls) == STEPS[5:] and [*lines(tmp_path)] == [("dpconv", 1, 41)]
-
-
-def test_a_phase_1_that_fails_fails_once_for_all_arms(base, tmp_path, monkeypatch):
-    file, tried = tmp_path / "trial.yaml", []
-    file.write_text(TRIAL.replace("{dynamic: none}", "{dynamic: gate}"))
-    monkeypatch.setattr(CommandRunner, "run", lambda runner, command, held: tried.append(command) or 2)
-    with pytest.raises(UserError, match="phase 1 has failed"):
-        call(file, base, tmp_path)
-    assert len(tried) == 1
+def test_a_phase_1_that_another_process_trains_is_waited_for(write, base, failing, tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match="phase 1 failed"):
+        call(write(TWO_ARMS), base, tmp_path, "--arms", "dpconv")
+    (name,) = (path.name for path in (tmp_path / "runs" / "encoders").iterdir())
+    held = claims.take(tmp_path / "runs" / "encoders", f"{name}.claim").__enter__()
+    monkeypatch.setattr(work, "_sleep", lambda *_: held.__exit__())
+    failing.clear()
+    with pytest.raises(UserError, match="phase 1 failed"):
+        call(write(TWO_ARMS), base, tmp_path)
+    assert failing == [("train_seg", "none"), ("train_recon", "encoders")]  # the other arm first
+    assert "waiting for phase 1 of arm dpconv, division 1, seed 41 (process " in capsys.readouterr().out
 
 
-def test_the_budget_stops_as_a_signal_does(file, base, ran, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "LEAVE", 0)
-    with pytest.raises(Stopped, match=r"--budget is used up: stopped before .* \(2 runs are not done\)") as stopped:
-        call(file, base, tmp_path, "--budget", "0.0000001")
+def test_what_fails_is_tried_once_and_does_not_keep_the_others_from_being_run(write, base, failing, tmp_path):
+    three = write(TWO_ARMS.replace("code:", "  gate: {dynamic: gate}\ncode:"))
+    with pytest.raises(UserError, match=r"arm none.*, phase 2 failed: see its message.*; arm dpconv.*, phase 1 failed"):
+        call(three, base, tmp_path)
+    assert failing == [("train_seg", "none"), ("train_recon", "encoders")]  # whose encoder is gate's as well
+
+
+def test_the_budget_stops_as_a_signal_does(write, base, ran, tmp_path):
+    with pytest.raises(Stopped, match=r"--budget is used up: stopped before arm none.* \(2 runs are unf") as stopped:
+        call(write(TWO_ARMS), base, tmp_path, "--budget", "0.0000001")
     assert stopped.value.number == signal.SIGTERM and ran == []
 
 

@@ -151,7 +151,7 @@ def test_stopped_in_phase_2_it_goes_on_inside_the_epoch_to_the_same_table(whole,
         return step(self, model, batch)
 
     monkeypatch.setattr(train_seg.Segmentation, "step", counted)
-    with pytest.raises(Stopped, match=r"division 1, phase 2; the same command resumes there"):
+    with pytest.raises(Stopped, match=r"division 1, phase 2; run the same command again"):
         call(base, tmp_path, "--only", "1")
     assert ran == WHOLE[:2]
     last = load_checkpoint(tmp_path / "division1" / "seg" / "last.pth", "seg")
@@ -228,19 +228,21 @@ def test_a_network_that_holds_no_encoder_has_no_phase_1(base, ran, tmp_path):
 
 
 def test_missing_lists_name_the_command_that_makes_them(base, tmp_path):
-    with pytest.raises(UserError, match=r"(?s)no train3\.txt, val3\.txt.*prepare_data\.py split .*set --divisions 3"):
+    with pytest.raises(
+        UserError, match=r"(?s)not found in .*: train3\.txt, val3\.txt.*prepare_data\.py split .*set --divisions 3"
+    ):
         call(base, tmp_path, "--divisions", "3", "--dry_run")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--epochs", "3"], "use --recon_epochs and --seg_epochs"),
+        (["--epochs", "3"], "--recon_epochs and --seg_epochs"),
         (["--resume"], "always resumes"),
-        (["--only", "3"], r"--only must be at most --divisions \(2\), got 3"),
+        (["--only", "3"], r"at most --divisions \(2\), got 3"),
         (["--img_sise", "3"], "unrecognized arguments: --img_sise"),
         (["--train_file", "train.txt"], r"--train_file must contain \{\}"),
-        (["--test_file", "sub/val{}.txt"], "no sub/val1.txt"),
+        (["--test_file", "sub/val{}.txt"], "not found in .*: sub/val1.txt"),
     ],
 )
 def test_faults_on_the_command_line(base, tmp_path, ran, more, message):
@@ -373,6 +375,6 @@ def test_a_real_run_is_stopped_and_ends_its_script(base, tmp_path):
         process.terminate()
         _, errors = waiting.finish(process, launcher=True)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped in division 1, phase 1; the same command resumes there" in errors and "Traceback" not in errors
+    assert "stopped in division 1, phase 1; run the same command again" in errors and "Traceback" not in errors
     job = DatasetJob(reproduce.settings(flags), reproduce.SCRIPTS)
-    assert job.steps(job.runs[0])[0].progress().text.startswith("to go on after epoch")
+    assert job.steps(job.runs[0])[0].progress().text.startswith("to be resumed after epoch")

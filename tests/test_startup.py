@@ -85,7 +85,7 @@ def test_help_imports_nothing_heavy(script, tmp_path):
         ("evaluation.py", ["--compare", "run"], "two runs"),
         ("predict.py", ["set", "--output", "out"], "no weights given"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth"], "no.pth"),
-        ("predict.py", ["set", "--output", "out", "--weights", "no.pth", "--tile", "100"], "tile 100"),
+        ("predict.py", ["set", "--output", "out", "--weights", "no.pth", "--tile", "100"], "multiple of 8"),
         ("predict.py", ["set", "--output", "out", "--weights", "no.pth", "--engine", "tvm"], "openvino"),
         ("export.py", ["--format", "onnx"], "no weights given"),
         ("export.py", ["--format", "onnx", "--weights", "no.pth"], "no.pth"),

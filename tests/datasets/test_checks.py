@@ -93,5 +93,5 @@ def test_progress_bar(tmp_path, capsys, monkeypatch):
 
 def test_an_image_that_the_network_would_not_take(tmp_path):
     text = message([case(tmp_path, "a", (7, 40), (7, 40))], [])
-    assert "a.png: 40x7 pixels" in text and "8x8" in text
+    assert "a.png: the image must have at least 8x8 pixels, but has 40x7" in text
     check_cases([case(tmp_path, "b", (8, 8), (8, 8))], [], progress=False)

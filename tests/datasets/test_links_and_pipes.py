@@ -64,7 +64,7 @@ def test_linked_folders_in_every_verb(base, tmp_path):
     assert len(unlabeled_files([base / "images"])[0]) == 5
     assert look(base).warnings == ["1 images are in no list: e.png"]
     # In a list, a link may not lead out of the data folder; inside, it may.
-    assert "is a link to a file outside the data folder|a link leads outside" in find_cases(base, ["more/e"])[1][0]
+    assert "is a link to a file outside the data folder" in find_cases(base, ["more/e"])[1][0]
     (base / "raw").mkdir()
     for folder, value in (("images", 6), ("masks", 0)):
         save(base / "raw" / folder / "f.png", value)

@@ -10,7 +10,7 @@ from utils.reproduction.result_lines import Line
 from utils.reproduction.table_cells import NONE
 from utils.settings.config import FREE_SETTINGS
 
-# What every run has of its own, and what changes no figure.
+# What differs between runs in any case, and what changes no figure.
 _LEFT_OUT = {"seed", "train_file_dir", "val_file_dir", "test_file_dir", "recon_weights", "init_from", *FREE_SETTINGS}
 # What a reader asks for first, of those that all arms share; the lines hold the rest.
 _SHARED = ("variant", "img_size", "crop", "batch_size", "base_lr", "epochs", "normalization", "encoder_bn", "amp")
@@ -18,7 +18,7 @@ _PHASES = {"recon": "phase 1", "seg": "phase 2"}
 
 
 def settings_of(line: Line) -> dict[tuple[str, str], Any]:
-    """By phase and name, without those that each run has of its own."""
+    """By phase and name, without those that differ between runs in any case."""
     phases = {phase: line["settings"][phase] or {} for phase in _PHASES}
     return {(phase, name): value for phase, of in phases.items() for name, value in of.items() if name not in _LEFT_OUT}
 

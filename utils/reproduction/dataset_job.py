@@ -90,18 +90,21 @@ class DatasetJob:
         ]
         args = self._args
         phases = {step.phase: step.settings for step in plans[1] if isinstance(step, TrainingStep)}
-        encoders = "; each trained an encoder of its own" if "recon" in phases else ""
+        encoders = "; each trained its own encoder" if "recon" in phases else ""
         notes = [f"Divisions done: {', '.join(map(str, done))}{encoders}."]
         if other := self._other_settings(phases):
             notes.append(f"Not as in configs/{args.Dataset}.yaml: {', '.join(other)}.")
         if "test" not in self._lists:
-            notes.append("The val list chose the best epoch, which flatters it; the last epoch was chosen by nothing.")
+            notes.append(
+                "The best epoch was selected on the validation list, so its figures there are optimistic; the last "
+                "epoch was not selected."
+            )
         title = f"{phases['seg'].Dataset}: {phases['seg'].variant}, {len(done)} of {args.divisions} divisions"
         page = division_table.markdown(title, results, args.published, notes)
         settings = {name: vars(of_phase) for name, of_phase in phases.items()}
         record = {"published": args.published, "notes": notes, "settings": settings}
         division_table.write(self.folder, page, record, results)
-        say(f"\n{page}\n\nwrote reproduce.md, reproduce.csv and reproduce.json into {self.folder}")
+        say(f"\n{page}\n\nwrote reproduce.md, reproduce.csv and reproduce.json to {self.folder}")
 
     def lines(self) -> Sequence[Mapping]:
         """None: of runs of --Dataset the folder tells all."""

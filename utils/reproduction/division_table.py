@@ -111,8 +111,8 @@ def markdown(title: str, results: Sequence[Result], published: Mapping[str, floa
             f"# {title}",
             tables.markdown(["%, mean ± standard deviation over the divisions", *headings], rows),
             "\n".join(f"- {note}" for note in notes),
-            "Each division; in brackets the 95 % interval (percentile bootstrap over the images, which leaves out the "
-            "noise of training):",
+            "Each division, with the 95 % interval in brackets (percentile bootstrap over the images; it does not "
+            "include the variance of training):",
             tables.markdown(["division", "list", "epoch", "images", *headings], each),
         ]
     )

@@ -1,7 +1,7 @@
 """The field's table of BUSI: published networks (splits/published.json), and an experiment's arms counted the same way.
 
 The published rows are the best epoch on the reported list, pooled over batches of 8. Ours stand beside them in these
-columns alone; the last epoch and the mean over the images are other figures and have columns of their own.
+columns alone; the last epoch and the mean over the images are other figures and have separate columns.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ experiments/NAME.yaml, or --Dataset and flags  ->  runs  ->  steps: phase 1, pha
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -146,11 +147,26 @@ def _evaluation(run: Run, scripts: Scripts, on: str, weights: str, code: str | N
     script, name, checkpoint = scripts.evaluation, run.lists[on], run.folder / "seg" / f"{weights}.pth"
     given = {**run.flags["evaluation"], "val_file_dir": name, "weights": checkpoint, "output_dir": run.folder}
     argv = as_argv({**given, "code": code})
-    settings = functools.partial(script.settings, argv)
+    settings = _read_once(functools.partial(script.settings, argv), checkpoint)
     title = f"{weights} epoch on {name}" + (f" with code {code}" if code else "")
     return EvaluationStep(
         title, "evaluation.py", argv, settings, weights, on, checkpoint, script.results_folder, code=code
     )
+
+
+def _read_once(settings: Callable[[], argparse.Namespace], checkpoint: Path) -> Callable[[], argparse.Namespace]:
+    """The same function, which reads the checkpoint again when it is another file."""
+    known: dict[tuple[int, int], argparse.Namespace] = {}
+
+    def resolved() -> argparse.Namespace:
+        status = checkpoint.stat()
+        version = status.st_mtime_ns, status.st_ino
+        if version not in known:
+            known.clear()
+            known[version] = settings()
+        return known[version]
+
+    return resolved
 
 
 def as_argv(values: Mapping[str, object]) -> list[str]:
@@ -197,7 +213,7 @@ def experiment_runs(experiment: Experiment, scripts: Scripts, output_dir: Path, 
 
 
 def _encoder_name(run: Run, script: ModuleType) -> str:
-    """Of the folder of phase 1: the same for all runs with the same settings of it that are no defaults."""
+    """Of the folder of phase 1: the same for all runs whose settings of it differ from the defaults in the same way."""
     parser = script.parser()
     resolved = vars(parser.settings([*training_flags(run, script, False), "--base_dir=."]))
     defaults = vars(parser.parse_args([]))

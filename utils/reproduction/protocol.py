@@ -93,9 +93,9 @@ class EvaluationStep:
     Args:
         settings: resolves the command line; it reads the checkpoint, which must exist.
         weights: "best" or "last".
-        on: which of the division's lists, "val" or "test".
-        folder: where the figures of the resolved settings are.
-        code: the other code that is tested against the images' own, if one is.
+        on: the list of the division, "val" or "test".
+        folder: the folder of the results of the resolved settings.
+        code: the other code that is tested, if any.
     """
 
     title: str
@@ -207,7 +207,7 @@ def find_test_lists(base_dir: str, divisions: int) -> str | None:
 
 
 def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int]) -> None:
-    """That there is a list for each of the divisions, given by their numbers.
+    """Checks that each of the divisions, given by their numbers, has its lists.
 
     Args:
         patterns: patterns by flag: {"--train_file": "train{}.txt"}.
@@ -219,24 +219,26 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int
     for flag, pattern in patterns.items():
         if len(divisions) > 1 and "{}" not in pattern:
             raise UserError(
-                f"{flag} {pattern}: with {len(divisions)} divisions it needs {{}} where the division's number stands, "
-                "as in train{}.txt; --divisions 1 takes one list as it is"
+                f"{flag} must contain {{}} for the number of the division, e.g. train{{}}.txt, got {pattern}; only "
+                "--divisions 1 accepts a single list"
             )
     wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
+        flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
-            f"{base} has no {', '.join(missing)}. Each division has its own lists; this draws them at random:\n"
-            f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
-            f"If they have other names: {' '.join(f'{flag} {pattern!r}' for flag, pattern in patterns.items())}, with "
-            "{} for the division's number"
+            f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:",
+            f"  python prepare_data.py split {base} --divisions {max(divisions)}",
+            f"If your lists have other names, pass {flags}, with {{}} for the number of the division",
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):
-        raise UserError(f"{', '.join(patterns.values())}: results are filed by the lists' names, which must differ")
+        raise UserError(
+            f"the lists must have different names, by which results are stored, got {', '.join(patterns.values())}"
+        )
 
 
 def check_images(run: Any, steps: Sequence[Step]) -> None:
-    """Reads every image and mask of a division: phase 1 reads no mask, and a faulty one would be found days later.
+    """Reads every image and mask of a division. Phase 1 reads no masks, so a faulty mask would be found days later.
 
     Args:
         run: a run on it (`utils.reproduction.plan.Run`).
@@ -249,4 +251,4 @@ def check_images(run: Any, steps: Sequence[Step]) -> None:
     training = next(step for step in steps if isinstance(step, TrainingStep) and step.phase == "seg")
     purposes = {"train": "training", "val": "validation", "test": "test"}
     checked_cases(training.settings, {purposes[on]: name for on, name in run.lists.items()})
-    say(f"division {run.division}: all images and masks are readable, no case is in two lists")
+    say(f"division {run.division}: all images and masks are readable, and no case is in two lists")

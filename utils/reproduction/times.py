@@ -61,10 +61,11 @@ class Times:
                     seen.add(step.folder)
                     left.append(self.to_come(run, step))
         known = [seconds for seconds in left if seconds is not None]
-        unknown = f", and {len(left) - len(known)} trainings of which no epoch is known" * (len(known) < len(left))
+        unknown = f"{len(left) - len(known)} trainings of which no epoch was timed" * (len(known) < len(left))
+        training = f"about {in_words(sum(known))} of training" * bool(known)
         return (
-            f"{len(self._plans)} runs are not done; their epochs so far took {in_words(self.so_far())}; to come: about "
-            f"{in_words(sum(known))} of training{unknown}"
+            f"{len(self._plans)} runs are unfinished; their epochs so far took {in_words(self.so_far())}; to come: "
+            f"{' and '.join(filter(None, [training, unknown])) or 'nothing'}"
         )
 
 

@@ -72,7 +72,7 @@ def work_through(work: Work, runner: CommandRunner) -> int:
     while True:
         busy: list[tuple[Run, str]] = []
         for run in work.runs:
-            if run.key in work.failed or run.encoder in work.failed or work.is_finished(run):
+            if run.key in work.failed or work.is_finished(run):
                 continue
             if runner.stopped():
                 raise _stopped(work, runner, f"before {run.title}")
@@ -88,11 +88,11 @@ def work_through(work: Work, runner: CommandRunner) -> int:
                 break
             run, holder = busy[0]
             if waited_for != holder:
-                say(f"waiting for {holder}: nothing else is left to do ({len(busy)} runs are not done)")
+                say(f"waiting for {holder}: nothing else is left to do ({len(busy)} runs are unfinished)")
                 waited_for = holder
             _sleep(work, runner, f"while waiting for {run.title}")
     if work.failed:
-        raise UserError("; ".join(work.failed.values()))
+        raise UserError("; ".join(dict.fromkeys(work.failed.values())))
     return done
 
 
@@ -116,8 +116,9 @@ def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> bool:
         steps = work.steps(run)
         is_shared = [run.encoder != run.folder and _is_phase_1(step) for step in steps]
         for step, shared in zip(steps, is_shared, strict=True):
-            if shared:
-                _do_shared(work, runner, run, step)
+            if shared and not _do_shared(work, runner, run, step):
+                work.failed[run.key] = work.failed[run.encoder]
+                return False
         seconds: dict[str, float] = {}
         with hold(run.folder) as held:
             for step, shared in zip(steps, is_shared, strict=True):
@@ -132,17 +133,21 @@ def _is_phase_1(step: Step) -> bool:
     return isinstance(step, TrainingStep) and step.phase == "recon"
 
 
-def _do_shared(work: Work, runner: CommandRunner, run: Run, step: Step) -> None:
-    """A phase 1 that other runs may want as well: one process trains it, the others do something else meanwhile."""
+def _do_shared(work: Work, runner: CommandRunner, run: Run, step: Step) -> bool:
+    """A phase 1 that other runs may want as well: one process trains it, the others do something else meanwhile.
+
+    Raises:
+        _Busy: if another process trains it.
+    """
+    if run.encoder in work.failed:
+        return False
     if step.progress().done:
-        return
-    title = f"phase 1 of {run.title}"
+        return True
     with (
-        _claimed(run.encoder.parent, f"{run.encoder.name}.claim", title) as own,
+        _claimed(run.encoder.parent, f"{run.encoder.name}.claim", f"phase 1 of {run.title}") as own,
         hold(run.encoder) as held,
     ):
-        if not _do(work, runner, run.encoder, step, f"{run.title}, {step.title}", own, held, {}):
-            raise _Busy(f"{title}, which has failed")
+        return _do(work, runner, run.encoder, step, f"{run.title}, {step.title}", own, held, {})
 
 
 def _claimed(folder: Path, name: str, title: str) -> Claim:
@@ -162,7 +167,7 @@ def _do(
     held: int | None,
     seconds: dict[str, float],
 ) -> bool:
-    """Runs a step, if it is not done, in a process (or several) of its own; whether it is done then.
+    """Runs a step, if it is not done, in a separate process (or several); returns whether it is done then.
 
     Raises:
         Stopped: see `work_through`.
@@ -184,10 +189,10 @@ def _do(
     if number in SIGNALS or runner.number:
         raise _stopped(work, runner, f"in {where}", number)
     if code:
-        cause = f"signal {number} has ended it (out of memory?)" if number > 0 else "its message stands above"
-        problem = f"{where} has failed: {cause}. Once the cause is removed, the same command resumes there"
+        cause = f"it was killed by signal {number} (out of memory?)" if number > 0 else "see its message above"
+        problem = f"{where} failed: {cause}. After a fix, run the same command again to continue"
     elif not (state := step.progress()).done:
-        problem = f"{where} ended without an error, but is not done: {state.text}"
+        problem = f"{where} ended without an error, but is not finished: {state.text}"
     else:
         return True
     if not work.keep_going:
@@ -201,4 +206,6 @@ def _stopped(work: Work, runner: CommandRunner, where: str, number: int = 0) -> 
     left = sum(not work.is_finished(run) for run in work.runs)
     cause = "--budget is used up: " if runner.time_is_out else ""
     number = number or runner.number or signal.SIGTERM
-    return Stopped(number, f"{cause}stopped {where}; the same command resumes there ({left} runs are not done)")
+    return Stopped(
+        number, f"{cause}stopped {where}; run the same command again to continue ({left} runs are unfinished)"
+    )

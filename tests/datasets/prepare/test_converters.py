@@ -74,7 +74,7 @@ def test_a_folder_with_lists_of_the_infrared_sets(tmp_path, capsys):
     lists(source / "img_idx", **{"train_NUDT-SIRST": A[:6], "test_NUDT-SIRST": A[6:]})
     run("folder", source, tmp_path / "out")
     assert read_list(tmp_path / "out" / "train.txt") == A[:6] and read_list(tmp_path / "out" / "val.txt") == A[6:]
-    assert "val.txt is" in (shown := capsys.readouterr().out) and "test_NUDT-SIRST.txt" in shown
+    assert "val.txt was taken from" in (shown := capsys.readouterr().out) and "test_NUDT-SIRST.txt" in shown
 
 
 def test_irstd_1k_as_distributed(tmp_path):

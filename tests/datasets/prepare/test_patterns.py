@@ -231,7 +231,7 @@ def test_folders_of_other_names_are_listed_with_the_flags(tmp_path):
         run("folder", source, tmp_path / "out")
     assert "\n" not in str(error.value)
     (source / "train.txt").write_text("a\n")
-    with pytest.raises(UserError, match=r"masks was not found. .*contains images/, labels/") as error:
+    with pytest.raises(UserError, match=r"masks: the folder was not found. .*contains images/, labels/") as error:
         load_lists(source, {"training": "train.txt"})
     assert "prepare_data.py folder" in str(error.value)
 

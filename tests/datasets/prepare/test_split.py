@@ -139,7 +139,7 @@ def test_lists_that_are_there_are_kept_unless_asked(base):
         (["--stratify_by", r"\d+"], "too few for lists"),
         (["--val_share", 0.7, "--test_share", 0.3], "less than 1"),
         (["--val_share", 0], "less than 1"),
-        (["--val_share", 0.99], "cannot be divided into 0 and 20"),
+        (["--val_share", 0.99], "cannot be divided into lists of 0 and 20"),
     ],
 )
 def test_what_cannot_be_divided_says_why(base, flags, message):

@@ -38,7 +38,7 @@ def test_a_torchvision_of_another_release_is_named_in_one_line(broken_torchvisio
 def test_a_missing_library_is_named_with_the_command(monkeypatch):
     for name, command in (("torchvision", "torch torchvision"), ("onnxruntime", "requirements-export.txt")):
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(UserError, match=rf"needs {name}.*pip install.*{command}"):
+        with pytest.raises(UserError, match=rf"{name} is required.*pip install.*{command}"):
             library(name)
 
 

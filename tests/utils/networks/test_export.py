@@ -178,7 +178,9 @@ def test_a_suffix_of_another_format_says_so(tmp_path):
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_a_missing_library_names_the_command(monkeypatch, tmp_path, format):
     monkeypatch.setitem(sys.modules, LIBRARIES[format][0], None)
-    with pytest.raises(UserError, match=rf"needs {LIBRARIES[format][0]}.*pip install -r requirements-export\.txt"):
+    with pytest.raises(
+        UserError, match=rf"{LIBRARIES[format][0]} is required.*pip install -r requirements-export\.txt"
+    ):
         export_model(small_srs(), format, tmp_path / f"srs{FORMATS[format].suffix}", "imagenet", {})
     assert not list(tmp_path.iterdir())
 

@@ -95,7 +95,7 @@ def change(name, value):
         (change("0.bias", torch.zeros(5)), r"0\.bias is torch\.float32 \(5,\), expected torch\.float32 \(4,\)"),
         (change("0.bias", torch.zeros(4, dtype=torch.float64)), r"0\.bias is torch\.float64"),
         (change("0.bias", torch.tensor([0.0, 1.0, float("nan"), 0.0])), r"0\.bias contains values that are not finite"),
-        (change("0.bias", [0.0] * 4), r"0\.bias is a list"),
+        (change("0.bias", [0.0] * 4), r"0\.bias must be a tensor, got list"),
     ],
 )
 def test_a_state_is_checked_whole_before_a_weight_changes(changed, message):

@@ -36,14 +36,14 @@ def test_an_epoch_takes_as_long_as_the_runs_own_or_the_arms_or_any(tmp_path):
     assert times.so_far() == 6
     to_come = [times.to_come(run, step) for run, (step,) in plans]
     assert to_come == pytest.approx([8 * 3, 10 * 3, 10 * (2 + 4 + 5) / 3, 10 * 5])
-    assert times.summary() == ("4 runs are not done; their epochs so far took 6 s; to come: about 2 min of training")
+    assert times.summary() == ("4 runs are unfinished; their epochs so far took 6 s; to come: about 2 min of training")
 
 
 def test_what_no_epoch_tells_is_said_to_be_unknown(tmp_path):
     plans = [(run("one"), [training(tmp_path / "a", 10)])]
-    assert "about 0 s of training, and 1 trainings of which no epoch is known" in Times(plans).summary()
+    assert "to come: 1 trainings of which no epoch was timed" in Times(plans).summary()
     shared = [*plans, (run("two"), plans[0][1])]  # one phase 1 for two runs counts once
-    assert "and 1 trainings" in Times(shared).summary()
+    assert "to come: 1 trainings" in Times(shared).summary()
 
 
 def test_times_in_words():

@@ -20,7 +20,7 @@ def two_processes(monkeypatch):
     ("changes", "message"),
     [
         ({"device": "cuda:1"}, "all processes of this machine on one GPU"),
-        ({"batch_size": 1}, "counts the images of all 2 processes"),
+        ({"batch_size": 1}, r"at least the number of processes \(2\)"),
         ({"compile": True, "sync_bn": True}, "--compile cannot be combined with --sync_bn"),
     ],
 )
