@@ -1,11 +1,14 @@
-"""Draws report.png, report_dpconv.png, report_comparison.png and demo.png of this folder, in Chromium.
+"""Draws the other pictures of pages: report.png, report_dpconv.png, report_comparison.png, demo.png, contact_sheet.png.
 
 make demo
-python train_seg.py --Dataset sample --variant srs_tiny --recon_weights checkpoints/demo/recon/best.pth --seed 42 \
-    --output_dir checkpoints/demo42
-python evaluation.py --weights checkpoints/demo42/seg/best.pth
-python evaluation.py --compare checkpoints/demo checkpoints/demo42 --report checkpoints/demo/report
-PYTHONPATH=.:tests/helpers python docs/pictures/draw_pages.py checkpoints/demo docs/pictures
+RUN=checkpoints/demo MORE=checkpoints/continued
+python train_seg.py --Dataset sample --variant srs_tiny --init_from $RUN/seg/best.pth --epochs 2 --output_dir $MORE
+python evaluation.py --weights $MORE/seg/best.pth
+python evaluation.py --compare $RUN $MORE --unlike_protocols --report $RUN/report
+python predict.py --weights $RUN/seg/best.pth "DataSet/sample/images/us000*.png" --output $RUN/masks
+PYTHONPATH=.:tests/helpers python docs/pictures/draw_pages.py $RUN docs/pictures
+
+Requires Chromium and Gradio (requirements-dev.txt, requirements-demo.txt).
 """
 
 from __future__ import annotations
@@ -28,11 +31,15 @@ WIDTH = 900  # of a page, pixels
 
 
 def save(driver: Chrome, path: Path, width: int, height: int, left: int = 0, top: int = 0) -> None:
-    """A part of the page, which may be longer than the window, in 256 colours."""
+    """Saves a part of the page, which may be longer than the window."""
     clip = {"x": left, "y": top, "width": width, "height": height, "scale": 1}
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
-    picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    reduce(io.BytesIO(base64.b64decode(shot["data"])), path)
+
+
+def reduce(source: io.BytesIO | Path, path: Path) -> None:
+    """Saves a picture in 256 colours."""
+    Image.open(source).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def bottom(driver: Chrome, selector: str) -> int:
@@ -42,6 +49,7 @@ def bottom(driver: Chrome, selector: str) -> int:
 
 
 def draw(run: Path, pictures: Path) -> None:
+    reduce(run / "masks" / "contact_sheet" / "contact_sheet.png", pictures / "contact_sheet.png")
     with browser(WIDTH, 900) as driver:
         driver.get((run / "report" / "report.html").resolve().as_uri())
         save(driver, pictures / "report.png", WIDTH, bottom(driver, ".case") + 8)

@@ -43,6 +43,13 @@ channel.
 CSS = """
 .problem {color: #b00020; font-weight: 600; white-space: pre-line}
 .dark .problem {color: #ff8a8a}
+.min_value, .max_value {color: inherit !important}
+#image .image-frame, #overlay .image-frame, #mask .image-frame, #code .image-frame, #kernel .image-frame {
+  padding-top: 2rem;
+}
+#image img, #overlay img, #mask img {
+  width: 100% !important; height: auto !important; max-height: 24rem; object-fit: contain;
+}
 footer {display: none !important}
 """
 
@@ -212,7 +219,7 @@ def _look_into(predictor: Predictor, picture: Picture) -> tuple[str | None, np.n
         return None, None, None
     deep = model.deep_features(picture.tensor[None])
     code = bars(model.dpconv.code(deep)[0].numpy())
-    text = f"**{words.name}.** {words.explain()} {BARS}"
+    text = f"## What {words.name} does\n\n{words.explain()} {BARS}"
     if not words.writes_kernels:
         return text, code, None
     return f"{text} {SLICES}", code, draw_kernel(model.dpconv.kernels(deep)[0].numpy(), count=16, zoom=9)
