@@ -99,13 +99,18 @@ def remarks(summary: Summary) -> list[str]:
         said.insert(0, f"{len(missing)} of {total} runs are missing (division/seed): {named}")
     lines = [line for runs in summary.runs.values() for line in runs.values()]
     for what, values in (
-        ("commits", [line["commit"] for line in lines]),
+        ("commits", [_short(line["commit"]) for line in lines]),
         ("torch", [line["versions"]["torch"] for line in lines]),
         ("device", [line["machine"]["device"] for line in lines]),
     ):
         if known := sorted({value for value in values if value}):
             said.append(f"{what}: {', '.join(known)}")
     return ["\n".join(f"- {sentence}." for sentence in said)] if said else []
+
+
+def _short(commit: str | None) -> str | None:
+    """Of a commit, as many digits as Git shows; what follows them stays."""
+    return commit and commit[:10] + commit[40:]
 
 
 def iou_table(summary: Summary, on: str, figure: str = "iou") -> str:

@@ -46,7 +46,8 @@ def interval(ends: Interval, figure: str, sign: str = "") -> str:
 
 
 def shown(value: float, figure: str, sign: str = "") -> str:
-    return f"{value if figure == 'Fa_1e-6' else 100 * value:{sign}.2f}"
+    """Two decimals; nothing is "-0.00"."""
+    return f"{round(value if figure == 'Fa_1e-6' else 100 * value, 2) + 0.0:{sign}.2f}"
 
 
 def p_value(p: float | None) -> str:

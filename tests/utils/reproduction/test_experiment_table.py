@@ -20,6 +20,7 @@ from utils.reproduction.experiment_summary import summarise
 from utils.reproduction.experiment_table import tabulate
 from utils.reproduction.field_table import field_table
 from utils.reproduction.per_image_files import read_per_image
+from utils.reproduction.table_cells import shown
 
 ARMS = {"none": 0.0, "static": 0.2, "dpconv": 3.0}
 
@@ -244,3 +245,7 @@ def test_without_matplotlib_one_line_says_what_to_install(results, lines, monkey
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("no plots: ") and line.endswith("pip install -r requirements-plots.txt")
     assert (results / "trial.md").is_file()
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus():
+    assert (shown(-1e-9, "iou"), shown(-1e-9, "iou", "+"), shown(-0.00006, "iou", "+")) == ("0.00", "+0.00", "-0.01")
