@@ -224,6 +224,7 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int
             )
     wanted = [numbered(pattern, i) for i in divisions for pattern in patterns.values()]
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
+        flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
             f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:\n"
             f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
