@@ -14,9 +14,16 @@ of 3x3 convolutions on this machine (float32, measured in the same run).
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,9 +31,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 import models
 from train_recon import Reconstruction
 from train_seg import Segmentation
@@ -34,7 +38,7 @@ from utils.benchmarking.side_by_side import changed, compare, grow, line
 from utils.common.script import run_script
 from utils.common.version import add_version
 from utils.networks import ENGINES
-from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, positive
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, positive
 from utils.settings.refusals import naming_the_network
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help comes at once
@@ -54,9 +58,7 @@ TABLE = [  # work, image size, batch size
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter
-    )
+    parser = Parser(prog="benchmark.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter)
     add_version(parser)
     parser.add_argument(
         "verb",

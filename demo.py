@@ -4,32 +4,40 @@
     python demo.py                                                  # offers every checkpoints/*/seg/best.pth
     python demo.py --weights checkpoints/BUSI/seg/best.pth --port 8000
 
-The page is at http://127.0.0.1:7860 and can be reached from this machine only. --host 0.0.0.0 serves it to the network,
-without a password. The page needs no internet connection, and uploads are deleted when the script ends.
+The page is at http://127.0.0.1:7860 and opens with the first image of the checkpoint's validation list. It can be
+reached from this machine only. --host 0.0.0.0 serves it to the network, without a password; it then opens with a
+synthetic sample unless --image is given. The page needs no internet connection, and uploads are deleted when the script
+ends.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
 from utils.common.version import add_version
-from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, folder, positive
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, folder, positive
+from utils.settings.refusals import check_file
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # reached from this machine only
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="demo.py", description=__doc__.splitlines()[0], formatter_class=HelpFormatter, allow_abbrev=False
     )
     add_version(parser)
@@ -39,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
         type=folder,
         metavar="FILE",
         help="checkpoints of train_seg.py (default: every checkpoints/*/seg/best.pth)",
+    )
+    parser.add_argument(
+        "--image",
+        type=folder,
+        metavar="FILE",
+        help="image that the page opens with (default: the first of the checkpoint's validation list)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 127.0.0.1: this machine only")
     parser.add_argument("--port", type=positive, default=7860, help="port to listen on")
@@ -74,16 +88,17 @@ def start(args: argparse.Namespace, folder: str) -> tuple:
     """Starts the page in background threads and returns it and its address. Its files go into `folder`.
 
     Raises:
-        UserError: if Gradio or weights are missing, or if the address cannot be used.
+        UserError: if Gradio, weights or --image are missing, or if the address cannot be used.
     """
     # Gradio reads these when it is imported, or later.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_OFFLINE": "1"}
     # Gradio connects to itself to test the page; that must not go through a proxy.
     os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy"), "127.0.0.1", "localhost"]))
     needs_gradio()
+    check_file(args.image, "--image")
     from utils.prediction.demo_page import CSS, build_page
 
-    page = build_page(find_weights(args), Path(folder), args.device)
+    page = build_page(find_weights(args), Path(folder), args.device, args.image, show_data=args.host in LOOPBACK)
     try:
         _, address, _ = page.launch(
             server_name=args.host,
@@ -104,6 +119,7 @@ def start(args: argparse.Namespace, folder: str) -> tuple:
 def main(args: argparse.Namespace) -> None:
     needs_gradio()
     find_weights(args)
+    check_file(args.image, "--image")
     import torch
 
     from utils.common.runtime import keep_freed_memory

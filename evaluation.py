@@ -20,15 +20,19 @@ OUTPUT_DIR/evaluation/WEIGHTS-LIST. A --resize or --code other than the default 
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from datasets.load import data_folder
 from models import DPCONV
 from utils.common.errors import UserError
@@ -59,6 +63,7 @@ def parser() -> config.ScriptParser:
     arguments.add_layer_argument(parser)
     arguments.add_run_arguments(parser)
     arguments.add_resize_argument(parser)
+    arguments.add_view_arguments(parser, argparse.SUPPRESS)
     parser.add_argument(
         "--batch_size",
         type=arguments.positive,
@@ -145,7 +150,7 @@ def compared_at(args: argparse.Namespace, shift: Shift | None) -> str:
         "img_size": f"{sizes}; images and masks were resized to it",
         "keep": "the original size of each image",
         "back": f"the original size of each image; predicted at {sizes}",
-    }[args.resize]
+    }[args.resize] + arguments.view_words(args)
     if shift is None:
         return f"{words}; predictions are shifted back by the offset of masks resized with INTER_NEAREST"
     if any(shift):
@@ -161,9 +166,10 @@ def results_folder(args: argparse.Namespace) -> Path:
     """The folder of the results of these settings."""
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
+    views = (f"-tile{args.tile}-{args.overlap}" if "tile" in args else "") + ("-tta" if "tta" in args else "")
     other = arguments.other_code(args)
     code = f"-{other}" if other else ""
-    return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}{code}"
+    return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}{views}{code}"
 
 
 def main(args: argparse.Namespace) -> dict | list:
@@ -194,6 +200,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     from utils.networks.inference_engines import load_engine
     from utils.report import code_section
     from utils.report.example_cases import look_at_cases
+    from utils.report.layer_words import layer_words
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
     from utils.settings.provenance import list_hashes, provenance
@@ -205,7 +212,8 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     if other := arguments.other_code(args):
         check_codes(network, other)
     engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
-    predict = MaskLogits(engine, precision, shift)
+    views = {name: value for name, value in vars(args).items() if name in ("tta", "tile", "overlap")}
+    predict = MaskLogits(engine, precision, shift, **views)
     cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
     execution = f"{device.type}, {describe_execution(args, precision)}"
@@ -236,10 +244,11 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
     )
     if "report" in args:
-        # Other engines run an exported file. DPConv is inspected in the network from which it was exported.
-        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results)
+        # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.
+        layer = layer_words(network, vars(args))
+        cases = look_at_cases(predict, getattr(engine, "network", network), loader, results, layer)
         weights = Path(args.weights) if args.weights else None
-        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test)
+        page = write_report(Path(args.report), folder, cases, weights, results.sweep, test, layer)
         say(f"wrote {page}")
     return summary
 

@@ -12,15 +12,19 @@ from 8x8 pixels. docs/how_to/export.md describes its contents and how to run it.
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from models import DPCONV, ENCODER_BN
 from utils.common.errors import UserError
@@ -28,7 +32,7 @@ from utils.common.processes import say
 from utils.common.script import run_script
 from utils.common.version import add_version
 from utils.networks import EXPORT_FORMATS
-from utils.settings.arguments import HelpFormatter, add_weights_arguments, names_authors_files, path
+from utils.settings.arguments import HelpFormatter, Parser, add_weights_arguments, names_authors_files, path
 from utils.settings.refusals import check_file
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
@@ -36,7 +40,7 @@ if TYPE_CHECKING:  # torch is imported where it is used, so that --help and erro
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="export.py",
         description=__doc__.splitlines()[0],
         formatter_class=HelpFormatter,

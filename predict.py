@@ -7,23 +7,28 @@
     python predict.py --recon_weights SRS_R.pth --seg_weights SRS_S.pth --encoder_bn batch --normalization authors \\
         scans/ --output masks                                                  # the authors' released weights
 
-The script writes OUTPUT/NAME.png (0 and 255, at the original size of the image). --probability and --overlay write
-probability maps and overlays to separate folders. Existing results are skipped, so an interrupted call can be repeated.
-The exit code is 1 if an image could not be read; all other images are still predicted. See docs/how_to/predict.md.
+The script writes OUTPUT/NAME.png (0 and 255, at the original size of the image) and a contact sheet of up to 24 images,
+OUTPUT/contact_sheet/contact_sheet.png. --probability and --overlay write to separate folders. Existing results are
+skipped, so an interrupted call can be repeated. The exit code is 1 if an image could not be read; all other images are
+still predicted. See docs/how_to/predict.md.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
 from models import ENCODER_BN
@@ -44,7 +49,7 @@ PATIENCE = timedelta(days=7)
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = arguments.Parser(
         prog="predict.py",
         description="Segment images with a trained SRS.",
         formatter_class=arguments.HelpFormatter,
@@ -52,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_version(parser)
     parser.add_argument(
-        "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image, folder, or pattern in quotes"
+        "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image file, folder, or pattern in quotes"
     )
     parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="output folder")
     arguments.add_weights_arguments(parser, "checkpoint of train_seg.py, e.g. checkpoints/NAME/seg/best.pth")
@@ -80,28 +85,13 @@ def parser() -> argparse.ArgumentParser:
         help="batch-norm statistics of the frozen encoder; frozen: running statistics; batch: statistics of the "
         "current batch, with batch size 1",
     )
+    arguments.add_view_arguments(inference)
     inference.add_argument(
-        "--tta",
-        action="store_true",
-        help="test-time augmentation: mean of the eight rotations and flips, at eight times the cost",
-    )
-    inference.add_argument(
-        "--tile",
-        type=arguments.integer,
-        metavar="N",
-        help="tile size in pixels: larger images are predicted in NxN tiles, without resizing",
-    )
-    inference.add_argument(
-        "--overlap",
-        type=arguments.integer,
-        metavar="K",
-        help="overlap of neighbouring tiles in pixels; requires --tile (default: a quarter of the tile)",
-    )
-    inference.add_argument(
-        "--threshold", type=float, default=0.5, help="probability threshold: pixels above it are target"
+        "--threshold", type=arguments.number, default=0.5, help="probability threshold: pixels above it are target"
     )
     outputs = parser.add_argument_group("additional outputs")
-    outputs.add_argument("--probability", type=int, choices=[8, 16], help="bit depth of probability maps to write")
+    bits = "bit depth of probability maps to write"
+    outputs.add_argument("--probability", type=arguments.integer, choices=[8, 16], help=bits)
     outputs.add_argument("--overlay", action="store_true", help="overlay pictures: images with the outline of the mask")
     outputs.add_argument("--overwrite", action="store_true", help="replacement of existing results (default: skip)")
     arguments.add_engine_argument(parser)
@@ -150,7 +140,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
 
 
 def main(args: argparse.Namespace) -> Report:
-    """Predicts, and exits with 1 if an image could not be read."""
+    """Predicts; exits with 1 if an image could not be predicted."""
     refuse_one_gpu_for_all(args.device)
     inputs = find_inputs(args.inputs, leave_out=args.output)
     for name in ("weights", "recon_weights", "seg_weights"):
@@ -160,6 +150,7 @@ def main(args: argparse.Namespace) -> Report:
     from utils.common.distributed import join
     from utils.common.files import sha256
     from utils.common.runtime import keep_freed_memory
+    from utils.prediction import contact_sheet
     from utils.prediction.output_folder import Outputs
     from utils.prediction.predict_folder import predict_files
 
@@ -173,14 +164,23 @@ def main(args: argparse.Namespace) -> Report:
         "weights": {path.name: sha256(path) for path in weights},
         **predictor.settings,
     }
-    outputs = Outputs(args.output, args.probability, args.overlay)
+    shown = contact_sheet.choose(image.name for image in inputs)
+    outputs = Outputs(args.output, args.probability, args.overlay, shown)
     say("\n".join(f"  {name:<15} {value}" for name, value in predictor.settings.items()))
     report = predict_files(predictor, inputs, outputs, made_with, args.overwrite, args.workers)
     say(f"{report.predicted} images predicted, {report.there_before} existing results skipped: {args.output}")
+    if outputs.sheet.exists():
+        say(f"contact sheet: {outputs.sheet}")
+    if report.turned:
+        few = ", ".join(report.turned[:3]) + (" ..." if len(report.turned) > 3 else "")
+        say(
+            f"warning: {len(report.turned)} images have an EXIF orientation, which is not applied: their masks match "
+            f"the stored pixels, not the picture that viewers show: {one_line(few)}"
+        )
     if report.failures:
         if is_writer():
             failures = map(one_line, report.failures)
-            print(f"{len(report.failures)} could not be read:", *failures, sep="\n  ", file=sys.stderr)
+            print(f"{len(report.failures)} of {len(inputs)} images failed:", *failures, sep="\n  ", file=sys.stderr)
         sys.exit(1)
     return report
 

@@ -18,16 +18,20 @@ errors. docs/reference/data_sets.md describes each data set. For the flags of a 
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
 from datasets.load import data_folder
 from utils.common.errors import UserError
@@ -35,8 +39,18 @@ from utils.common.files import replacing
 from utils.common.processes import say
 from utils.common.script import run_script
 from utils.common.version import add_version
-from utils.settings.arguments import HelpFormatter, natural, path, positive, white_level_or_auto
-from utils.settings.arguments import folder as as_folder
+from utils.settings.argument_types import (
+    HelpFormatter,
+    Parser,
+    integer,
+    mask_threshold,
+    natural,
+    number,
+    path,
+    positive,
+    white_level_or_auto,
+)
+from utils.settings.argument_types import folder as as_folder
 
 if TYPE_CHECKING:  # each command imports OpenCV and scikit-learn only if it needs them, so that --help comes at once
     from datasets.prepare.convert import Converted
@@ -51,15 +65,15 @@ FOLDER = "contains the image and mask folders"
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prepare_data.py", description=__doc__.splitlines()[0])
+    parser = Parser(prog="prepare_data.py", description=__doc__.splitlines()[0])
     add_version(parser)
     commands = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
     sample = _command(commands, "sample", "small synthetic data set")
     sample.add_argument("out", type=as_folder, metavar="OUT", help=OUT)
     sample.add_argument("--look", choices=LOOKS, default=LOOKS[0], help="kind of images")
-    sample.add_argument("--count", type=int, default=80, help="number of images, 70 %% of them for training")
-    sample.add_argument("--size", type=int, default=128, help="side length of the images in pixels")
+    sample.add_argument("--count", type=integer, default=80, help="number of images, 70 %% of them for training")
+    sample.add_argument("--size", type=integer, default=128, help="side length of the images in pixels")
     sample.add_argument("--seed", type=natural, default=0, help="random seed of the images")
 
     busi = _command(commands, "busi", "BUSI as distributed (class folders)")
@@ -72,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
     busbra = _command(commands, "busbra", "BUS-BRA as distributed")
     _add_source(busbra, BUSBRA, seed=False)
-    busbra.add_argument("--folds", type=int, choices=(5, 10), default=5, help="number of cross-validation folds")
+    busbra.add_argument("--folds", type=integer, choices=(5, 10), default=5, help="number of cross-validation folds")
 
     busuclm = _command(commands, "busuclm", "BUS-UCLM as distributed")
     _add_source(busuclm, BUSUCLM)
@@ -102,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         help="training list: a file in SRC, or a path (default: detected, otherwise a random division)",
     )
     folder.add_argument("--val_list", type=path, metavar="FILE", help="validation list, as --train_list")
-    folder.add_argument("--mask_threshold", type=float, help=MASK_THRESHOLD)
+    folder.add_argument("--mask_threshold", type=mask_threshold, help=MASK_THRESHOLD)
     folder.add_argument("--fit_masks", action="store_true", help=FIT_MASKS)
 
     divide = _command(commands, "split", "random divisions: train1.txt, val1.txt, ...")
@@ -115,9 +129,9 @@ def parser() -> argparse.ArgumentParser:
     divide.add_argument(
         "--divisions", type=positive, default=3, help="number of divisions; the paper reports the mean of three"
     )
-    divide.add_argument("--val_share", type=float, default=SHARE, help="share of all cases in valN.txt")
+    divide.add_argument("--val_share", type=number, default=SHARE, help="share of all cases in valN.txt")
     divide.add_argument(
-        "--test_share", type=float, default=0.0, help="share of all cases in testN.txt; 0 writes no test lists"
+        "--test_share", type=number, default=0.0, help="share of all cases in testN.txt; 0 writes no test lists"
     )
     divide.add_argument("--seed", type=natural, default=41, help="random seed of the divisions")
     strata = divide.add_mutually_exclusive_group()
@@ -134,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         help="pattern whose match in a case name is the group (patient, video), which is never divided",
     )
     divide.add_argument("--mask_suffix", help=MASK_SUFFIX)
-    divide.add_argument("--mask_threshold", type=float, help=MASK_THRESHOLD)
+    divide.add_argument("--mask_threshold", type=mask_threshold, help=MASK_THRESHOLD)
     divide.add_argument(
         "--overwrite", action="store_true", help="replacement of the lists of an earlier call (default: an error)"
     )
@@ -155,7 +169,7 @@ def parser() -> argparse.ArgumentParser:
         "--img_size", type=positive, default=256, help="side length to which images will be resized, in pixels"
     )
     check.add_argument("--mask_suffix", help=MASK_SUFFIX)
-    check.add_argument("--mask_threshold", type=float, help=MASK_THRESHOLD)
+    check.add_argument("--mask_threshold", type=mask_threshold, help=MASK_THRESHOLD)
     check.add_argument("--fit_masks", action="store_true", help=FIT_MASKS)
     check.add_argument(
         "--mask_interpolation", choices=MASK_INTERPOLATIONS, default="exact", help="mask interpolation, as in training"

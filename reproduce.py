@@ -19,14 +19,19 @@ on other machines, can share OUTPUT_DIR: each takes other runs.
 
 from __future__ import annotations
 
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 import evaluation
 import train_recon
 import train_seg

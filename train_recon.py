@@ -11,15 +11,19 @@ and last.pth, log.jsonl, TensorBoard events and validation.png (images and recon
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 import models
 from utils.common.errors import UserError
 from utils.common.locks import hold
@@ -39,6 +43,7 @@ class Reconstruction:
     name = "recon"
     watch, higher_is_better = "loss", False
     watch_from = 2  # as in the paper: the first two epochs are never the best
+    columns = ("image", "reconstruction")  # of `draw`
 
     def __init__(self, model: models.NestedUNet) -> None:
         self.model = model

@@ -12,15 +12,19 @@ The script writes best.pth and last.pth (each contains the whole SRS), log.jsonl
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120 - python -P omits it
+
+import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
+
+# isort: split
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P omits it
-
-import _this_folder  # noqa: F401
 import models
 from utils.common.errors import UserError
 from utils.common.locks import hold
@@ -43,6 +47,7 @@ class Segmentation:
 
     name = "seg"
     watch_from = 0
+    columns = ("image", "target", "probability")  # of `draw`
 
     def __init__(
         self,
@@ -50,8 +55,10 @@ class Segmentation:
         mask_shift: tuple[float, float] = (0.0, 0.0),
         loss: str = arguments.LOSS,
         watch: str = "iou",
+        layer: str = models.DPCONV,
     ) -> None:
         self.model = model
+        self.layer = layer
         self.watch, self.higher_is_better = watch, watch != "loss"
         # The offset of the resized masks, which the network learns; `datasets.resizing.restore` removes it again.
         self.recorded = {"mask_shift": mask_shift}
@@ -75,11 +82,11 @@ class Segmentation:
         return list(zip(batch["image"], batch["mask"], model(batch["image"]).sigmoid(), strict=True))
 
     def distributions(self, model: models.SRS, batch: Batch) -> dict[str, Tensor]:
-        """DPConv's code g, (B, 64). If it is equal for all images, DPConv is an ordinary convolution."""
-        from models.protocols import kernel_writer
+        """DPConv's code g, (B, 64), or that of the layer in its place. Equal codes mean an ordinary convolution."""
+        from models.protocols import code_maker
 
-        layer = kernel_writer(model)
-        return {"dpconv/g": layer.code(model.deep_features(batch["image"]))} if layer else {}
+        layer = code_maker(model)
+        return {f"{self.layer}/g": layer.code(model.deep_features(batch["image"]))} if layer else {}
 
 
 def parser() -> config.ScriptParser:
@@ -172,7 +179,7 @@ def train(args: argparse.Namespace, folder: Path, needs_phase_1: bool) -> None:
         raise UserError(f"--watch iou_with_target: no image of {args.val_file_dir} has a target")
     if note := empty_note(empty, images, args.watch):
         say(note)
-    phase = Segmentation(model, train.dataset.mask_shift(), args.loss, args.watch)
+    phase = Segmentation(model, train.dataset.mask_shift(), args.loss, args.watch, args.dynamic)
     fit(phase, train, val, args, folder, device)
 
 

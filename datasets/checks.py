@@ -1,8 +1,11 @@
 """Decoding of every file before a run starts, so that a damaged file stops a training in its first minute."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +14,9 @@ from datasets.pairing import Case
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
 from utils.common.progress import Progress
+
+if TYPE_CHECKING:
+    from datasets.kept import Kept
 
 MIN_SIDE = 8  # pixels: the smallest side that the networks accept at original size
 ORIENTATIONS = {  # EXIF tag: how a viewer shows the picture
@@ -32,6 +38,7 @@ def check_cases(
     fit_masks: bool = False,
     mask_threshold: float | None = None,
     progress: bool = True,
+    kept: Kept | None = None,
 ) -> None:
     """Decode the image and masks of every case and raise one UserError with all problems.
 
@@ -39,13 +46,17 @@ def check_cases(
     fit_masks: masks will be resized to their image, so another size is accepted.
     mask_threshold: see `threshold` of `read_mask`.
     progress: show a progress bar.
+    kept: stores the decoded images and masks.
 
     For a case without masks (`Case.masks` empty) only the image is decoded. The UserError contains the number of
     problems and the first 20 kinds, one per line (`datasets.problems`).
     """
 
     def check(case: Case) -> list[str]:
-        return case_problems(case, fit_masks, mask_threshold)
+        look = decode_case(case, fit_masks, mask_threshold)
+        if kept is not None and not look.problems:
+            kept.add(case, look.image, look.mask)
+        return look.problems
 
     found = list(problems)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -55,11 +66,6 @@ def check_cases(
         ):
             found += of_case
     raise_problems(found)
-
-
-def case_problems(case: Case, fit_masks: bool, mask_threshold: float | None) -> list[str]:
-    """The problems of one case, both of its image and of its mask."""
-    return decode_case(case, fit_masks, mask_threshold).problems
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Look:
 
 
 def decode_case(case: Case, fit_masks: bool, mask_threshold: float | None) -> Look:
-    """Decodes the files of a case, each once."""
+    """Decodes the files of a case, each once; image and mask are both looked at: one repair round is enough."""
     look = Look()
     try:
         look.image = decode(case.image)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datasets.checks import THREADS
-from datasets.decode import image_size, read_image, read_mask
+from datasets.decode import image_size, read_mask, read_pixels, to_rgb
+from datasets.kept import Kept
 from datasets.pairing import Case
 from datasets.resizing import Shift, mask_shift, resize_mask
 from datasets.transforms import Transform
@@ -50,17 +51,27 @@ class SegmentationFolder(Dataset):
         self.mask_threshold = mask_threshold
         self.white_level = white_level
         self._decoded: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self._without_target: int | None = None
 
-    def keep_decoded(self, budget: int) -> int:
+    def keep_decoded(self, budget: int, kept: Kept | None = None) -> int:
         """Decodes the first cases and keeps them in memory, up to `budget` bytes; returns the number of bytes used.
 
         For data sets that are read many times. Forked workers (Linux) share this memory; elsewhere each worker has its
-        own copy.
+        own copy. Cases that `kept` holds are not decoded again.
         """
         used = 0
+        if kept is not None and all(case in kept.seen for case in self.cases):
+            self._without_target = sum(kept.seen[case].empty is True for case in self.cases)
+
+        if budget <= 0:
+            return 0
+
+        def decode(case: Case) -> tuple[np.ndarray, np.ndarray | None]:
+            return self._decode(case, kept.take(case) if kept is not None else None)
+
         with ThreadPoolExecutor(THREADS) as pool:
             for first in range(0, len(self.cases), _AT_ONCE):
-                for decoded in pool.map(self._decode, self.cases[first : first + _AT_ONCE]):
+                for decoded in pool.map(decode, self.cases[first : first + _AT_ONCE]):
                     size = sum(array.nbytes for array in decoded if array is not None)
                     if used + size > budget:
                         return used
@@ -70,6 +81,8 @@ class SegmentationFolder(Dataset):
 
     def without_target(self) -> int:
         """The number of cases with an empty mask."""
+        if self._without_target is not None:
+            return self._without_target
 
         def is_empty(index: int) -> bool:
             if index < len(self._decoded):
@@ -110,11 +123,16 @@ class SegmentationFolder(Dataset):
         sample = {"image": image_tensor, "name": case.name}
         return sample if mask_tensor is None else {**sample, "mask": mask_tensor}
 
-    def _decode(self, case: Case) -> tuple[np.ndarray, np.ndarray | None]:
-        image = read_image(case.image, self.white_level)
+    def _decode(
+        self, case: Case, kept: tuple[np.ndarray, np.ndarray | None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Image and mask; from `Kept.take`, or from the files."""
+        pixels, mask = kept or (read_pixels(case.image), None)
+        image = to_rgb(pixels, self.white_level)
         if not case.masks:
             return image, None
-        mask = read_mask(case.masks, self.mask_threshold)
+        if mask is None:
+            mask = read_mask(case.masks, self.mask_threshold)
         return image, resize_mask(mask, image.shape[:2], self.fit_masks) if self.fit_masks else mask
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,15 +18,19 @@ def bits_in_use(pixels: np.ndarray) -> int:
     return max(8, int(pixels.max()).bit_length()) if pixels.dtype == np.uint16 else 0
 
 
-def common_white_level(cases: Sequence[Case], progress: bool = True) -> int:
+def common_white_level(cases: Sequence[Case], progress: bool = True, known: Mapping[Case, int] | None = None) -> int:
     """The white level of the bits that the 16-bit images of the cases use; 65535 if all images have 8 bits.
+
+    Args:
+        cases: those that are not in `known` are decoded.
+        known: `bits_in_use` of cases that were decoded before.
 
     Raises:
         UserError: for an image that cannot be read.
     """
 
     def bits(case: Case) -> int:
-        return bits_in_use(read_pixels(case.image))
+        return known[case] if known and case in known else bits_in_use(read_pixels(case.image))
 
     with ThreadPoolExecutor(THREADS) as pool:
         looks = pool.map(bits, cases)

@@ -25,6 +25,8 @@ def read_list(path: Path) -> list[str]:
     Raises UserError if the file is missing, unreadable, not UTF-8 text, or without any entry.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # it can be read once, or is waited for
+            raise UserError(f"{path}: a pipe or device. A list is read several times: write it into a text file.")
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from datasets.lists import read_list
 from datasets.pairing import LAYOUT, Case, find_cases
 from utils.common.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets.kept import Kept
 
 
 def load_lists(
@@ -17,6 +21,7 @@ def load_lists(
     mask_suffix: str | None = None,
     fit_masks: bool = False,
     mask_threshold: float | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, list[Case]]:
     """The cases of each list, after decoding every file once.
 
@@ -25,7 +30,7 @@ def load_lists(
         lists: the file of each list by purpose, in base_dir or a path: {"training": "train.txt", "validation":
             "val.txt"}.
         need_masks, mask_suffix: see `datasets.pairing.find_cases`.
-        fit_masks, mask_threshold: see `datasets.checks.check_cases`.
+        fit_masks, mask_threshold, kept: see `datasets.checks.check_cases`.
 
     Raises:
         UserError: with every problem of all lists (up to 20, and their number), e.g. a case in two lists.
@@ -42,7 +47,7 @@ def load_lists(
             wrong += [f'"{name}": in both the {other} list and the {purpose} list' for name in sorted(shared)]
         found[purpose] = cases
         problems += wrong
-    check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold)
+    check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold, kept=kept)
     return found
 
 
@@ -55,9 +60,12 @@ def data_folder(base_dir: str | Path) -> Path:
     base = Path(base_dir)
     if not base.is_dir():
         raise UserError(
-            f"the data folder {base} was not found. It must have this layout:\n\n{LAYOUT}\n\n"
-            "Pass your data folder with --base_dir FOLDER, or create a small sample data set:\n"
-            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample"
+            f"the data folder {base} was not found. It must have this layout:",
+            "",
+            *LAYOUT.splitlines(),
+            "",
+            "Pass your data folder with --base_dir FOLDER, or create a small sample data set:",
+            "  python prepare_data.py sample DataSet/sample    and then    --Dataset sample",
         )
     return base
 

@@ -44,7 +44,9 @@ class Folder:
         if not self.path.is_dir():
             raise UserError(
                 f"{self.path}: the folder was not found. {base_dir} contains {contents(base_dir)}. The data must have "
-                f"this layout:\n{LAYOUT}\npython prepare_data.py folder converts other layouts (--images, --masks)."
+                "this layout:",
+                *LAYOUT.splitlines(),
+                "python prepare_data.py folder converts other layouts (--images, --masks).",
             )
         # images/ itself may be a link to another disk; its content counts as inside the data folder.
         self._roots = (base_dir.resolve(), self.path.resolve())

@@ -18,7 +18,7 @@ def raise_problems(found: Sequence[str]) -> None:
         count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
         lines = grouped(found)
         first = f"; the first {_SHOWN}:" if len(lines) > _SHOWN else ":"
-        raise UserError(f"{count} in the data{first}\n" + "\n".join(f"  {line}" for line in lines[:_SHOWN]))
+        raise UserError(f"{count} in the data{first}", *(f"  {line}" for line in lines[:_SHOWN]))
 
 
 def grouped(problems: Sequence[str], lists: Iterable[str] = ()) -> list[str]:

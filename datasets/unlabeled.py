@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from datasets.checks import THREADS
-from datasets.decode import digest, read_image
+from datasets.decode import decode
+from datasets.kept import Kept
 from datasets.names import is_mask_of
 from datasets.pairing import Case, image_files
 from datasets.problems import raise_problems
@@ -17,7 +18,7 @@ from utils.common.progress import Progress
 
 
 def unlabeled_cases(
-    folders: Sequence[str | Path], train: Sequence[Case], val: Sequence[Case]
+    folders: Sequence[str | Path], train: Sequence[Case], val: Sequence[Case], kept: Kept | None = None
 ) -> tuple[list[Case], list[str]]:
     """The images of the folders as training cases without masks, and one sentence for each reason to skip some.
 
@@ -26,26 +27,30 @@ def unlabeled_cases(
     resized copies are not detected. Names start with "unlabeled: " and keep their extension, unlike those of listed
     cases.
 
+    Args:
+        kept: holds the digests of the cases that were decoded before; stores what is decoded here.
+
     Raises:
         UserError: see `unlabeled_files`; or with every unreadable image (up to 20, and their number).
     """
     files, masks = unlabeled_files(folders)
     cases = [Case(f"unlabeled: {file.as_posix()}", file, ()) for file in files]
-    seen = dict.fromkeys(_digests(train, "looking for copies"), "training images")
-    seen |= dict.fromkeys(_digests(val, "looking for copies"), "validation images")
-    kept: list[Case] = []
+    kept = kept if kept is not None else Kept(digests=True)
+    seen = dict.fromkeys(_digests(train, kept, "looking for copies"), "training images")
+    seen |= dict.fromkeys(_digests(val, kept, "looking for copies"), "validation images")
+    chosen: list[Case] = []
     copies: dict[str, list[str]] = {}
-    for case, value in zip(cases, _digests(cases, "checking unlabeled images"), strict=True):
+    for case, value in zip(cases, _digests(cases, kept, "checking unlabeled images"), strict=True):
         if value in seen:
             copies.setdefault(seen[value], []).append(str(case.image))
         else:
             seen[value] = "other unlabeled images"
-            kept.append(case)
+            chosen.append(case)
     notes = [f"{len(masks)} masks of images"] if masks else []
     for what, of_kind in copies.items():
         some = ", ".join(of_kind[:3]) + (" ..." if len(of_kind) > 3 else "")
         notes.append(f"{len(of_kind)} copies of {what}: {some}")
-    return kept, notes
+    return chosen, notes
 
 
 def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
@@ -79,12 +84,14 @@ def fingerprint(folders: Sequence[str | Path]) -> str:
     return hashlib.sha256("".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _digests(cases: Sequence[Case], what: str) -> list[str]:
-    """The digest of each image's pixels."""
+def _digests(cases: Sequence[Case], kept: Kept, what: str) -> list[str]:
+    """The digest of each image's pixels; images that are not known yet are decoded."""
 
     def look(case: Case) -> tuple[str, str]:
         try:
-            return digest(read_image(case.image)), ""
+            if case not in kept.seen:
+                kept.add(case, decode(case.image), None)
+            return kept.seen[case].digest, ""
         except UserError as error:
             return "", str(error)
 

@@ -30,21 +30,31 @@ class DynamicLayer(Protocol):
 
 
 @runtime_checkable
-class WritesKernels(Protocol):
-    """A layer that computes a code from each image, and a kernel from the code, for report, TensorBoard and demo."""
+class MakesCodes(Protocol):
+    """A layer that makes a code of each image: report, TensorBoard and demo page show it."""
 
     def code(self, deep: Tensor) -> Tensor:
-        """(B, D, h, w) to (B, D)."""
+        """(B, D, h, w) to (B, numbers)."""
+
+
+@runtime_checkable
+class WritesKernels(MakesCodes, Protocol):
+    """A layer that also makes a kernel of the code: report and demo page show slices of it."""
 
     def kernels(self, deep: Tensor) -> Tensor:
         """(B, D, h, w) to (B, C, C, k, k)."""
 
 
-def kernel_writer(network: nn.Module) -> WritesKernels | None:
-    """The layer of `network` that generates kernels from a source feature; None if it has none."""
+def code_maker(network: nn.Module) -> MakesCodes | None:
+    """The layer of `network` that makes codes from a source feature; None if it has none."""
     layer = getattr(network, "dpconv", None)
-    reads = hasattr(network, "deep_features")
-    return layer if reads and isinstance(layer, WritesKernels) else None
+    return layer if hasattr(network, "deep_features") and isinstance(layer, MakesCodes) else None
+
+
+def kernel_writer(network: nn.Module) -> WritesKernels | None:
+    """The layer of `network` that writes kernels from a source feature; None if it has none."""
+    layer = code_maker(network)
+    return layer if isinstance(layer, WritesKernels) else None
 
 
 def set_form(network: nn.Module, form: str) -> None:

@@ -11,14 +11,21 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import torch
 from browser import browser, console_errors
 from jobs import free_port
 from random_weights import save_random_weights
 
 import demo
+import models
+from datasets.prepare.sample import make_sample
 from utils.common.errors import UserError
+from utils.networks.checkpoints import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.slow
+
+
+SCAN = np.random.default_rng(1).integers(0, 256, (32, 48), dtype=np.uint8)
 
 
 def start(folder, *argv):
@@ -60,7 +67,9 @@ def driver(weights, strangers, tmp_path_factory):
     pytest.importorskip("gradio", reason="Gradio is not installed (requirements-demo.txt)")
     with browser() as driver:
         port = free_port()
-        argv = ["--weights", weights, "--port", port, "--max_upload", 1, "--device", "cpu"]
+        opened = tmp_path_factory.mktemp("opened") / "opened.png"
+        cv2.imwrite(str(opened), SCAN)
+        argv = ["--weights", weights, "--image", opened, "--port", port, "--max_upload", 1, "--device", "cpu"]
         page, address = start(tmp_path_factory.mktemp("files"), *argv)
         driver.get(address)
         wait_for(lambda: driver.find_elements("id", "sample-infrared"))
@@ -84,6 +93,12 @@ def upload(driver, path):
     wait_for(lambda: driver.find_elements("css selector", "#file input[type=file]"))[0].send_keys(str(path))
 
 
+def move_threshold(driver, value):
+    number = driver.find_element("css selector", "#threshold input[type=number]")
+    driver.execute_script("arguments[0].select()", number)
+    number.send_keys(value, "\t")
+
+
 def status(driver):
     return driver.find_element("id", "status").text
 
@@ -103,19 +118,42 @@ def picture(driver, name):
     return found and np.array(found[2], np.uint8).reshape(found[0], found[1], 4)[..., :3]
 
 
+def test_the_page_opens_with_an_image_that_is_segmented(driver):
+    """Before anything else: every picture is there, each with a text, and the threshold already works."""
+    wait_for(lambda: "opened.png: 48x32 pixels" in status(driver))
+    assert "opened.png" in driver.find_element("id", "file").text
+    for name in ("image", "mask", "overlay", "code", "kernel"):
+        wait_for(lambda name=name: picture(driver, name) is not None)
+        assert driver.find_element("css selector", f"#{name} img").get_attribute("alt")
+    assert np.array_equal(picture(driver, "image")[..., 0], SCAN)
+    assert "DPConv reduces the deepest feature map" in driver.find_element("id", "layer").text
+    move_threshold(driver, "0")
+    wait_for(lambda: np.all(picture(driver, "mask") == 255))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window(driver, width):
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    try:
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_a_mask_appears_and_moves_with_the_threshold(driver, tmp_path):
     gray = np.random.default_rng(0).integers(0, 256, (40, 24), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "scan.png"), gray)
     upload(driver, tmp_path / "scan.png")
     wait_for(lambda: "scan.png: 24x40 pixels" in status(driver))
-    for name in ("image", "mask", "overlay", "code-g", "kernel-slices"):
+    for name in ("image", "mask", "overlay", "code", "kernel"):
         wait_for(lambda name=name: picture(driver, name) is not None)
     assert np.array_equal(picture(driver, "image")[..., 0], gray)
     shares = []
     for value in ("1", "0"):
-        number = driver.find_element("css selector", "#threshold input[type=number]")
-        driver.execute_script("arguments[0].select()", number)
-        number.send_keys(value, "\t")
+        move_threshold(driver, value)
         share = 0 if value == "1" else 255
         wait_for(lambda share=share: np.all(picture(driver, "mask") == share))
         shares.append(status(driver).split(", ")[-1].split(" %")[0])
@@ -171,6 +209,40 @@ def test_an_upload_that_is_too_large_is_refused(driver, tmp_path):
     wait_for(told)
 
 
+def pictures(page):
+    """What the components of a page hold at first, by their ids."""
+    return {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
+
+
+def opened_with(weights, folder, monkeypatch, base_dir="", **options):
+    """The page's first image, by its name, and whether code and kernel are shown."""
+    demo_page = pytest.importorskip("utils.prediction.demo_page", reason="Gradio is not installed")
+    content = load_checkpoint(weights, "seg")
+    content["settings"] |= {"base_dir": base_dir, "val_file_dir": "val.txt"}
+    save_checkpoint(folder / "w.pth", content)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+    shown = pictures(demo_page.build_page([folder / "w.pth"], folder, "cpu", **options))
+    return shown["status"].value.split("</b>")[0], [shown[name].visible for name in ("code", "kernel")]
+
+
+def test_the_page_opens_with_the_first_validation_image_but_not_for_strangers(weights, tmp_path, monkeypatch):
+    make_sample(tmp_path / "set", count=6, size=32)
+    first = (tmp_path / "set" / "val.txt").read_text().split()[0]
+    options = {"base_dir": str(tmp_path / "set")}
+    assert first in opened_with(weights, tmp_path, monkeypatch, **options)[0]
+    assert "ultrasound1.png" in opened_with(weights, tmp_path, monkeypatch, **options, show_data=False)[0]
+    assert "ultrasound1.png" in opened_with(weights, tmp_path, monkeypatch, base_dir=str(tmp_path / "gone"))[0]
+
+
+@pytest.mark.parametrize(("layer", "shown"), [("film", [True, False]), ("none", [False, False])])
+def test_a_network_without_code_or_kernel_shows_none(tmp_path, monkeypatch, layer, shown):
+    torch.manual_seed(0)
+    settings = {"variant": "srs_tiny", "dynamic": layer, "img_size": 32}
+    model = models.build("srs_tiny", layer=layer).state_dict()
+    save_checkpoint(tmp_path / "best.pth", {"phase": "seg", "settings": settings, "model": model})
+    assert opened_with(tmp_path / "best.pth", tmp_path, monkeypatch)[1] == shown
+
+
 def test_a_missing_gradio_is_one_line_with_the_command(monkeypatch, weights, tmp_path):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "utils.prediction.demo_page", raising=False)
@@ -185,6 +257,8 @@ def test_what_keeps_the_page_from_starting_is_one_line(weights, tmp_path, monkey
         start(tmp_path)
     with pytest.raises(UserError, match=r"nowhere.pth was not found"):
         start(tmp_path, "--weights", "nowhere.pth")
+    with pytest.raises(UserError, match=r"--image nowhere.png"):
+        start(tmp_path, "--weights", weights, "--image", "nowhere.png")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -160,11 +160,12 @@ def test_evaluation_is_the_same_on_one_two_and_three_processes(experiments):
     found = []
     for processes in (1, 2, 3):
         weights = experiments / "one" / "seg" / "last.pth"
-        run_job(processes, evaluate, ["--weights", str(weights), "--val_file_dir", "train.txt", "--workers", "0"])
-        folder = experiments / "one" / "evaluation" / "last-train"
+        flags = ["--val_file_dir", "train.txt", "--workers", "0", "--code", "swap"]
+        run_job(processes, evaluate, ["--weights", str(weights), *flags])
+        folder = experiments / "one" / "evaluation" / "last-train-swap"
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["provenance"]["processes"] == processes
-        figures = [summary[name] for name in ("images", "mean_over_images", "medical", "infrared", "sweep")]
+        figures = [summary[name] for name in ("images", "mean_over_images", "medical", "infrared", "sweep", "code")]
         found.append((*figures, *((folder / name).read_text() for name in ("per_image.csv", "sweep.csv"))))
     assert found[0] == found[1] == found[2] and found[0][0] == 11
 
@@ -176,7 +177,7 @@ def test_an_error_that_all_processes_meet_is_printed_once(tmp_path):
 
 def test_a_batch_smaller_than_the_job_is_refused(data):
     code, output = finish(start(2, "train_recon.py", "--base_dir", data, *FLAGS, "--batch_size", "1"))
-    assert code != 0 and "--batch_size 1 counts the images of all 2 processes" in output
+    assert code != 0 and "--batch_size must be at least the number of processes (2), got 1" in output
 
 
 def endless(data, folder, *more):

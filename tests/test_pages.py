@@ -23,6 +23,7 @@ import prepare_data
 import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
+from utils.reproduction.experiment_file import read_experiment
 
 DOCS = ROOT / "docs"
 TUTORIAL = DOCS / "getting_started" / "tutorial.md"
@@ -34,14 +35,16 @@ NEEDS = {
     "Slurm",
     "the data set",
     "trained weights",
+    "recorded runs",
     "CMake and a C++ compiler",
 }
 # Pages that a test follows as a reader would; a flag's value may be what an earlier block of the page has made.
 FOLLOWED = {TUTORIAL, DOCS / "how_to" / "extend.md"}
 # Pages whose blocks run below, if nothing is needed for them.
 OWN_DATA, REPRODUCE = DOCS / "how_to" / "own_data.md", DOCS / "how_to" / "reproduce.md"
+EXPERIMENTS = DOCS / "how_to" / "experiments.md"
 FIRST_STEPS = DOCS / "getting_started" / "first_steps.md"  # commands of README, and the check
-RUN = {README, OWN_DATA, REPRODUCE, FIRST_STEPS}
+RUN = {README, OWN_DATA, REPRODUCE, EXPERIMENTS, FIRST_STEPS}
 # Appended to what runs below.
 TRAINING = ["--variant", "srs_tiny", "--img_size", "32", "--batch_size", "4", "--epochs", "1", "--workers", "0"]
 SMALL = {
@@ -59,6 +62,7 @@ PYTHON = {
     DOCS / "how_to" / "extend.md": "tests/test_architecture.py",
 }
 GENERATED = {DOCS / "results.md", DOCS / "explanation" / "published.md", DOCS / "reference" / "flags.md"}
+GENERATED |= {page for page in PAGES if page.parent == DOCS / "results"}
 SHELL = {"cd", "(cd", "."}  # of the shell itself
 
 
@@ -132,13 +136,15 @@ def test_all_kinds_of_blocks_are_found():
 
 
 def test_all_python_is_run_by_a_test():
-    assert {page for page in PAGES if any(block.language == "python" for block in blocks(page))} == PYTHON.keys()
+    assert {
+        page for page in PAGES if any(block.language == "python" and not block.needs for block in blocks(page))
+    } == PYTHON.keys()
     for page, test in PYTHON.items():
         assert page.name in (ROOT / test).read_text(), f"{test} does not run {page}"
 
 
 def test_the_python_of_predict_md(tmp_path, monkeypatch):
-    make_sample(tmp_path / "DataSet" / "sample", count=2, size=32)
+    make_sample(tmp_path / "DataSet" / "sample", count=4, size=32)
     save_random_weights(tmp_path / "checkpoints" / "sample" / "seg" / "best.pth")
     monkeypatch.chdir(tmp_path)
     (block,) = (block for block in blocks(DOCS / "how_to" / "predict.md") if block.language == "python")
@@ -148,12 +154,16 @@ def test_the_python_of_predict_md(tmp_path, monkeypatch):
 
 
 def test_configurations_are_taken(tmp_path):
-    found = [block.code for page in PAGES for block in blocks(page) if block.language == "yaml"]
-    assert found
-    for code in found:
-        (tmp_path / "page.yaml").write_text(code)
-        for script in (train_recon, train_seg):
-            assert script.parser().settings(["--config", str(tmp_path / "page.yaml")]).base_dir
+    found = {page: block.code for page in PAGES for block in blocks(page) if block.language == "yaml"}
+    assert found.keys() == {OWN_DATA, EXPERIMENTS}
+    for page, code in found.items():
+        path = tmp_path / f"{page.stem}.yaml"
+        path.write_text(code)
+        if page == EXPERIMENTS:
+            assert [arm for group in read_experiment(str(path)).groups for arm in group] == ["none", "dpconv", "slow"]
+        else:
+            for script in (train_recon, train_seg):
+                assert script.parser().settings(["--config", str(path)]).base_dir
 
 
 def scripts_of(page: Path) -> list[list[str]]:
@@ -174,7 +184,7 @@ def user(tmp_path, monkeypatch):
         for target, source in copies.items():
             (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, tmp_path / target)
-    make_sample(tmp_path / "more", count=2, size=32, seed=7)
+    make_sample(tmp_path / "more", count=4, size=32, seed=7)
     (tmp_path / "more" / "images").rename(tmp_path / "more_images")
     monkeypatch.chdir(tmp_path)
 
@@ -190,13 +200,17 @@ def test_first_steps_are_those_of_readme():
     assert scripts_of(FIRST_STEPS) and all(words in scripts_of(README) for words in scripts_of(FIRST_STEPS))
 
 
-def test_data_commands_run(user, capsys):
-    """What needs no training: the check and the divisions of own data, the dry run."""
-    for script, *argv in [*scripts_of(OWN_DATA), *scripts_of(REPRODUCE)]:
+@pytest.mark.parametrize("page", [OWN_DATA, REPRODUCE, EXPERIMENTS], ids=lambda page: page.stem)
+def test_data_commands_run(page, user, capsys):
+    """What needs no training: conversion, check and divisions; of reproduce.py the dry run."""
+    for script, *argv in scripts_of(page):
         if script in ("prepare_data.py", "reproduce.py"):
             user(script, *argv)
-    assert "12 cases" in capsys.readouterr().out
-    assert Path("DataSet/mine/test1.txt").is_file() and Path("DataSet/sample/train3.txt").is_file()
+    said = capsys.readouterr().out
+    if page == OWN_DATA:
+        assert "12 cases" in said and Path("DataSet/mine/test1.txt").is_file()
+    else:
+        assert "train_seg.py" in said and Path("DataSet/sample/train2.txt").is_file()
 
 
 @pytest.mark.long
@@ -259,7 +273,7 @@ def test_every_page_is_reached_and_every_picture_is_shown():
         for page, text in texts.items()
         for target in re.findall(r"\]\((?!http)([^)#]+)", text)
     }
-    assert {page for page in PAGES if page not in linked} <= {README, DOCS / "development" / "style.md"}
+    assert {page for page in PAGES if page not in linked} - GENERATED == {README}
     assert {path for path in (DOCS / "pictures").iterdir() if path.suffix != ".py"} <= linked
 
 

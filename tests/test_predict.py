@@ -1,4 +1,4 @@
-"""predict.py as a user runs it: folders of all kinds of files in, masks out, interrupted and continued."""
+"""predict.py as a user runs it: folders of all kinds of files in, masks out; interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import predict
 from datasets.inputs import find_inputs
 from utils.common.errors import UserError
 from utils.common.signals import Stopped
+from utils.prediction import contact_sheet
 from utils.prediction.output_folder import Outputs
 from utils.prediction.predict_folder import predict_files
 from utils.prediction.predictor import Predictor
@@ -46,6 +47,7 @@ def scans(tmp_path):
 
 
 NAMES = ["a", "bits", "deep", "deep/a", "palette", "rgba", "small"]
+SHEET = ["contact_sheet/contact_sheet.png", *(f"contact_sheet/rows/{name}.png" for name in NAMES)]
 
 
 def run(*argv):
@@ -65,7 +67,7 @@ def test_every_image_becomes_a_mask_of_its_size(weights, scans, tmp_path, more):
     threshold = ["--threshold", "0.08"]
     report = run("--weights", weights, scans, "--output", tmp_path / "out", *more, *threshold)
     assert (report.predicted, report.there_before, report.failures) == (7, 0, [])
-    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), "predict.json"])
+    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), *SHEET, "predict.json"])
     args = predict.settings(["--weights", str(weights), "x", "--output", "x", *more, *threshold])
     predictor = predict.build_predictor(args)
     both = 0
@@ -86,10 +88,10 @@ def test_probability_maps_and_overlays(weights, scans, tmp_path, bits, full):
         assert found.dtype == (np.uint8 if bits == 8 else np.uint16)
         np.testing.assert_allclose(found / full, predictor.probability(image.path), atol=0.51 / full + 1e-5)
         assert read(out / "overlay" / f"{image.name}.png").shape == (*found.shape, 3)
-    assert len(files(out)) == 3 * 7 + 1
+    assert len(files(out)) == 3 * 7 + len(SHEET) + 1
 
 
-def test_unreadable_files_are_told_at_the_end_and_cost_no_other(weights, scans, tmp_path, capsys):
+def test_unreadable_files_are_listed_at_the_end_and_do_not_stop_the_others(weights, scans, tmp_path, capsys):
     whole = (scans / "a.png").read_bytes()
     (scans / "b_cut.png").write_bytes(whole[: len(whole) // 2])
     (scans / "deep" / "text.png").write_text("no image")
@@ -98,7 +100,19 @@ def test_unreadable_files_are_told_at_the_end_and_cost_no_other(weights, scans, 
     assert ended.value.code == 1
     told = capsys.readouterr().err.splitlines()[-3:]
     assert told[0].startswith("2 ") and "b_cut.png" in told[1] and "text.png" in told[2]
-    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), "predict.json"])
+    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), *SHEET, "predict.json"])
+
+
+@pytest.mark.parametrize("more", [[], ["--tile", "32"]])
+def test_images_that_viewers_turn_are_named(weights, scans, tmp_path, capsys, more):
+    exif = Image.Exif()
+    exif[274] = 6
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(scans / "turned.jpg", exif=exif)
+    assert run("--weights", weights, scans, "--output", tmp_path / "out", *more).predicted == 8
+    (warning,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: "))
+    assert warning.startswith("warning: 1 images have an EXIF orientation") and warning.endswith("turned.jpg")
+    assert read(tmp_path / "out" / "turned.png").shape == (40, 24)
 
 
 def test_a_second_call_predicts_what_is_missing(weights, scans, tmp_path):
@@ -118,7 +132,28 @@ def test_a_second_call_predicts_what_is_missing(weights, scans, tmp_path):
     assert run(*flags, "--overwrite").predicted == 7
 
 
-def test_a_result_as_old_as_the_settings_is_not_there(tmp_path):
+def test_a_resumed_run_ends_with_the_contact_sheet_of_a_whole_one(weights, scans, tmp_path, capsys):
+    flags = ["--weights", weights, "--threshold", "0.08", "--output"]
+    (scans / "cut.png").write_bytes((scans / "a.png").read_bytes()[:99])
+    for folder in ("whole", "part"):
+        with pytest.raises(SystemExit):
+            run(*flags, tmp_path / folder, scans)
+    sheets = [tmp_path / folder / SHEET[0] for folder in ("whole", "part")]
+    whole = read(sheets[0])
+    assert f"contact sheet: {sheets[0]}" in capsys.readouterr().out
+    assert whole.shape == (18 + 3 * contact_sheet.ROW[0] + 12, 3 * contact_sheet.ROW[1] + 12, 3)
+    for name in (SHEET[0], SHEET[3], "rgba.png"):
+        (tmp_path / "part" / name).unlink()
+    with pytest.raises(SystemExit):
+        run(*flags, tmp_path / "part", scans)
+    assert capsys.readouterr().out.count("2 images predicted, 5 existing results skipped") == 1
+    np.testing.assert_array_equal(read(sheets[1]), whole)
+    (scans / "cut.png").unlink()
+    run(*flags, tmp_path / "part", scans / "a.png", scans / "small.png")
+    assert read(sheets[1]).shape[0] < whole.shape[0], "the sheet shows the images of the last call"
+
+
+def test_a_result_as_old_as_the_settings_is_predicted_again(tmp_path):
     """Some disks count time in seconds: what an interrupted run has not made anew may have the settings' own time."""
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 16), np.uint8))
     inputs, outputs = find_inputs([str(tmp_path / "a.png")], leave_out=tmp_path / "out"), Outputs(tmp_path / "out")
@@ -140,7 +175,7 @@ def test_results_of_other_settings_are_not_mixed(weights, scans, tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_ctrl_c_ends_between_two_passes_and_the_next_call_goes_on(weights, scans, tmp_path, overwrite):
+def test_ctrl_c_stops_between_two_passes_and_the_next_call_resumes(weights, scans, tmp_path, overwrite):
     out = tmp_path / "out"
     inputs, outputs = find_inputs([str(scans)]), Outputs(out)
     if overwrite:
@@ -160,7 +195,7 @@ def test_ctrl_c_ends_between_two_passes_and_the_next_call_goes_on(weights, scans
     with pytest.raises(Stopped, match="stopped after 3 images"):
         predict_files(predictor, inputs, outputs, {}, overwrite)
     report = predict_files(predictor, inputs, outputs, {})
-    assert (report.predicted, report.there_before) == (4, 3), "an interrupted --overwrite continues, too"
+    assert (report.predicted, report.there_before) == (4, 3), "an interrupted --overwrite resumes, too"
 
 
 def test_images_of_one_size_share_a_batch(weights, scans, tmp_path):
@@ -185,12 +220,16 @@ def test_no_file_that_was_there_is_lost(weights, scans, tmp_path):
     (scans / "overlay" / "a.png").write_bytes((scans / "a.png").read_bytes())
     with pytest.raises(UserError, match="rename one"):
         run("--weights", weights, scans, "--output", tmp_path / "out", "--overlay")
+    (scans / "overlay").rename(scans / "contact_sheet")
+    (scans / "contact_sheet" / "a.png").rename(scans / "contact_sheet" / "contact_sheet.png")
+    with pytest.raises(UserError, match="for both the contact sheet and"):
+        run("--weights", weights, scans, "--output", tmp_path / "out")
 
 
 def test_results_inside_the_input_folder_are_not_predicted(weights, scans):
     for _ in range(2):
         run("--weights", weights, scans, "--output", scans / "out", "--overlay")
-    assert len(files(scans / "out")) == 2 * 7 + 1
+    assert len(files(scans / "out")) == 2 * 7 + len(SHEET) + 1
 
 
 def test_an_image_that_does_not_fit_into_memory_is_a_failure_like_others(weights, scans, tmp_path):

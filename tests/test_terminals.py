@@ -113,6 +113,8 @@ class Interrupts(MetaPathFinder):
             os.kill(os.getpid(), signal.SIGINT)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.meta_path.insert(0, Interrupts())
+if at == "signal":
+    del sys.modules["signal"]
 runpy.run_path(script, run_name="__main__")
 """
 
@@ -120,6 +122,7 @@ runpy.run_path(script, run_name="__main__")
 @pytest.mark.parametrize(
     ("at", "code", "said"),
     [
+        ("signal", 130, ""),  # what turns Ctrl-C quiet needs it
         ("datasets", -2, ""),
         ("utils.common.script", -2, ""),
         ("models", -2, ""),
@@ -135,6 +138,12 @@ def test_ctrl_c_during_the_imports_is_quiet(tmp_path, at, code, said):
     words = [str(ROOT / "train_recon.py"), at, "--base_dir", str(tmp_path), "--output_dir", str(tmp_path)]
     done = waiting.run([sys.executable, "-c", INTERRUPTED, *words])
     assert (done.returncode, done.stderr) == (code, said)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("[!_]*.py")))
+def test_ctrl_c_at_the_first_import_of_a_script_is_quiet(name):
+    done = waiting.run([sys.executable, "-c", INTERRUPTED, str(ROOT / name), "argparse", "--help"])
+    assert (done.returncode, done.stdout, done.stderr) == (-2, "", "")
 
 
 def test_home_is_written_as_a_shell_has_it(tmp_path, monkeypatch):

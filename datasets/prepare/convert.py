@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -24,6 +24,7 @@ from datasets.problems import raise_problems
 from datasets.resizing import resize_mask
 from utils.common.errors import UserError
 from utils.common.files import making_folder
+from utils.common.printable import one_line
 from utils.common.progress import Progress
 
 
@@ -37,14 +38,17 @@ class Converted:
     lists: dict[str, int]  # number of cases of each list
     unlisted: int  # cases in no list
     left_out: Sequence[Path] = ()  # files of the source that match neither pattern
+    notes: list[str] = field(default_factory=list)  # further sentences
 
     def lines(self, out: Path) -> list[str]:
         lists = ", ".join(f"{name} {count}" for name, count in self.lists.items())
         notes = [f"{self.merged} with several masks, merged" if self.merged else "", *self.resized]
         notes += [f"{self.unlisted} in no list" if self.unlisted else ""]
+        notes += self.notes
         if self.left_out:
             notes.append(f"{len(self.left_out)} files match no pattern and were skipped: {_some(self.left_out)}")
-        return [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
+        found = [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
+        return list(map(one_line, found))
 
 
 def convert(

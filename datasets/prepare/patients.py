@@ -1,9 +1,10 @@
 """Conversion of BUS-BRA and BUS-UCLM, which have several images per patient; no patient is in two lists.
 
 Gómez-Flores et al., BUS-BRA: a breast ultrasound dataset for assessing computer-aided diagnosis systems, Medical
-Physics 2024. Vallez et al., BUS-UCLM: breast ultrasound lesion segmentation dataset, Scientific Data 2025.
+Physics 2024. Vallez et al., BUS-UCLM: breast ultrasound lesion segmentation dataset, Scientific Data 2025. The sources
+of the names below are in docs/reference/data_sets.md.
 
-    BUS-BRA    SRC/Images/bus_0001-l.png  SRC/Masks/mask_0001-l.png  SRC/5-fold-cv.csv  SRC/10-fold-cv.csv
+    BUS-BRA    SRC/Images/bus_0001-l.png  SRC/Masks/mask_0001-l.png  SRC/bus_data.csv  SRC/5-fold-cv.csv  ...
     becomes    OUT/images/bus_0001-l.png  OUT/masks/bus_0001-l.png   OUT/train1.txt OUT/val1.txt ... OUT/val5.txt
     BUS-UCLM   SRC/images/ALWI_000.png    SRC/masks/ALWI_000.png     (green: benign, red: malignant, black: none)
     becomes    OUT/images/ALWI_000.png    OUT/masks/ALWI_000.png     OUT/train1.txt OUT/val1.txt ... OUT/val3.txt
@@ -13,11 +14,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from datasets.decode import read_mask
-from datasets.files import case_name, contents
+from datasets.decode import image_size, read_mask
+from datasets.files import case_name, contents, walk
 from datasets.pairing import Case
 from datasets.prepare.convert import Converted, convert, pairs
 from datasets.prepare.division import divisions
@@ -48,7 +49,7 @@ def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
     if len(tables) != 1:
         raise UserError(f"{folds}-fold-cv.csv was not found in {source}, which contains {contents(source)}")
     part_of = _parts(tables[0], "fold", cases)
-    _check_patients(part_of, {case.name: case.name.split("-")[0] for case in cases})
+    _check_patients(part_of, _patients(source, cases))
     lists = {}
     for number, fold in enumerate(sorted(set(part_of.values()), key=lambda text: (len(text), text)), 1):
         lists[f"train{number}.txt"] = [case.name for case in cases if part_of[case.name] != fold]
@@ -61,8 +62,10 @@ def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
 def convert_busuclm(source: Path, out: Path, normals: bool = False, seed: int = 41) -> Converted:
     """Converts BUS-UCLM; lesions of both colours are target.
 
-    A table of the source with a column fold, split, partition or subset and the values train, val and test defines
-    train.txt, val.txt and test.txt. Without one, three random divisions by patient are drawn, 70 % and 30 %.
+    The folder partitions/ of the authors' script, in the source or next to it (train/images, test/images), defines
+    train.txt and test.txt. Otherwise a table of the source with a column fold, split, partition or subset and the
+    values train, val and test defines train.txt, val.txt and test.txt. Without both, three random divisions by patient
+    are drawn, 70 % and 30 %. Images whose mask has another size are skipped: they were cropped at an unknown position.
 
     Args:
         source: contains images/ and masks/.
@@ -72,26 +75,59 @@ def convert_busuclm(source: Path, out: Path, normals: bool = False, seed: int = 
 
     Raises:
         UserError: if `out` exists, a folder is missing, an image has no mask or a mask no image, a patient is in two
-            parts of the table, or a file cannot be read.
+            parts of the division, or a file cannot be read.
     """
     cases, _ = pairs(source, _folder(source, "images"), _folder(source, "masks"))
-    patients = {case.name: case.name.rpartition("_")[0] or case.name for case in cases}
     if not normals:
         cases = [case for case in cases if read_mask(case.masks, threshold=0).any()]
+    cut = {case.name for case in cases if image_size(case.image) != image_size(case.masks[0])}
+    cases = [case for case in cases if case.name not in cut]
+    patients = {case.name: case.name.rpartition("_")[0] or case.name for case in cases}
+    part_of = _partitions(source, patients) or _table_of_parts(source, cases)
+    if part_of:
+        _check_patients(part_of, patients)
+        lists: dict[str, list[str]] = {}
+        for case in cases:
+            if case.name in part_of:
+                lists.setdefault(part_of[case.name], []).append(case.name)
+    else:
+        lists = divisions([case.name for case in cases], seed=seed, groups=[patients[case.name] for case in cases])
+    converted = convert(cases, lists, out, mask_threshold=0)
+    if cut:
+        few = ", ".join(sorted(cut)[:3]) + (" ..." if len(cut) > 3 else "")
+        converted.notes.append(f"{len(cut)} images skipped, because their masks have another size: {few}")
+    return converted
+
+
+def _partitions(source: Path, names: Iterable[str]) -> dict[str, str]:
+    """The list of each case, from the folder of the authors' script; empty if the folder does not exist."""
+    for folder in (source / "partitions", source.parent / "partitions"):
+        if all((folder / part / "images").is_dir() for part in ("train", "test")):
+            found = {part: {case_name(key) for key, *_ in walk(folder / part / "images")} for part in ("train", "test")}
+            return {name: f"{part}.txt" for part, of_part in found.items() for name in names if name in of_part}
+    return {}
+
+
+def _table_of_parts(source: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """The list of each case, from a table of the source; empty if there is no such table."""
     for table in _tables(source):
         if any(re.search("fold|split|partition|subset", name, re.IGNORECASE) for name in _rows(table)[0]):
             part_of = _parts(table, "fold|split|partition|subset", cases)
-            _check_patients(part_of, patients)
             if unknown := {part for part in part_of.values() if part.lower() not in _WORDS}:
                 names = ", ".join(sorted(unknown))
                 raise UserError(f"{table}: the parts must be named train, val and test, got {names}")
-            lists: dict[str, list[str]] = {}
-            for case in cases:
-                lists.setdefault(_WORDS[part_of[case.name].lower()], []).append(case.name)
-            break
-    else:
-        lists = divisions([case.name for case in cases], seed=seed, groups=[patients[case.name] for case in cases])
-    return convert(cases, lists, out, mask_threshold=0)
+            return {name: _WORDS[part.lower()] for name, part in part_of.items()}
+    return {}
+
+
+def _patients(source: Path, cases: Sequence[Case]) -> dict[str, str]:
+    """The patient of each case of BUS-BRA: the column Case of a table, or the beginning of the name."""
+    patients = {case.name: case.name.split("-")[0] for case in cases}
+    for table in _tables(source):
+        columns, rows = _rows(table)
+        if {"ID", "Case"} <= set(columns):
+            patients |= {case_name(row["ID"]): row["Case"] for row in rows if case_name(row["ID"]) in patients}
+    return patients
 
 
 def _folder(source: Path, name: str) -> str:

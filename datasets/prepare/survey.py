@@ -29,6 +29,7 @@ from datasets.prepare.twins import perceptual_hash, twins_across, twins_in_list
 from datasets.problems import grouped
 from datasets.resizing import too_small_targets
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 from utils.common.progress import Progress
 from utils.common.tables import aligned
 
@@ -132,7 +133,7 @@ def table(result: Survey) -> str:
         plural = "" if len(findings) == 1 else "s"
         lines.append(f"\n{len(findings)} {kind}{plural}" + (f"{consequence}:" if findings else ""))
         shown = grouped(findings, names) if kind == "error" else findings
-        lines += [f"  {finding}" for finding in shown]
+        lines += [f"  {one_line(finding)}" for finding in shown]
     return "\n".join(lines)
 
 

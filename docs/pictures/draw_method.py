@@ -7,14 +7,14 @@ PYTHONPATH=. python docs/pictures/draw_method.py checkpoints/demo/seg/best.pth d
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 
 import evaluation
-from utils.common.pictures import bars, draw_kernel, errors, grid, save_png, signed
+from utils.common.pictures import bars, caption, draw_kernel, errors, grid, signed
 from utils.evaluation.code_swap import partners
 from utils.settings.data_loaders import checked_cases, evaluation_loader
 
@@ -47,8 +47,10 @@ def draw(weights: str) -> np.ndarray:
         rows.append([*square[:1], bars(spread[i].numpy(), SIDE, 4), *square[1:]])
         ious = [100 * (target & p[i]).sum() / max((target | p[i]).sum(), 1) for p in (own, swapped)]
         captions.append(f"{case.name}: IoU {ious[0]:.1f} with its own code, {ious[1]:.1f} with another image's")
-    return grid(rows, captions)
+    picture = grid(rows, captions)
+    columns = "image | code - mean | kernel - mean | DPConv(x30) | errors: own code | another image's code"
+    return np.vstack([caption(columns, picture.shape[1]), picture])
 
 
 if __name__ == "__main__":
-    save_png(Path(sys.argv[2]), draw(sys.argv[1]))
+    Image.fromarray(draw(sys.argv[1])).quantize(256, dither=Image.Dither.NONE).save(sys.argv[2], optimize=True)

@@ -52,6 +52,12 @@ def test_refuses_a_folder(tmp_path):
         read_list(tmp_path)
 
 
+def test_refuses_a_pipe_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe: a pipe or device\. A list is read several times"):
+        read_list(tmp_path / "pipe")
+
+
 def test_written_list_is_read_back(tmp_path):
     path = tmp_path / "val.txt"
     path.write_text("old")

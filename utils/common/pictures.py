@@ -110,10 +110,16 @@ def grid(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str] = ()) -> 
     for i, row in enumerate(rows):
         strip = np.hstack([_framed(tile(array)) for array in row])
         if captions:
-            strip = np.vstack([_caption(captions[i], strip.shape[1]), strip])
+            strip = np.vstack([caption(captions[i], strip.shape[1]), strip])
         stacked.append(strip)
     width = max(strip.shape[1] for strip in stacked)
     return np.vstack([_widened(strip, width) for strip in stacked])
+
+
+def caption(text: str, width: int) -> np.ndarray:
+    """A line of text, black on white, (18, width, 3) uint8."""
+    bar = np.full((18, width, 3), 255, np.uint8)
+    return cv2.putText(bar, text, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def save_png(path: Path, picture: np.ndarray) -> None:
@@ -130,8 +136,3 @@ def _framed(picture: np.ndarray) -> np.ndarray:
 
 def _widened(strip: np.ndarray, width: int) -> np.ndarray:
     return np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=255)
-
-
-def _caption(text: str, width: int) -> np.ndarray:
-    bar = np.full((18, width, 3), 255, np.uint8)
-    return cv2.putText(bar, text, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from utils.common.printable import printable
+from utils.common.printable import one_line
 
 EVERY = 30.0  # seconds between two lines
 LINE = "{desc}: {n_fmt} of {total_fmt} {unit}, {elapsed}, {rate_fmt}{postfix}"
@@ -24,7 +24,7 @@ class Progress(tqdm):
         if self.lines:
             words |= {"mininterval": self.every, "maxinterval": self.every, "delay": self.every, "bar_format": LINE}
             self.shown = time.monotonic()
-        super().__init__(*args, **{**words, "desc": printable(words.get("desc") or "")})
+        super().__init__(*args, **{**words, "desc": one_line(words.get("desc") or "")})
 
     @staticmethod
     def status_printer(file: IO[str]) -> Callable[[str], None]:

@@ -47,13 +47,14 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     A lack of memory or of another resource is printed like a UserError, with advice. `main` may call sys.exit().
     """
     threading.excepthook = _leave_to_main_thread
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see _this_folder.py
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     _print_anything()
     _open_more_files()
     code: int | str | None = 0
     args = None
+    quiet = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # see _this_folder.py
     try:
+        if quiet:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         args = parse()
         main(args)
     except UserError as error:
@@ -76,6 +77,8 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
                 raise
             advice = memory_advice(cause, args)
         code = _fail(f"error: {advice}", 2)
+    if quiet:  # what remains is the interpreter's own end
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = _flush(code)
     if world_size() > 1:
         # Python's normal exit is skipped: threads of gloo that still run could abort the finished process.

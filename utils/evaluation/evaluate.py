@@ -25,6 +25,8 @@ from utils.evaluation.pixel_metrics import confusion, figures
 from utils.evaluation.results import Results
 from utils.evaluation.target_metrics import count_targets
 from utils.evaluation.threshold_sweep import SCORES, above_thresholds, count_scores
+from utils.networks.tiles import Strip, cut
+from utils.networks.views import in_tiles, probabilities
 
 EXAMPLES = 6  # images that are drawn, from the worst to the best
 
@@ -37,24 +39,53 @@ class MaskLogits:
         network: images (B, 3, h, w) to logits (B, 1, h, w), e.g. from `utils.networks.inference_engines.load_engine`.
         precision: its device and number format.
         shift: see `datasets.resizing.restore`; zero to compare with masks that were resized as in training.
+        tta: average the probabilities of eight views, as predict.py --tta does.
+        tile, overlap: predict images over `tile` pixels, which keep their size, in tiles, as predict.py --tile does.
     """
 
     network: nn.Module
     precision: Precision
     shift: Shift | None = (0.0, 0.0)
+    tta: bool = False
+    tile: int | None = None
+    overlap: int = 0
 
     def __call__(self, batch: Batch) -> Tensor:
         """The logits of a batch on the device, (B, 1, H, W) float32, at the size of its masks.
 
+        Averaged probabilities are given as the logits that they belong to.
+
         Raises:
             UserError: for an image that the network does not accept.
         """
+        size = tuple(batch["mask"].shape[-2:])
         try:
-            with self.precision.autocast():
-                logits = self.network(batch["image"])
+            if self.tile and max(size) > self.tile:
+                found = [self._in_tiles(image, size) for image in batch["image"]]
+            elif self.tta:
+                found = self._average(batch["image"], [size] * len(batch["image"]))
+            else:
+                return restore(self._logits(batch["image"]), size, self.shift)
         except ValueError as error:
             raise UserError(f"{', '.join(batch['name'])}: {error}") from error
-        return restore(logits.float(), tuple(batch["mask"].shape[-2:]), self.shift)
+        # The weights of tiles add up to 1, but for rounding.
+        return torch.logit(torch.stack(found)[:, None].to(batch["image"].device).clamp(0, 1))
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with self.precision.autocast():
+            return self.network(images).float()
+
+    def _average(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        return probabilities(self._logits, images, sizes, self.shift, self.tta)
+
+    def _in_tiles(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        pixels = image.movedim(0, 2).cpu().numpy()
+
+        def predict(tiles: list[tuple[Strip, Strip]]) -> list[Tensor]:
+            cuts = [torch.from_numpy(cut(pixels, *place, self.tile)).movedim(2, 0) for place in tiles]
+            return self._average(torch.stack(cuts).to(image.device), [cuts[0].shape[1:]] * len(tiles))
+
+        return in_tiles(size, self.tile, self.overlap, 1, predict)
 
 
 @torch.inference_mode()

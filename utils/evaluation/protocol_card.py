@@ -12,6 +12,7 @@ from typing import Any
 
 from datasets.known_divisions import facts
 from utils.evaluation.benchmark_pooling import BATCH
+from utils.settings.arguments import view_words
 
 THRESHOLD = 0.5
 POOLING = (
@@ -52,11 +53,11 @@ def protocol_card(
 
 def _size(args: argparse.Namespace) -> str:
     if args.resize == "keep":
-        return "each image's own size"
+        return f"each image's own size{view_words(args)}"
     sizes = f"{args.img_size}x{args.img_size} pixels"
     if args.resize == "back":
-        return f"each image's own size, predicted at {sizes}"
-    return f"{sizes}, masks by {args.mask_interpolation}"
+        return f"each image's own size, predicted at {sizes}{view_words(args)}"
+    return f"{sizes}, masks by {args.mask_interpolation}{view_words(args)}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,14 +1,15 @@
-"""The page of demo.py: an image in; its mask, and the kernel that it has written for DPConv, out.
+"""The page of demo.py: an image in; its mask, its code and the kernel computed from the code out.
 
-Requires Gradio (requirements-demo.txt). Uploaded and shown files are in Gradio's temporary folder, GRADIO_TEMP_DIR.
+Needs Gradio (requirements-demo.txt). Uploads and pictures are in Gradio's temporary folder, GRADIO_TEMP_DIR.
 """
 
 from __future__ import annotations
 
 import html
 import itertools
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,30 +21,35 @@ import numpy as np
 import torch
 
 from datasets.inputs import claimed_size
-from datasets.pairing import IMAGE_SUFFIXES
+from datasets.lists import read_list
+from datasets.load import data_folder, list_path
+from datasets.pairing import IMAGE_SUFFIXES, find_cases
 from datasets.prepare.sample import infrared_image, ultrasound_image
-from models.protocols import kernel_writer
 from utils.common.errors import UserError
 from utils.common.pictures import as_rgb8, bars, draw_kernel, overlay, save_png
 from utils.prediction.predictor import Picture, Predictor
+from utils.report.layer_words import layer_words
 
-MOST_PIXELS = 25_000_000  # of an image that the page takes
+MOST_PIXELS = 25_000_000  # of an image on the page
 SAMPLES = {"ultrasound": (ultrasound_image, 256), "infrared": (infrared_image, 192)}
 
 HELP = """
-Drop an image, or draw a sample: a synthetic one, for trying the page. Weights trained on other images find little.
+Upload an image, or draw a synthetic sample. A network finds targets of the kind that it was trained on.
 """
-KERNEL_HELP = """
-**The kernel this image has written.** The frozen encoder's deepest feature is pooled to the *code* g, a number for each
-of its channels (the bars). DPConv's kernel is an affine function of it: that of output channel *o* is g · W + V. The
-grid shows 16 x 16 of the kernel's 3x3 slices: a row for an output channel, a column for an input channel; red is above
-0, blue below.
+BARS = "The bars are the numbers of the code, red above 0, blue below."
+SLICES = """The grid shows 16 x 16 of the kernel's 3x3 slices: a row for each output channel, a column for each input
+channel.
+"""
+CSS = """
+.problem {color: #b00020; font-weight: 600; white-space: pre-line}
+.dark .problem {color: #ff8a8a}
+footer {display: none !important}
 """
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One prediction, kept while the threshold is moved."""
+    """One prediction, kept so that another threshold needs no new one."""
 
     name: str
     pixels: np.ndarray
@@ -51,22 +57,30 @@ class Seen:
     seconds: float
 
 
-def build_page(weights: Sequence[Path], folder: Path, device: str = "auto") -> gr.Blocks:
-    """The page; `launch` it. `weights` are our phase 2 checkpoints, to choose from; samples are written into `folder`.
+def build_page(
+    weights: Sequence[Path], folder: Path, device: str = "auto", image: Path | None = None, show_data: bool = True
+) -> gr.Blocks:
+    """The page, to be launched. It opens with an image that is already segmented.
+
+    Args:
+        weights: checkpoints of phase 2 to choose from; the first one is chosen.
+        folder: for the samples that the page draws; it must be in the system's temporary folder.
+        device: see `Predictor`.
+        image: to open with. By default it is the first image of the checkpoint's validation list.
+        show_data: False opens with a synthetic sample by default, for a page that others can reach.
 
     Raises:
-        UserError: if the first of them, which is shown first, cannot be loaded.
+        UserError: if the first checkpoint cannot be loaded.
     """
 
     @lru_cache(maxsize=4)
     def predictor(file: str, tta: bool) -> Predictor:
         return Predictor(file, tta=tta, device=device)
 
-    predictor(str(weights[0]), False)
-
-    def predict(file: str | None, chosen: str, tta: bool, threshold: float) -> tuple[Any, ...]:
+    def predict(file: str | None, chosen: str, tta: bool, threshold: float) -> list[Any]:
+        """Values of all outputs; the last three are None where the network has no such thing."""
         if file is None:
-            return (None, "", *[None] * 5)
+            return [None, "", *[None] * 6]
         path = Path(file)
         try:
             _check_size(path)
@@ -77,9 +91,13 @@ def build_page(weights: Sequence[Path], folder: Path, device: str = "auto") -> g
             seconds = time.perf_counter() - started
         except UserError as error:
             message = html.escape(str(error).replace(str(path), path.name))
-            return (None, f'<p class="problem" role="alert">{message}</p>', *[None] * 5)
+            return [None, f'<p class="problem" role="alert">{message}</p>', *[None] * 6]
         seen = Seen(path.name, as_rgb8(picture.pixels, loaded.white_level), probability, seconds)
-        return (seen, *show(seen, threshold), seen.pixels, *_draw_kernel(loaded, picture))
+        return [seen, *show(seen, threshold), seen.pixels, *_look_into(loaded, picture)]
+
+    def update(*settings: Any) -> list[Any]:
+        *values, text, code, kernel = predict(*settings)
+        return [*values, *(gr.update(value=value, visible=value is not None) for value in (text, code, kernel))]
 
     def show(seen: Seen | None, threshold: float) -> tuple[Any, ...]:
         if seen is None:
@@ -87,57 +105,94 @@ def build_page(weights: Sequence[Path], folder: Path, device: str = "auto") -> g
         mask = seen.probability > threshold
         return _describe(seen, mask), mask.view(np.uint8) * np.uint8(255), overlay(seen.pixels, mask)
 
-    with gr.Blocks(title="SRS", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown("# SRS: weak targets, segmented")
-        seen = gr.State(time_to_live=3600)
+    opened, first = str(weights[0]), predictor(str(weights[0]), False)
+    found = image or (first_validation_image(first.trained_with) if show_data else None)
+    found = found or Path(_sampler("ultrasound", folder)())
+    state, said, mask_value, overlay_value, image_value, text, code_value, kernel_value = predict(
+        str(found), opened, False, first.threshold
+    )
+    with gr.Blocks(title="SRS demo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.Markdown("# SRS: segmentation of weak targets")
+        seen = gr.State(state, time_to_live=3600)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                file = gr.File(label="image", file_types=list(IMAGE_SUFFIXES), height=140, elem_id="file")
+                file = gr.File(
+                    value=state and _copied(found, folder),
+                    label="input image",
+                    file_types=list(IMAGE_SUFFIXES),
+                    height=140,
+                    elem_id="file",
+                )
                 with gr.Row():
                     samples = [gr.Button(f"sample: {look}", size="sm", elem_id=f"sample-{look}") for look in SAMPLES]
                 # The end of a path tells more than its beginning: NAME/seg/best.pth.
                 names = [("/".join(path.parts[-3:]), str(path)) for path in weights]
-                chosen = gr.Dropdown(names, value=str(weights[0]), label="weights", elem_id="weights")
-                threshold = gr.Slider(0, 1, 0.5, step=0.01, label="threshold", elem_id="threshold")
-                tta = gr.Checkbox(label="average eight rotations and flips (TTA)", elem_id="tta")
+                chosen = gr.Dropdown(names, value=opened, label="weights", elem_id="weights")
+                threshold = gr.Slider(0, 1, first.threshold, step=0.01, label="threshold", elem_id="threshold")
+                tta = gr.Checkbox(label="test-time augmentation (eight rotations and flips)", elem_id="tta")
                 gr.Markdown(HELP)
-            with gr.Column(scale=3):
-                status = gr.HTML(elem_id="status")
+            with gr.Column(scale=3, min_width=280):
+                status = gr.HTML(said, elem_id="status")
                 with gr.Row():
-                    image = _picture("image")
-                    drawn = _picture("overlay")
-                    mask = _picture("mask")
+                    shown = _picture("image", "the input image", image_value)
+                    drawn = _picture("overlay", "the input image with the predicted mask outlined", overlay_value)
+                    mask = _picture("mask", "the predicted mask, white on black", mask_value)
+                about = gr.Markdown(text, visible=text is not None, elem_id="layer")
                 with gr.Row():
-                    with gr.Column(scale=2):
-                        code = _picture("code g")
-                        gr.Markdown(KERNEL_HELP)
-                    with gr.Column(scale=1):
-                        kernels = _picture("kernel slices")
-        everything = [seen, status, mask, drawn, image, code, kernels]
+                    code = _picture("code", "the code of the image as bars", code_value, scale=2, optional=True)
+                    kernels = _picture("kernel", "slices of its kernel", kernel_value, scale=1, optional=True)
+        everything = [seen, status, mask, drawn, shown, about, code, kernels]
         settings = [file, chosen, tta, threshold]
-        gr.on([file.change, chosen.change, tta.change], predict, settings, everything, show_progress="minimal")
+        gr.on([file.change, chosen.change, tta.change], update, settings, everything, show_progress="minimal")
         threshold.release(show, [seen, threshold], [status, mask, drawn], show_progress="hidden")
         for button, look in zip(samples, SAMPLES, strict=True):
             button.click(_sampler(look, folder), outputs=file, show_progress="hidden")
     return page
 
 
-CSS = ".problem {color: #b00020; font-weight: 600; white-space: pre-line} footer {display: none !important}"
+def first_validation_image(trained_with: Mapping[str, Any]) -> Path | None:
+    """The first image of a checkpoint's validation list; None if its data folder is not found."""
+    base, name = trained_with.get("base_dir"), trained_with.get("val_file_dir")
+    if not base or not name:
+        return None
+    try:
+        data = data_folder(base)
+        cases, _ = find_cases(data, read_list(list_path(data, name))[:1], need_masks=False)
+    except UserError:
+        return None
+    return cases[0].image if cases else None
 
 
-def _picture(label: str) -> gr.Image:
-    # Not with Gradio's button that shares a picture: it would upload it.
-    buttons = ["download", "fullscreen"]
-    return gr.Image(label=label, format="png", interactive=False, buttons=buttons, elem_id=label.replace(" ", "-"))
+def _picture(
+    label: str, alt: str, value: np.ndarray | None, scale: int | None = None, optional: bool = False
+) -> gr.Image:
+    return gr.Image(
+        value,
+        label=label,
+        alt_text=alt,
+        format="png",
+        interactive=False,
+        buttons=["download", "fullscreen"],  # without Gradio's share button, which uploads the picture
+        elem_id=label,
+        scale=scale,
+        visible=value is not None or not optional,
+    )
+
+
+def _copied(image: Path, folder: Path) -> str:
+    """The image in the folder: Gradio serves no file of any other."""
+    copy = folder / "opened" / image.name
+    copy.parent.mkdir(exist_ok=True)
+    return str(shutil.copyfile(image, copy))
 
 
 def _check_size(path: Path) -> None:
-    """UserError for an image that a page is not the place for. A header that says nothing is left to the decoder."""
+    """Raises a UserError for an image that is too large for the page; an unknown size is left to the decoder."""
     width, height = claimed_size(path)
     if width * height > MOST_PIXELS:
         raise UserError(
-            f"{path.name} has {width}x{height} pixels; this page takes up to {MOST_PIXELS // 10**6} megapixels. "
-            "predict.py --tile 512 takes larger ones."
+            f"{path.name} has {width}x{height} pixels; this page takes at most {MOST_PIXELS // 10**6} megapixels. "
+            "Use predict.py --tile 512 for larger images."
         )
 
 
@@ -150,18 +205,21 @@ def _describe(seen: Seen, mask: np.ndarray) -> str:
 
 
 @torch.inference_mode()
-def _draw_kernel(predictor: Predictor, picture: Picture) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The code and the kernel; nothing for a network that writes none."""
-    layer = kernel_writer(predictor.model)
-    if layer is None:
-        return None, None
-    deep = predictor.model.deep_features(picture.tensor[None])
-    code, kernel = layer.code(deep)[0].numpy(), layer.kernels(deep)[0].numpy()
-    return bars(code), draw_kernel(kernel, count=16, zoom=9)
+def _look_into(predictor: Predictor, picture: Picture) -> tuple[str | None, np.ndarray | None, np.ndarray | None]:
+    """What the layer does in words, the code and the kernel as pictures; None for what the network does not have."""
+    model, words = predictor.model, layer_words(predictor.model, predictor.trained_with)
+    if words is None:
+        return None, None, None
+    deep = model.deep_features(picture.tensor[None])
+    code = bars(model.dpconv.code(deep)[0].numpy())
+    text = f"**{words.name}.** {words.explain()} {BARS}"
+    if not words.writes_kernels:
+        return text, code, None
+    return f"{text} {SLICES}", code, draw_kernel(model.dpconv.kernels(deep)[0].numpy(), count=16, zoom=9)
 
 
 def _sampler(look: str, folder: Path) -> Callable[[], str]:
-    """A function that draws the next sample of that look into a file in the folder."""
+    """A function that draws the next sample of that kind into a file in the folder and returns its path."""
     draw, size = SAMPLES[look]
     numbers = itertools.count(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ import numpy as np
 from datasets.inputs import Input
 from utils.common.errors import UserError
 from utils.common.files import LEFT_BEHIND, replacing
-from utils.common.pictures import overlay, save_png
+from utils.common.pictures import as_rgb8, overlay, save_png
+from utils.prediction import contact_sheet
 
 SETTINGS = "predict.json"
-ABANDONED = 3600  # seconds after which an unfinished file is taken to be from a killed run
+SHEET = "contact_sheet"
+ABANDONED = 3600  # seconds after which an unfinished file is a killed run's, not one of a run beside this one
 _ADVICE = "pass another --output, or --overwrite"
 
 
@@ -28,7 +30,8 @@ class Outputs:
         NAME.png                the mask, 0 and 255
         probability8/NAME.png   255 for a probability of 1 (probability16: 65535)
         overlay/NAME.png        the image with its mask
-        predict.json            the settings and weights of all results
+        contact_sheet/          contact_sheet.png of some images, and the row of each in rows/NAME.png
+        predict.json            what all of them were made with
 
     A result counts as finished if it is newer than predict.json. To overwrite all results, `begin` rewrites
     predict.json; if that run is interrupted, the next one finishes it.
@@ -37,29 +40,50 @@ class Outputs:
         folder: created if missing.
         probability: bit depth of the probability maps, 8 or 16; None for none.
         overlay: whether to draw the mask over the image.
+        shown: names of the images on the contact sheet, see `utils.prediction.contact_sheet.choose`.
     """
 
     folder: Path
     probability: int | None = None
     overlay: bool = False
+    shown: frozenset[str] = frozenset()
+
+    @property
+    def sheet(self) -> Path:
+        """The contact sheet: not beside the masks, where it would be taken for one."""
+        return self.folder / SHEET / f"{SHEET}.png"
 
     def paths(self, name: str) -> dict[str, Path]:
-        """The files of one image: "mask", and "probability" and "overlay" if they are wanted."""
+        """The files of one image: "mask"; "probability" and "overlay" if asked for; "row" if it is on the sheet."""
         paths = {"mask": self.folder / f"{name}.png"}
         if self.probability:
             paths["probability"] = self.folder / f"probability{self.probability}" / f"{name}.png"
         if self.overlay:
             paths["overlay"] = self.folder / "overlay" / f"{name}.png"
+        if name in self.shown:
+            paths["row"] = self.folder / SHEET / "rows" / f"{name}.png"
         return paths
 
-    def write(self, name: str, pixels: np.ndarray | None, probability: np.ndarray, threshold: float) -> None:
+    def needs_pixels(self, name: str) -> bool:
+        """Whether the image itself is drawn into one of its files."""
+        return self.overlay or name in self.shown
+
+    def write(
+        self,
+        name: str,
+        pixels: np.ndarray | None,
+        probability: np.ndarray,
+        threshold: float,
+        white_level: int | None = None,
+    ) -> None:
         """The files of one image.
 
         Args:
             name: of the image, with `/` between folders.
-            pixels: of the image, for the overlay (`utils.common.pictures.as_rgb8`).
-            probability: (H, W) float32; is overwritten.
+            pixels: of the image as stored, (H, W) or (H, W, 3), where `needs_pixels`.
+            probability: (H, W) float32; its memory is used.
             threshold: probabilities above it are target.
+            white_level: value of a 16-bit image that is white.
 
         Raises:
             UserError: if one cannot be written.
@@ -67,7 +91,9 @@ class Outputs:
         paths = self.paths(name)
         mask = probability > threshold
         if "overlay" in paths:
-            save_png(paths["overlay"], overlay(pixels, mask))
+            save_png(paths["overlay"], overlay(as_rgb8(pixels, white_level), mask))
+        if "row" in paths:
+            save_png(paths["row"], contact_sheet.draw_row(name, pixels, probability, threshold, white_level))
         if "probability" in paths:
             full, dtype = (255, np.uint8) if self.probability == 8 else (65535, np.uint16)
             np.rint(np.multiply(probability, full, out=probability), out=probability)
@@ -99,17 +125,32 @@ class Outputs:
                 beside.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
 
     def missing(self, inputs: Sequence[Input]) -> list[Input]:
-        """The inputs whose results are not finished; call `begin` first."""
+        """The inputs whose results are not all there; after `begin`."""
+        is_there = self._judge()
+        return [image for image in inputs if not all(map(is_there, self.paths(image.name).values()))]
+
+    def write_sheet(self, images: int) -> None:
+        """Assembles the contact sheet from the rows; `images` is how many were predicted, with those of before.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        is_there = self._judge()
+        rows = filter(is_there, (self.paths(name)["row"] for name in sorted(self.shown)))
+        picture = contact_sheet.assemble(rows, images)
+        if picture is not None:
+            save_png(self.sheet, picture)
+
+    def _judge(self) -> Callable[[Path], bool]:
+        """Whether a file counts as a result, see the class."""
         since = (self.folder / SETTINGS).stat().st_mtime_ns
-
-        def there(path: Path) -> bool:
-            return path.is_file() and path.stat().st_mtime_ns > since
-
-        return [image for image in inputs if not all(map(there, self.paths(image.name).values()))]
+        return lambda path: path.is_file() and path.stat().st_mtime_ns > since
 
     def _check_places(self, inputs: Sequence[Input]) -> None:
         images = {image.path.resolve() for image in inputs}
-        taken: dict[Path, Path] = {}
+        taken: dict[Path, Path | str] = {self.sheet: "the contact sheet"} if self.shown else {}
+        if self.shown and self.sheet.resolve() in images:
+            raise UserError(f"{self.sheet} is an image to predict, the contact sheet would replace it: rename it")
         for image in inputs:
             for path in self.paths(image.name).values():
                 if path.resolve() in images:
@@ -121,7 +162,8 @@ class Outputs:
     def _check_settings(self, inputs: Sequence[Input], made_with: dict[str, Any]) -> None:
         path = self.folder / SETTINGS
         if not path.exists():
-            foreign = [file for image in inputs for file in self.paths(image.name).values() if file.exists()]
+            files = [file for image in inputs for file in self.paths(image.name).values()]
+            foreign = [file for file in (*files, *([self.sheet] if self.shown else [])) if file.exists()]
             if foreign:
                 raise UserError(f"{foreign[0]} exists, but there is no {SETTINGS} with its settings: {_ADVICE}")
             return

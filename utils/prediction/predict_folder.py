@@ -14,7 +14,6 @@ from torch import Tensor
 from datasets.inputs import Input, claimed_size
 from utils.common.distributed import gather, wait_for_all
 from utils.common.errors import UserError
-from utils.common.pictures import as_rgb8
 from utils.common.processes import is_writer, rank, world_size
 from utils.common.progress import Progress
 from utils.common.script import out_of_memory
@@ -27,11 +26,13 @@ KEPT_PIXELS = 1 << 26  # most pixels of decoded images that are kept for overlay
 
 @dataclass(frozen=True)
 class Report:
-    """The numbers of predicted images and of existing results, and the failures, over all processes."""
+    """The numbers of predicted images and of existing results, the failures, and the images whose EXIF orientation was
+    not applied, over all processes."""
 
     predicted: int
     there_before: int
     failures: list[str]
+    turned: list[str]
 
 
 def predict_files(
@@ -67,16 +68,19 @@ def predict_files(
         share = sorted(share, key=lambda image: claimed_size(image.path))  # neighbours may then share a batch
     bar = Progress(total=len(share), desc="predicting", unit="img", disable=not is_writer())
     with bar, StopRequest(patient=world_size() > 1) as stop:
-        failures = _predict_share(predictor, share, outputs, workers, bar, stop)
-    everyones = [failure for of_process in gather(failures) for failure in of_process]
-    return Report(len(todo) - len(everyones), len(inputs) - len(todo), everyones)
+        found = _predict_share(predictor, share, outputs, workers, bar, stop)
+    failures, turned = ([item for part in parts for item in part] for parts in zip(*gather(found), strict=True))
+    if is_writer():
+        outputs.write_sheet(len(inputs) - len(failures))
+    return Report(len(todo) - len(failures), len(inputs) - len(todo), failures, turned)
 
 
 def _predict_share(
     predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: Progress, stop: StopRequest
-) -> list[str]:
-    """Predicts the images; returns a message for each failed image."""
+) -> tuple[list[str], list[str]]:
+    """Predicts the images; returns a message for each failed image, and the images with an EXIF orientation."""
     failures: list[str] = []
+    turned: list[str] = []
     written = 0
 
     def fail(image: Input, message: str) -> None:
@@ -84,7 +88,7 @@ def _predict_share(
         bar.update()
 
     def read(image: Input) -> Picture:
-        return predictor.read(image.path, keep_pixels=outputs.overlay)
+        return predictor.read(image.path, keep_pixels=outputs.needs_pixels(image.name))
 
     def network(images: Tensor) -> Tensor:
         if stop.number:  # checked here, because a large image takes a hundred passes through the network
@@ -103,14 +107,13 @@ def _predict_share(
                     fail(image, "out of memory; --tile 512 predicts the image in tiles")
                 continue
             for (image, picture), probability in zip(batch, found, strict=True):
-                pixels = picture.pixels
-                drawn = None if pixels is None or not outputs.overlay else as_rgb8(pixels, predictor.white_level)
-                outputs.write(image.name, drawn, probability, predictor.threshold)
+                outputs.write(image.name, picture.pixels, probability, predictor.threshold, predictor.white_level)
+                turned += [str(image.path)] if picture.orientation > 1 else []
                 written += 1
                 bar.update()
     finally:
         predictor.network = forward
-    return failures
+    return failures, turned
 
 
 def _read_ahead(

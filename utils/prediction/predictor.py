@@ -7,7 +7,7 @@ probability = predict.probability("case.png")          # (H, W) float32 in 0..1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.decode import read_pixels, to_rgb
-from datasets.resizing import Shift, restore
+from datasets.decode import decode, to_rgb
+from datasets.resizing import Shift
 from datasets.transforms import Transform
 from utils.common.devices import pick_device
-from utils.common.errors import UserError
 from utils.common.precision import Precision
-from utils.common.progress import Progress
 from utils.networks.inference_engines import load_engine
 from utils.networks.load_weights import load_trained
-from utils.prediction.tiles import Strip, cut, strips
+from utils.networks.tiles import Strip, cut
+from utils.networks.views import Network, in_tiles, probabilities
 from utils.settings.config import trained_resize
 from utils.settings.recorded import recorded_settings
 from utils.settings.refusals import SMALLEST, check_threshold, check_tiles
 
 RESIZE = ("img_size", "keep")
-
-# Images (B, 3, H, W) float32, normalised, to logits (B, 1, H, W) float32, both on the predictor's device.
-Network = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,7 @@ class Picture:
     size: tuple[int, int]
     pixels: np.ndarray | None
     tensor: Tensor | None
+    orientation: int = 1
 
 
 class Predictor:
@@ -113,7 +110,7 @@ class Predictor:
         self.batch_size = batch_size
         self.progress = progress
         model, trained_with = load_trained(Path(weights), recon_weights and Path(recon_weights), encoder_bn)
-        trained_with = recorded_settings(trained_with, Path(weights))
+        self.trained_with = trained_with = recorded_settings(trained_with, Path(weights))
         self.model = model
         self.resize = "keep" if tile else resize or trained_resize(trained_with)
         self.img_size = img_size or trained_with.get("img_size", 256)
@@ -159,14 +156,18 @@ class Predictor:
 
         Without `keep_pixels`, a picture that is not predicted in tiles contains only its tensor.
         """
-        pixels = _checked(image) if isinstance(image, np.ndarray) else read_pixels(Path(image))
+        if isinstance(image, np.ndarray):
+            pixels, orientation = _checked(image), 1
+        else:
+            decoded = decode(Path(image))
+            pixels, orientation = decoded.colours, decoded.orientation
         size = pixels.shape[:2]
         if self.tile and max(size) > self.tile:
-            return Picture(size, pixels, None)
+            return Picture(size, pixels, None, orientation)
         array = to_rgb(pixels, self.white_level)
         if self.resize == "keep":
             array = _at_least_smallest(array)
-        return Picture(size, pixels if keep_pixels else None, self.transform(array)[0])
+        return Picture(size, pixels if keep_pixels else None, self.transform(array)[0], orientation)
 
     def batch_of(self, height: int, width: int) -> int:
         """The batch size for network inputs of that size."""
@@ -181,48 +182,24 @@ class Predictor:
         images = torch.stack([picture.tensor for picture in pictures])
         # Small images at their original size may have been padded.
         sizes = [images.shape[-2:] if self.resize == "keep" else picture.size for picture in pictures]
-        found = self._forward(images, sizes)
+        found = [of_image.cpu().numpy() for of_image in self._forward(images, sizes)]
         return [array[: picture.size[0], : picture.size[1]] for array, picture in zip(found, pictures, strict=True)]
 
     def _in_tiles(self, pixels: np.ndarray) -> np.ndarray:
-        rows, columns = (strips(side, self.tile, self.overlap) for side in pixels.shape[:2])
-        tiles = [(row, column) for row in rows for column in columns]
-        at_once = self.batch_of(*(min(side, self.tile) for side in pixels.shape[:2]))
-        result = np.zeros(pixels.shape[:2], np.float32)
-        with Progress(total=len(tiles), desc="tiles", unit="tile", leave=False, disable=not self.progress) as bar:
-            for first in range(0, len(tiles), at_once):
-                batch = tiles[first : first + at_once]
-                images = torch.stack([self._tile(pixels, *tile) for tile in batch])
-                found = self._forward(images, [images.shape[-2:]] * len(batch))
-                for (row, column), probability in zip(batch, found, strict=True):
-                    inside = probability[: len(row.weights), : len(column.weights)]
-                    result[row.inside, column.inside] += row.weights[:, None] * column.weights * inside
-                bar.update(len(batch))
-        return result
+        height, width = pixels.shape[:2]
+        at_once = self.batch_of(min(height, self.tile), min(width, self.tile))
+
+        def predict(tiles: list[tuple[Strip, Strip]]) -> Sequence[Tensor]:
+            images = torch.stack([self._tile(pixels, *tile) for tile in tiles])
+            return self._forward(images, [images.shape[-2:]] * len(tiles))
+
+        return in_tiles((height, width), self.tile, self.overlap, at_once, predict, self.progress).numpy()
 
     def _tile(self, pixels: np.ndarray, row: Strip, column: Strip) -> Tensor:
         return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
 
-    @torch.inference_mode()
-    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """(B, 3, h, w) to the probabilities of each image at its (height, width), averaged over the views of TTA.
-
-        The logits of a view are resized and converted to probabilities, which are averaged. Averaging logits would be
-        worse: the Dice loss makes them large, so that one wrong view could outweigh seven correct ones.
-        """
-        views = [(turns, flip) for flip in (False, True) for turns in range(4)] if self.tta else [(0, False)]
-        images = images.to(self.device)
-        totals = [torch.zeros(*size, device=self.device) for size in sizes]
-        for turns, flip in views:
-            logits = self.network(torch.rot90(images.flip(3) if flip else images, turns, (2, 3)))
-            if not logits.isfinite().all():
-                raise UserError("the output of the network is not finite. Try --amp off, which computes in float32")
-            for total, of_image, (height, width) in zip(totals, logits, sizes, strict=True):
-                # The network has learned the shift of upright masks: it is removed before the view is rotated back.
-                seen = restore(of_image[None], (width, height) if turns % 2 else (height, width), self.mask_shift)
-                seen = torch.rot90(torch.sigmoid(seen[0, 0]), -turns, (0, 1))
-                total += seen.flip(1) if flip else seen
-        return [(total / len(views)).cpu().numpy() for total in totals]
+    def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        return probabilities(self.network, images.to(self.device), sizes, self.mask_shift, self.tta)
 
 
 def _at_least_smallest(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: axes, lines, dots and bars, in the page's own colours, light and dark.
+"""Charts as inline SVG: axes, lines, dots and bars, in the colours of the page, light and dark.
 
 A `Chart` holds positions in units of the picture, 460 x 300; templates/chart.html draws it. Values that are not finite
-are left out: a line is interrupted there.
+are left out and interrupt a line.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 440, 12, 256  # the frame inside the picture
-MAX_DOTS = 5000  # a page of 100 000 images must open, too
+MAX_DOTS = 5000  # a page of 100 000 images must still open
 
 
 @dataclass(frozen=True)
 class Axis:
     """Values from `low` to `high` along one side of the frame.
 
-    A logarithmic axis is for positive values only; one of `whole` numbers has no ticks between them.
+    A logarithmic axis takes positive values only. An axis of `whole` numbers has ticks at whole numbers only.
     """
 
     label: str
@@ -56,15 +56,15 @@ class Axis:
 
 @dataclass
 class Chart:
-    """Two axes and what is drawn between them; `text` says in a sentence what is to be seen (for screen readers)."""
+    """Two axes and what is drawn between them; `text` describes it in a sentence, also for screen readers."""
 
     title: str
     text: str
     x: Axis
     y: Axis
-    lines: list[tuple[str, list[str]]] = field(default_factory=list)  # label, the "points" of its pieces
-    dots: list[tuple[float, float, str]] = field(default_factory=list)  # x, y, what the mouse shows
-    bars: list[tuple[float, float, float, float, str]] = field(default_factory=list)  # x, y, width, height, the same
+    lines: list[tuple[str, list[str]]] = field(default_factory=list)  # label, "points" of each piece
+    dots: list[tuple[float, float, str]] = field(default_factory=list)  # x, y, tooltip
+    bars: list[tuple[float, float, float, float, str]] = field(default_factory=list)  # x, y, width, height, tooltip
     rules: list[tuple[float, float, float, float, str]] = field(default_factory=list)  # x1, y1, x2, y2, label
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -115,7 +115,7 @@ def line_chart(
     lines: Mapping[str, Sequence[float]],
     log: bool = False,
 ) -> Chart:
-    """Lines over whole x; y begins at 0 or the lowest value under it, or is logarithmic if all are above 0."""
+    """Lines over whole x. y starts at 0, or at the lowest value if that is below 0; `log` needs values above 0."""
     values = [value for line in lines.values() for value in line if math.isfinite(value)] or [1.0]
     low, high, log = min(values), max(values), log and min(values) > 0
     y = Axis(y_label, low / 1.1, high * 1.1, log=True) if log else Axis(y_label, *_apart(min(0.0, low), high))
@@ -131,7 +131,7 @@ def unit_chart(title: str, text: str, x_label: str, y_label: str) -> Chart:
 
 
 def histogram(title: str, x_label: str, values: Sequence[float], low: float, high: float, bins: int = 20) -> Chart:
-    """The number of values in each of `bins` equal intervals from `low` to `high`, and their mean and median."""
+    """The number of values in each of `bins` equal intervals from `low` to `high`, with their mean and median."""
     finite = np.asarray([value for value in values if math.isfinite(value)])
     counts, edges = np.histogram(finite, bins, (low, high))
     mean, median = (finite.mean(), np.median(finite)) if len(finite) else (math.nan, math.nan)
@@ -148,7 +148,7 @@ def histogram(title: str, x_label: str, values: Sequence[float], low: float, hig
 def scatter(
     title: str, text: str, x: Axis, y: Axis, points: Sequence[tuple[float, float, str]], diagonal: bool = False
 ) -> Chart:
-    """A dot for each point (x, y, what the mouse shows); of more than `MAX_DOTS`, evenly chosen ones."""
+    """A dot for each point (x, y, tooltip); of more than `MAX_DOTS` points, an even selection."""
     kept = np.linspace(0, len(points) - 1, min(len(points), MAX_DOTS)).astype(int).tolist()
     shown = text if len(kept) == len(points) else f"{text} ({len(kept)} of {len(points)} drawn)"
     chart = Chart(title, shown, x, y)

@@ -1,4 +1,4 @@
-"""`evaluation.py --code` for the eye: the test of utils/evaluation/code_swap.py in the terminal and as charts."""
+"""Text and charts of `evaluation.py --code`, the test of utils/evaluation/code_swap.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from utils.report.compare import paired_charts
 
 
 def as_text(test: CodeTest) -> str:
-    """The differences, the spread and the verdict, as the terminal shows them."""
+    """The differences, the spread and the verdict, for the terminal."""
     head = f"each image with its own code (own) and with {IN_WORDS[test.given]} ({test.given}):"
     return "\n".join([head, differences(test.runs, test.found), test.spread(), test.verdict()])
 
 
 def charts(test: CodeTest) -> list[Chart]:
-    """The IoU of each image with both codes, the differences, and how far codes and kernels are from their means."""
+    """IoU of each image with both codes, the differences, and the distances of codes and kernels from their means."""
     drawn = list(paired_charts(*test.runs))
     for what, values in (("code", test.code_distance), ("kernel", test.kernel_distance)):
         if values:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 from utils.common.processes import say
 from utils.evaluation.paired_tests import Paired, align, compare_figures, remarks
 from utils.evaluation.protocol_card import unlike
@@ -23,15 +24,15 @@ PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "ve
 
 
 def main(args: argparse.Namespace) -> list[Paired]:
-    """Compares, prints the table, writes the page if one is wanted."""
+    """Compares, prints the table, and writes the page with --report."""
     folders = [find_evaluation(Path(run)) for run in args.compare]
     runs = align(list(map(read_evaluation, folders, labels(folders))))
     differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
     if differing and "unlike_protocols" not in args:
         raise UserError(
-            "the protocols differ, so the figures are not comparable:\n"
-            + "".join(f"  {line}\n" for line in differing)
-            + "Pass --unlike_protocols to compare them nevertheless"
+            "the protocols differ, so the figures are not comparable:",
+            *(f"  {line}" for line in differing),
+            "Pass --unlike_protocols to compare them nevertheless",
         )
     notes = [f"the protocols differ: {line}" for line in differing] + [f"warning: {line}" for line in unknown]
     notes += remarks(runs)
@@ -63,23 +64,23 @@ def find_evaluation(run: Path) -> Path:
 
 
 def labels(folders: Sequence[Path]) -> list[str]:
-    """Short names that tell the folders apart: their paths without what all begin and end with.
+    """Short distinct names of the folders: their paths without the parts that all of them share.
 
     Raises:
-        UserError: if one folder is named twice.
+        UserError: if a folder is given twice.
     """
     parts = [folder.resolve().parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise UserError("--compare must be given different evaluations, but one is given twice")
     start = _shared(parts)
     end = _shared([path[start:][::-1] for path in parts])
-    short = ["/".join(path[start : len(path) - end]) or path[-1] for path in parts]
+    short = [one_line("/".join(path[start : len(path) - end]) or path[-1]) for path in parts]
     return short if len(set(short)) == len(short) else [str(Path(*path)) for path in parts]
 
 
 def _shared(paths: Sequence[Sequence[str]]) -> int:
     """How many leading parts all paths have in common."""
-    levels = zip(*paths, strict=False)  # the shortest ends it
+    levels = zip(*paths, strict=False)  # ends with the shortest path
     return next((i for i, level in enumerate(levels) if len(set(level)) > 1), min(map(len, paths)))
 
 
@@ -143,7 +144,7 @@ def write_comparison(
 
 
 def differing_settings(runs: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """The settings in which the runs differ, one value a run; places on the disk apart."""
+    """The settings in which the runs differ, with one value per run; `PLACES` are left out."""
     recorded = [flat(run.summary.get("settings", {})) for run in runs]
     names = dict.fromkeys(name for one in recorded for name in one if name not in PLACES)
     values = {name: [str(one.get(name, "–")) for one in recorded] for name in names}
@@ -185,7 +186,7 @@ def paired_charts(first: Evaluation, other: Evaluation) -> list[Chart]:
     points = [(one, two, f"{name}: {one:.1f} and {two:.1f} ({two - one:+.1f})") for name, one, two in ranked]
     axes = (Axis(f"IoU (%) of {run.label}", 0, 100) for run in (first, other))
     above = sum(difference > 0 for difference in differences)
-    text = f"above the line {other.label} is better: {above} of {len(points)} images"
+    text = f"above the line, {other.label} is better: {above} of {len(points)} images"
     return [
         scatter("IoU of each image", text, *axes, points, diagonal=True),
         histogram("Differences of the images", "difference of IoU (points)", differences, -widest, widest),

@@ -1,4 +1,4 @@
-"""What DPConv does to one image: the maps and the kernel of it, as numbers and as pictures.
+"""What DPConv, or the layer in its place, does to one image: its maps, code and kernel, as numbers and pictures.
 
 The paper's figure of what the kernel changes (section IV, https://arxiv.org/abs/2312.01741), for any image.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models import SRS
+from models.protocols import kernel_writer
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class Inside:
     """Of one image, float32; maps (h, w) at 1/8 of its size are means over the channels.
 
     Attributes:
-        deep: the reconstruction encoder's deepest map, which writes the kernel.
-        before: the segmenter's deepest map x30, (h, w).
+        deep: what the layer reads, the reconstruction encoder's deepest map.
+        before: the segmentation network's deepest map x30, (h, w).
         change: DPConv(x30, deep), which is added to it.
         after: x30 + DPConv(x30, deep).
         strength: the norm of DPConv(x30, deep) over the norm of x30, of all channels.
-        code: g, (64,).
-        kernel: the generated kernel, (C, C, 3, 3).
+        code: g, (64,) in DPConv.
+        kernel: the generated kernel, (C, C, 3, 3); None for a layer without kernels.
     """
 
     deep: np.ndarray
@@ -36,26 +37,28 @@ class Inside:
     after: np.ndarray
     strength: float
     code: np.ndarray
-    kernel: np.ndarray
+    kernel: np.ndarray | None
 
 
 @torch.inference_mode()
 def look_inside(model: SRS, image: Tensor) -> Inside:
-    """Runs the image (1, 3, H, W), normalised, through the network up to DPConv."""
+    """Runs the image (1, 3, H, W), normalised, through the network up to its layer, which makes codes."""
     before, deep = model.layer_inputs(image)
     change = model.dpconv(before, deep)
     maps = (_mean_map(x) for x in (deep, before, change, before + change))
-    code, kernel = model.dpconv.code(deep)[0], model.dpconv.kernels(deep)[0]
-    return Inside(*maps, (change.norm() / before.norm()).item(), _array(code), _array(kernel))
+    kernel = _array(model.dpconv.kernels(deep)[0]) if kernel_writer(model) else None
+    return Inside(*maps, (change.norm() / before.norm()).item(), _array(model.dpconv.code(deep)[0]), kernel)
 
 
 def deviations(views: Sequence[Inside]) -> list[float]:
-    """How far each image's kernel is from their mean kernel: the norm of the difference over that of the mean.
+    """The distance of each image's kernel from their mean kernel, as a share of the norm of the mean.
 
-    0 throughout would be a DPConv that writes the same kernel for every image: an ordinary convolution.
+    0 throughout means that every image has the same kernel: an ordinary convolution. For a layer without kernels it is
+    the distance of the codes.
     """
-    mean = np.mean([view.kernel for view in views], axis=0)
-    return [float(np.linalg.norm(view.kernel - mean) / np.linalg.norm(mean)) for view in views]
+    made = [view.code if view.kernel is None else view.kernel for view in views]
+    mean = np.mean(made, axis=0)
+    return [float(np.linalg.norm(one - mean) / np.linalg.norm(mean)) for one in made]
 
 
 def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The images a report looks at: the worst, the median and the best, as pictures, and what DPConv does to them."""
+"""The images that a report shows: the worst, median and best ones, and what the layer does to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models.protocols import kernel_writer
 from utils.common.pictures import draw_kernel, errors, kernel_slices, signed, tile
 from utils.common.progress import Progress
 from utils.common.runtime import to_device
@@ -20,15 +19,16 @@ from utils.evaluation.results import Results
 from utils.report.charts import Axis, Chart
 from utils.report.dpconv_views import Inside, deviations, heat, look_inside
 from utils.report.html_page import exact_uri, photo_uri
+from utils.report.layer_words import LayerWords
 
-OF_EACH = 3  # cases that are worst, median, best
-ZOOM_BELOW = 0.25  # a target under this share of the picture's side is shown enlarged, too
-MIN_ZOOM = 32  # side of what is enlarged, pixels
-SLICES = 8  # output channels and input channels of the kernel that are drawn
+OF_EACH = 3  # worst, median and best cases each
+ZOOM_BELOW = 0.25  # a target smaller than this share of the picture's side is also shown enlarged
+MIN_ZOOM = 32  # side of the enlarged part, pixels
+SLICES = 8  # output channels and input channels of the kernel in the picture
 
 
 class Tile(NamedTuple):
-    """A picture of the page; `sharp` pixels are seen as squares."""
+    """A picture of the page; the pixels of a `sharp` one are shown as squares."""
 
     caption: str
     alt: str
@@ -38,7 +38,7 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class CaseView:
-    """One image: `group` is "worst", "median" or "best"; `inside` and `code` are empty if nothing writes kernels."""
+    """One image: `group` is "worst", "median" or "best"; without codes `inside` is empty, `code` None."""
 
     name: str
     group: str
@@ -50,7 +50,7 @@ class CaseView:
 
 
 def choose(count: int) -> list[tuple[str, int]]:
-    """("worst" | "median" | "best", rank), up to `OF_EACH` of each, of images ranked from 0, the worst; none twice."""
+    """("worst" | "median" | "best", rank), up to `OF_EACH` of each, no rank twice; rank 0 is the worst image."""
     each = min(OF_EACH, max(1, count // 3))
     middle = (count - each) // 2
     parts = {"worst": range(each), "median": range(middle, middle + each), "best": range(count - each, count)}
@@ -59,19 +59,29 @@ def choose(count: int) -> list[tuple[str, int]]:
 
 
 @torch.inference_mode()
-def look_at_cases(predict: MaskLogits, model: nn.Module, loader: DataLoader, results: Results) -> list[CaseView]:
-    """Predicts the chosen images once more and draws them; `model`, of the same weights, is looked into."""
+def look_at_cases(
+    predict: MaskLogits, model: nn.Module, loader: DataLoader, results: Results, layer: LayerWords | None = None
+) -> list[CaseView]:
+    """Predicts the chosen images once more and draws them.
+
+    Args:
+        predict: what evaluated.
+        model: the network of the same weights whose layer is looked into.
+        loader: of the list.
+        results: of the list.
+        layer: words for the layer of `model`; None if it makes no codes: nothing is said of it then.
+    """
     ranked = results.ranked()
     chosen = [(group, ranked[rank]) for group, rank in choose(len(ranked))]
     tiles: list[list[Tile]] = []
     views: list[Inside] = []
     for _, i in Progress(chosen, desc="drawing cases", unit="img", leave=False):
         tiles.append(_case_tiles(*predict_case(predict, loader, i), results.names[i]))
-        if kernel_writer(model):
+        if layer:
             image = to_device(loader.collate_fn([loader.dataset[i]]), predict.precision.device)["image"]
             with predict.precision.autocast():
                 views.append(look_inside(model, image))
-    insides = _draw_insides(views) if views else [([], None, "")] * len(chosen)
+    insides = _draw_insides(views, layer) if layer and views else [([], None, "")] * len(chosen)
     return [
         CaseView(results.names[i], group, _figures(results, i), pictures, *inside)
         for (group, i), pictures, inside in zip(chosen, tiles, insides, strict=True)
@@ -118,35 +128,41 @@ def _zoom(where: np.ndarray) -> tuple[slice, slice] | None:
     return slice(starts[0], starts[0] + int(side)), slice(starts[1], starts[1] + int(side))
 
 
-def _draw_insides(views: Sequence[Inside]) -> list[tuple[list[Tile], Chart, str]]:
+def _draw_insides(views: Sequence[Inside], layer: LayerWords) -> list[tuple[list[Tile], Chart, str]]:
     """For each image the maps, the kernel, the code; codes and kernels on one scale, so that they can be compared."""
     low, high = (float(f([f(view.code) for view in views])) for f in (np.min, np.max))
-    limit = max(float(np.abs(kernel_slices(view.kernel, SLICES)).max()) for view in views)
+    kernels = [view.kernel for view in views if view.kernel is not None]
+    limit = max((float(np.abs(kernel_slices(kernel, SLICES)).max()) for kernel in kernels), default=0.0)
     drawn = []
     for view, deviation in zip(views, deviations(views), strict=True):
+        tiles = [] if layer.kernel_source == "self" else [_heat_tile("deep feature of the encoder", view.deep)]
+        if view.kernel is not None:
+            tiles.append(_kernel_tile(view.kernel, limit))
         change = float(np.abs(view.change).max())
-        tiles = [
-            _heat_tile("deep feature of the encoder", view.deep),
-            Tile(
-                f"{SLICES} x {SLICES} slices of the kernel (±{limit:.2g})",
-                "3x3 slices of the generated kernel: a row an output channel, a column an input channel",
-                exact_uri(draw_kernel(view.kernel, SLICES, zoom=3, limit=limit)),
-                sharp=True,
-            ),
+        tiles += [
             _heat_tile("x30 before", view.before),
             Tile(
-                f"DPConv(x30) (±{change:.3g})",
-                "mean over channels of what DPConv adds to x30",
+                f"{layer.name}(x30) (±{change:.3g})",
+                f"mean over channels of {layer.name}(x30), which is added to x30",
                 exact_uri(signed(view.change, change)),
                 sharp=True,
             ),
-            _heat_tile("x30 + DPConv(x30)", view.after),
+            _heat_tile(f"x30 + {layer.name}(x30)", view.after),
         ]
-        text = f"What DPConv adds is {view.strength:.3g} times as large as x30 (Euclidean norm)"
+        text = f"The norm of {layer.name}(x30) is {view.strength:.3g} times that of x30"
         if len(views) > 1:
-            text += f"; the kernel is {100 * deviation:.1f} % from the mean kernel of the images shown here"
-        drawn.append((tiles, _code_chart(view.code, low, high), text + "."))
+            text += f"; the {layer.made} differs by {100 * deviation:.1f} % from the mean {layer.made} of these images"
+        drawn.append((tiles, _code_chart(view.code, low, high, layer), text + "."))
     return drawn
+
+
+def _kernel_tile(kernel: np.ndarray, limit: float) -> Tile:
+    return Tile(
+        f"{SLICES} x {SLICES} slices of the kernel (±{limit:.2g})",
+        "3x3 slices of the kernel: a row for each output channel, a column for each input channel",
+        exact_uri(draw_kernel(kernel, SLICES, zoom=3, limit=limit)),
+        sharp=True,
+    )
 
 
 def _heat_tile(caption: str, values: np.ndarray) -> Tile:
@@ -155,9 +171,12 @@ def _heat_tile(caption: str, values: np.ndarray) -> Tile:
     return Tile(said, f"mean over channels of the {said}", exact_uri(heat(values, low, high)), sharp=True)
 
 
-def _code_chart(code: np.ndarray, low: float, high: float) -> Chart:
-    text = f"{len(code)} numbers; they scale the kernel's output channels"
-    chart = Chart("Code g", text, Axis("number", 0, len(code)), Axis("g", min(low, 0), max(high, 0)))
+def _code_chart(code: np.ndarray, low: float, high: float, layer: LayerWords) -> Chart:
+    letter = "g" if layer.is_dpconv else "code"
+    text = f"{len(code)} numbers" + ("; they scale the kernel's output channels" if layer.is_dpconv else "")
+    heading = f"Code g of {layer.name}" if layer.is_dpconv else f"Code of {layer.name}"
+    low, high = min(low, 0), max(high, 0)
+    chart = Chart(heading, text, Axis("number", 0, len(code)), Axis(letter, low, high if high > low else 1))
     for i, value in enumerate(code.tolist()):
-        chart.bar(i, i + 1, value, f"g[{i}] = {value:.3g}")
+        chart.bar(i, i + 1, value, f"{letter}[{i}] = {value:.3g}")
     return chart

@@ -1,7 +1,7 @@
-"""Self-contained HTML pages: one file, no network, no script but the one that sorts tables.
+"""Self-contained HTML pages: one file that needs no network; its only script sorts tables.
 
-Names of images come from strangers. All text is escaped by the templates, and the page forbids itself, by a content
-security policy, every script and style but its own two, which it names by their SHA-256.
+File names are untrusted text. The templates escape all text, and the page's content security policy allows only its own
+script and style, by their SHA-256.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is marked as HTML
+        finalize=lambda value: printable(value) if type(value) is str else value,  # marked HTML stays as it is
     )
     environment.filters |= {"shown": shown, "sort_key": sort_key, "title_of": title}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -45,13 +45,13 @@ def write_page(path: Path, template: str, **content: Any) -> Path:
     )
     page = environment.get_template(template).render(content, style=style, script=script, policy=policy)
     with replacing(path) as beside:
-        # The name of a file may contain bytes that are not text.
+        # A file name may contain bytes that are not text.
         beside.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
     return path
 
 
 def photo_uri(picture: np.ndarray) -> str:
-    """(H, W, 3) RGB uint8 as a JPEG data URI, its colours at full resolution: a target may be three pixels large."""
+    """(H, W, 3) RGB uint8 as a JPEG data URI with colours at full resolution: a target may be three pixels wide."""
     return _uri("jpeg", cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), JPEG))
 
 

@@ -1,7 +1,7 @@
-"""An evaluation as one page to look at: figures, curves, distributions, the table of images, cases, DPConv at work.
+"""The report of an evaluation: figures, curves, distributions, example cases, the table of images, the layer at work.
 
-The page is made from what evaluation.py has written (`per_image.csv`, `summary.json`, whatever they hold), from the
-run's `log.jsonl` if it is in the folder of the weights, and from a few images that go through the network once more.
+The page is made from the files of evaluation.py (`per_image.csv` and `summary.json`, with any columns and figures),
+from the run's `log.jsonl` if it is beside the weights, and from a few images that are predicted once more.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from utils.report.code_section import charts
 from utils.report.compare import change, p_value
 from utils.report.example_cases import CaseView
 from utils.report.html_page import write_page
+from utils.report.layer_words import LayerWords
 
-# The settings at the top of the page; all others are at its end.
+# Settings at the top of the page; the others are at its end.
 ABOUT = ("val_file_dir", "weights", "recon_weights", "seg_weights", "variant", "dynamic", "kernel_source", "img_size")
-CURVES = ("loss", "iou")  # of the log; its other figures move with these
+CURVES = ("loss", "iou")  # of the log; the other figures follow these
 
 
 class SweepCurves(Protocol):
@@ -54,19 +55,21 @@ def write_report(
     weights: Path | None = None,
     sweep: SweepCurves | None = None,
     code: CodeTest | None = None,
+    layer: LayerWords | None = None,
 ) -> Path:
     """Writes `report.html` and returns its path.
 
     Args:
         folder: output folder; created if missing.
-        evaluation: the folder that evaluation.py has written into.
+        evaluation: results folder of evaluation.py.
         cases: what `utils.report.example_cases.look_at_cases` returns.
-        weights: our checkpoint; the logs of its two phases are looked for where training writes them.
-        sweep: figures over thresholds, if there are any.
-        code: what another code changes, if that was tested.
+        weights: checkpoint; the logs of its two phases are searched where training writes them.
+        sweep: figures over thresholds.
+        code: the result of --code, if it was run.
+        layer: words for the layer that makes codes, if the network has one.
 
     Raises:
-        UserError: if the evaluation cannot be read, or the page not be written.
+        UserError: if the evaluation cannot be read or the page cannot be written.
     """
     table = read_evaluation(evaluation)
     settings = table.summary.get("settings", {})
@@ -77,10 +80,12 @@ def write_report(
         data_set=settings.get("Dataset") or evaluation.name,
         about={name: settings[name] for name in ABOUT if settings.get(name) is not None},
         figures=_figures(table.summary),
+        compared_at=table.summary.get("compared_at"),
         training=[] if weights is None else training_charts(weights),
         thresholds=[] if sweep is None else sweep_charts(sweep),
         distributions=[_distribution(table, name) for name in ("iou", "F1") if name in table.columns],
         sizes=_sizes(table),
+        layer=layer,
         code=code,
         code_charts=[] if code is None else charts(code),
         change=change,
@@ -93,7 +98,7 @@ def write_report(
 
 
 def training_charts(weights: Path) -> list[Chart]:
-    """The curves of the run that wrote these weights, as far as its log.jsonl are there and can be read."""
+    """The curves of the run that wrote these weights, from those of its log.jsonl files that can be read."""
     charts = []
     for phase, path in (
         ("phase 2, segmentation", weights.parent / "log.jsonl"),
@@ -104,12 +109,12 @@ def training_charts(weights: Path) -> list[Chart]:
             released = released_log(_trained_on(path.parent)) if path.parent == weights.parent else None
             charts += [chart for name in CURVES if (chart := _training_chart(phase, name, entries, released))]
         except (UserError, OSError, ValueError, KeyError, TypeError):
-            continue  # edited by hand, or something else of that name: the evaluation does not depend on it
+            continue  # edited by hand, or another file of that name: the report does not need it
     return charts
 
 
 def _trained_on(run: Path) -> str:
-    """The --Dataset that a run was trained with, from its settings.txt; nothing if that is not told."""
+    """The --Dataset of a run from its settings.txt; empty if unknown."""
     path = run / "settings.txt"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return next((line.split(None, 1)[1].strip() for line in lines if line.split()[:1] == ["Dataset"]), "")
@@ -118,21 +123,19 @@ def _trained_on(run: Path) -> str:
 def sweep_charts(sweep: SweepCurves) -> list[Chart]:
     """Precision over recall, ROC, and IoU and F1 over the threshold."""
     half = int(np.argmin(np.abs(np.asarray(sweep.thresholds, float) - 0.5)))
-    text = f"all pixels; average precision {sweep.average_precision:.4f}; the dot: threshold 0.5"
+    text = f"all pixels; average precision {sweep.average_precision:.4f}; dot: threshold 0.5"
     precision = unit_chart("Precision over recall", text, "recall", "precision")
     precision.line("", sweep.recall, sweep.precision)
-    text = f"all pixels; area {sweep.roc_auc:.4f}; the dot: threshold 0.5"
+    text = f"all pixels; area under the curve {sweep.roc_auc:.4f}; dot: threshold 0.5"
     roc = unit_chart("ROC", text, "false positive rate", "true positive rate")
     roc.diagonal()
     roc.line("", sweep.fpr, sweep.tpr)
     for chart, x, y in ((precision, sweep.recall, sweep.precision), (roc, sweep.fpr, sweep.tpr)):
-        if math.isfinite(x[half]) and math.isfinite(y[half]):  # not so on a list without a target
+        if math.isfinite(x[half]) and math.isfinite(y[half]):  # undefined for a list without a target
             chart.dot(x[half], y[half], "threshold 0.5")
     best = int(np.nanargmax(sweep.iou))
-    text = (
-        f"of each image, then averaged; IoU is highest at {sweep.thresholds[best]:.3g}: {100 * sweep.iou[best]:.2f} %"
-    )
-    figures = unit_chart("IoU and F1 over the threshold", text, "threshold of the probability", "IoU, F1")
+    text = f"mean over the images; IoU is highest at {sweep.thresholds[best]:.3g}: {100 * sweep.iou[best]:.2f} %"
+    figures = unit_chart("IoU and F1 over the threshold", text, "probability threshold", "IoU, F1")
     figures.line("IoU", sweep.thresholds, sweep.iou)
     figures.line("F1", sweep.thresholds, sweep.f1)
     figures.rule("0.5", x=0.5)
@@ -140,13 +143,12 @@ def sweep_charts(sweep: SweepCurves) -> list[Chart]:
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, str]]]:
-    """The summary's numbers and their 95 % intervals, as shown, in groups: each nested part of it, then the ones that
-    stand alone."""
+    """The figures of the summary and their 95 % intervals, as shown, in groups: nested parts first, then the others."""
     groups: dict[str, dict[str, tuple[str, str]]] = {}
     alone: dict[str, tuple[str, str]] = {}
     intervals = flat(summary.get("intervals", {}))
     for name, value in summary.items():
-        if name in PARTS or name == "code":  # a section of the page
+        if name in PARTS or name in ("code", "compared_at"):  # elsewhere on the page
             continue
         if isinstance(value, Mapping):
             groups[name.replace("_", " ")] = {
@@ -155,7 +157,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, str]]
             }
         elif not isinstance(value, list):
             alone[title(name)] = _as_text(name, value), _interval(name, intervals.get(name))
-    return {group: values for group, values in {**groups, "of the whole list": alone}.items() if values}
+    return {group: values for group, values in {**groups, "whole list": alone}.items() if values}
 
 
 def _as_text(name: str, value: Any) -> str:
@@ -164,7 +166,7 @@ def _as_text(name: str, value: Any) -> str:
 
 
 def _interval(name: str, ends: Any) -> str:
-    """A 95 % interval in the unit of its figure; nothing for a figure that has none."""
+    """A 95 % interval in the unit of its figure; empty for a figure without one."""
     if not isinstance(ends, list) or len(ends) != 2:
         return ""
     return f"{_as_text(name, ends[0])} to {_as_text(name, ends[1])}"
@@ -186,14 +188,14 @@ def _training_chart(
     text = f"{len(entries)} epochs"
     if found:
         value, epoch = best(found, key=lambda point: point[0])
-        text += f"; validation {'highest' if name == 'iou' else 'lowest'} in epoch {epoch:.0f}: {value:.4g}"
+        text += f"; {'highest' if name == 'iou' else 'lowest'} validation value {value:.4g} in epoch {epoch:.0f}"
     if released:
         lines["released log, validation"] = [unit * value for value in released.columns[f"val_{name}"]]
         longest = max(len(epochs), len(released))
         epochs += [epochs[-1] + n for n in range(1, 1 + longest - len(epochs))]
         lines = {label: [*line, *[math.nan] * (longest - len(line))] for label, line in lines.items()}
         text += f"; released log: {unit * released.at(released.best())[f'val_{name}']:.4g} in its best epoch by IoU"
-        text += f", {released.best() + 1}"
+        text += f" ({released.best() + 1})"
     label = "IoU (%)" if name == "iou" else f"{name} (log scale)"
     heading = f"{'IoU' if name == 'iou' else 'Loss'}, {phase}"
     return line_chart(heading, text, "epoch", label, epochs, lines, log=name == "loss")
@@ -201,11 +203,11 @@ def _training_chart(
 
 def _distribution(table: Evaluation, name: str) -> Chart:
     values = [100 * value for value in table.columns[name]]
-    return histogram(f"{title(name)[:-4]} of the images", title(name), values, 0, 100)
+    return histogram(f"{title(name)[:-4]} of each image", title(name), values, 0, 100)
 
 
 def _sizes(table: Evaluation) -> Chart | None:
-    """Target size against IoU; None if no image has a target."""
+    """IoU over target size; None if no image has a target."""
     if not {"TP", "FN"} <= table.columns.keys():
         return None
     sizes = [tp + fn for tp, fn in zip(table.columns["TP"], table.columns["FN"], strict=True)]
@@ -219,5 +221,5 @@ def _sizes(table: Evaluation) -> Chart | None:
     empty = len(sizes) - len(points)
     text = f"{len(points)} images" + (f"; {empty} without a target are left out" if empty else "")
     low, high = min(size for size, *_ in points), max(size for size, *_ in points)
-    across = Axis("size of the target, pixels", low / 1.2, high * 1.2, log=True)
-    return scatter("Size of the target against IoU", text, across, Axis("IoU (%)", 0, 100), points)
+    across = Axis("target size (pixels)", low / 1.2, high * 1.2, log=True)
+    return scatter("IoU over target size", text, across, Axis("IoU (%)", 0, 100), points)

@@ -1,4 +1,4 @@
-"""experiments/NAME.yaml: what an experiment compares, and on what. docs/how_to/reproduce.md describes the keys.
+"""experiments/NAME.yaml: what an experiment compares, and on what. docs/how_to/experiments.md describes the keys.
 
 data: {base_dir: DataSet/BUSI, train_file: "train{}.txt", val_file: "val{}.txt"}
 divisions: 3

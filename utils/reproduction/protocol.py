@@ -226,9 +226,9 @@ def check_lists(base_dir: str, patterns: dict[str, str], divisions: Sequence[int
     if missing := [name for name in wanted if not list_path(base, name).is_file()]:
         flags = " ".join(f"{flag} {pattern!r}" for flag, pattern in patterns.items())
         raise UserError(
-            f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:\n"
-            f"  python prepare_data.py split {base} --divisions {max(divisions)}\n"
-            f"If your lists have other names, pass {flags}, with {{}} for the number of the division"
+            f"not found in {base}: {', '.join(missing)}. Each division requires its own lists; to create them:",
+            f"  python prepare_data.py split {base} --divisions {max(divisions)}",
+            f"If your lists have other names, pass {flags}, with {{}} for the number of the division",
         )
     stems = {Path(pattern).stem for pattern in patterns.values()}
     if len(stems) < len(patterns):

@@ -7,10 +7,19 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from utils.common.printable import one_line
 
 AUTO = "auto"  # a value of --white_level
 LARGEST_SIDE = 16384  # pixels: such an image in float32 has 3 GB
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose error messages are one line; control characters of the command line are escaped."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
 
 
 class Repeated(argparse.Action):
@@ -69,6 +78,21 @@ def integer(text: str) -> int:
     return int(text)
 
 
+def number(text: str) -> float:
+    """An argument type: a number in decimal digits. float() also accepts nan and 1_000."""
+    if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text) or not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return float(text)
+
+
+def mask_threshold(text: str) -> float:
+    """An argument type: a value of mask files of 8 or 16 bits."""
+    value = number(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 255 (16-bit masks: 65535), got {text}")
+    return value
+
+
 def white_level(text: str) -> int:
     """An argument type: a value of 16-bit images."""
     value = integer(text)
@@ -83,20 +107,23 @@ def white_level_or_auto(text: str) -> int | str:
 
 
 def rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
+    value = number(text)
+    if value <= 0:
         raise argparse.ArgumentTypeError(f"must be a positive number, got {value}")
     return value
 
 
 def minutes(text: str) -> float:
-    """An argument type: a time limit."""
-    return rate(text)
+    """An argument type: a time in minutes."""
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be a positive number of minutes, got {value}")
+    return value
 
 
 def budget(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < math.inf:
+    value = number(text)
+    if value < 0:
         raise argparse.ArgumentTypeError(f"must be a finite number of GB, 0 or more, got {value}")
     return value
 

@@ -12,11 +12,22 @@ from utils.common.errors import UserError
 from utils.networks import ENGINES
 from utils.settings.argument_types import AUTO as AUTO  # re-exported, with the types of other scripts' flags
 from utils.settings.argument_types import HelpFormatter as HelpFormatter
+from utils.settings.argument_types import Parser as Parser
 from utils.settings.argument_types import Repeated as Repeated
-from utils.settings.argument_types import budget, image_side, natural, path, positive, rate, white_level_or_auto
+from utils.settings.argument_types import (
+    budget,
+    image_side,
+    integer,
+    mask_threshold,
+    natural,
+    path,
+    positive,
+    rate,
+    white_level_or_auto,
+)
 from utils.settings.argument_types import folder as folder
-from utils.settings.argument_types import integer as integer
 from utils.settings.argument_types import minutes as minutes
+from utils.settings.argument_types import number as number
 from utils.settings.argument_types import white_level as white_level
 
 CODES = ("own", "swap", "mean", "zero")
@@ -67,7 +78,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mask_suffix", help="mask filename suffix, e.g. _gt (default: detected)")
     group.add_argument(
         "--mask_threshold",
-        type=float,
+        type=mask_threshold,
         help="mask threshold: brighter mask pixels are target (default: masks must be binary)",
     )
     group.add_argument(
@@ -250,6 +261,36 @@ def add_weights_arguments(parser: argparse.ArgumentParser, help: str) -> None:
     group.add_argument(
         "--seg_weights", type=path, metavar="FILE", help="the authors' SRS_S file; requires --recon_weights"
     )
+
+
+def add_view_arguments(parser: argparse._ActionsContainer, default: str | None = None) -> None:
+    """Test-time augmentation and tiles, see utils/networks/views.py."""
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        default=default or False,
+        help="test-time augmentation: mean of the eight rotations and flips, at eight times the cost",
+    )
+    parser.add_argument(
+        "--tile",
+        type=integer,
+        default=default,
+        metavar="N",
+        help="tile size in pixels: larger images are predicted in NxN tiles, without resizing",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=integer,
+        default=default,
+        metavar="K",
+        help="overlap of neighbouring tiles in pixels; requires --tile (default: a quarter of the tile)",
+    )
+
+
+def view_words(settings: argparse.Namespace) -> str:
+    """Those flags in words, for the end of a phrase. They are left out of the settings unless given."""
+    tile = f", in tiles of {settings.tile} pixels, overlap {settings.overlap}" if "tile" in settings else ""
+    return tile + (", mean of eight rotations and flips" if "tta" in settings else "")
 
 
 def add_engine_argument(parser: argparse.ArgumentParser) -> None:

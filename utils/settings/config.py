@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 from utils.common.processes import say
 from utils.common.version import add_version
 from utils.settings.arguments import (
@@ -203,7 +204,8 @@ def output_dir(settings: argparse.Namespace) -> Path:
 
 def describe(settings: argparse.Namespace) -> str:
     """The resolved settings, one per line."""
-    return "\n".join(f"  {name:<15} {value}" for name, value in sorted(vars(settings).items()) if value is not None)
+    given = sorted((name, value) for name, value in vars(settings).items() if value is not None)
+    return "\n".join(f"  {name:<15} {one_line(str(value))}" for name, value in given)
 
 
 def announce(title: str, settings: argparse.Namespace) -> None:
@@ -294,7 +296,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the configuration {path}: {error}") from error
+        raise UserError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):

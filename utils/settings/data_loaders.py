@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch.utils.data import DataLoader
 
 from datasets.folder import SegmentationFolder, make_loader
+from datasets.kept import Kept
 from datasets.known_divisions import remarks
 from datasets.levels import common_white_level
 from datasets.load import load_lists
@@ -16,6 +17,7 @@ from datasets.transforms import Transform
 from datasets.unlabeled import unlabeled_cases
 from utils.common.devices import pins_memory
 from utils.common.errors import UserError
+from utils.common.printable import one_line
 from utils.common.processes import rank, say, world_size
 from utils.settings.arguments import AUTO
 
@@ -34,18 +36,19 @@ def training_loaders(
     Raises:
         UserError: for an invalid list or folder.
     """
-    cases = checked_cases(
-        settings, {"training": settings.train_file_dir, "validation": settings.val_file_dir}, need_masks
-    )
+    budget = round(settings.cache * 1e9)
+    kept = Kept(budget, digests=bool(unlabeled_dirs))
+    lists = {"training": settings.train_file_dir, "validation": settings.val_file_dir}
+    cases = checked_cases(settings, lists, need_masks, kept)
     train_cases = cases["training"]
     if settings.white_level == AUTO:
-        settings.white_level = common_white_level(train_cases, progress=rank() == 0)
+        settings.white_level = common_white_level(train_cases, rank() == 0, kept.bits())
         say(f"--white_level auto: detected {settings.white_level} in the 16-bit training images")
     if unlabeled_dirs:
-        unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"])
+        unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"], kept)
         say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
         for note in left_out:
-            say(f"  skipped: {note}")
+            say(f"  skipped: {one_line(note)}")
         train_cases = [*train_cases, *unlabeled]
     size = None if settings.crop else settings.img_size
     transform = Transform(
@@ -60,9 +63,8 @@ def training_loaders(
     share, pin = (rank(), world_size()), pins_memory(settings.device)
     train = make_loader(folder, settings.batch_size, settings.workers, settings.seed, share, pin)
     val = evaluation_loader(settings, cases["validation"], val_batch_size, "keep" if settings.crop else "img_size")
-    budget = round(settings.cache * 1e9)
-    budget -= train.dataset.keep_decoded(budget)
-    val.dataset.keep_decoded(budget)
+    budget -= train.dataset.keep_decoded(budget, kept)
+    val.dataset.keep_decoded(budget, kept)
     return train, val
 
 
@@ -86,12 +88,11 @@ def evaluation_loader(
 
 
 def checked_cases(
-    settings: argparse.Namespace, lists: dict[str, str], need_masks: bool = True
+    settings: argparse.Namespace, lists: dict[str, str], need_masks: bool = True, kept: Kept | None = None
 ) -> dict[str, list[Case]]:
     """`datasets.load.load_lists` with the settings of the data arguments; prints which lists are published ones."""
-    cases = load_lists(
-        settings.base_dir, lists, need_masks, settings.mask_suffix, settings.fit_masks, settings.mask_threshold
-    )
+    rules = settings.mask_suffix, settings.fit_masks, settings.mask_threshold
+    cases = load_lists(settings.base_dir, lists, need_masks, *rules, kept)
     for remark in remarks({name: [case.name for case in of] for name, of in cases.items()}, settings.Dataset):
         say(remark)
     return cases

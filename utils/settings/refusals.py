@@ -13,7 +13,7 @@ from datasets.load import data_folder, list_path
 from models import DPCONV, STRIDE, check_network
 from utils.common.errors import UserError
 from utils.common.processes import refuse_one_gpu_for_all, world_size
-from utils.settings.arguments import other_code
+from utils.settings.arguments import other_code, view_words
 
 SMALLEST = 2 * STRIDE  # pixels: two pixels of the deepest map, since a batch norm needs more than one value
 
@@ -74,6 +74,15 @@ def check_evaluation(settings: argparse.Namespace) -> None:
     """
     if (code := other_code(settings)) and settings.engine != "torch":
         raise UserError(f"--code {code} requires --engine torch: other engines accept only images")
+    if code and view_words(settings):
+        raise UserError(f"--code {code} accepts neither --tta nor --tile: its test needs one code per image")
+    if "tile" in settings or "overlap" in settings:
+        try:
+            settings.overlap = check_tiles(getattr(settings, "tile", None), getattr(settings, "overlap", None))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if settings.resize != "keep":
+            raise UserError("--tile requires --resize keep: tiles are predicted at the original size")
     refuse_one_gpu_for_all(settings.device)
     read_list(list_path(data_folder(settings.base_dir), settings.val_file_dir))
     for name in ("weights", "recon_weights", "seg_weights"):

@@ -62,6 +62,7 @@ class Phase(Protocol):
     def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
         """A row of tiles for each image: (3, H, W) as the images of the batch are, or (1, H, W) in 0..1."""
 
+    # Optional: columns: tuple[str, ...], what the tiles of a row are.
     # Optional: recorded: dict[str, Any], further content of the checkpoints.
     # Optional: def derive(self, means: dict[str, float]) -> dict[str, float], the validation figures, from the means
     # over the images of the figures that `step` returns.
@@ -172,7 +173,7 @@ def _one_epoch(
     if not log:
         return
     model = phase.model.eval()
-    picture = preview(partial(phase.draw, model), val, device)
+    picture = preview(partial(phase.draw, model), val, device, getattr(phase, "columns", ()))
     shown = getattr(phase, "distributions", None)
     histograms = distributions(partial(shown, model), val, device) if shown else {}
     log.write_board(entry, picture, histograms)

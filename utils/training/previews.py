@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datasets.folder import SegmentationFolder
-from utils.common.pictures import grid
+from utils.common.pictures import caption, grid
 from utils.common.runtime import Batch, to_device
 
 DRAWN = 4  # images in a preview
@@ -19,14 +19,19 @@ SAMPLED = 16  # images whose distributions are shown
 
 @torch.inference_mode()
 def preview(
-    draw: Callable[[Batch], Sequence[Sequence[Tensor]]], loader: DataLoader, device: torch.device
+    draw: Callable[[Batch], Sequence[Sequence[Tensor]]],
+    loader: DataLoader,
+    device: torch.device,
+    columns: Sequence[str] = (),
 ) -> np.ndarray:
     """A picture (H, W, 3) uint8 with a row of tiles for each of some images, drawn by `draw` with batch size 1.
 
-    A tile is a normalised image (3, H, W), which the data set turns into a picture, or a map (1, H, W) in 0..1.
+    The names of the columns, if given, are printed above. A tile is a normalised image (3, H, W), which the data set
+    turns into a picture, or a map (1, H, W) in 0..1.
     """
     batches = (to_device(loader.collate_fn([loader.dataset[i]]), device) for i in _spread(loader, DRAWN))
-    return grid([[_picture(tile, loader.dataset) for tile in row] for batch in batches for row in draw(batch)])
+    picture = grid([[_picture(tile, loader.dataset) for tile in row] for batch in batches for row in draw(batch)])
+    return np.vstack([caption(" | ".join(columns), picture.shape[1]), picture]) if columns else picture
 
 
 def _picture(tile: Tensor, dataset: SegmentationFolder) -> np.ndarray:

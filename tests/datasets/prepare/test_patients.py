@@ -31,11 +31,10 @@ def busbra(tmp_path):
             write(source / "Masks" / f"mask_{patient:04d}-{side}.png", target(patient, 12 if side == "r" else patient))
             rows.append((f"bus_{patient:04d}-{side}", patient, patient % 5 + 1))
     for folds in (5, 10):
-        lines = ["ID,Case,Pathology,kFold"] + [
-            f"{name},{case},benign,{fold if folds == 5 else case}" for name, case, fold in rows
-        ]
+        lines = ["ID,Pathology,kFold"] + [f"{name},benign,{fold if folds == 5 else case}" for name, case, fold in rows]
         (source / f"{folds}-fold-cv.csv").write_text("\n".join(lines))
-    (source / "bus_data.csv").write_text("ID,Case,Side\nbus_0001-l,1,l\n")
+    data = ["ID,Case,Side", *(f"{name},{case},{name[-1]}" for name, case, _ in rows)]
+    (source / "bus_data.csv").write_text("\n".join(data))
     return source
 
 
@@ -58,19 +57,27 @@ def test_busbra(busbra, tmp_path, folds, capsys):
 BUSBRA_FAULTS = {
     "no table": (lambda s: (s / "5-fold-cv.csv").unlink(), r"5-fold-cv\.csv was not found in .*10-fold-cv\.csv"),
     "no masks": (lambda s: (s / "Masks").rename(s / "gt"), r"Masks was not found.*gt/"),
-    "other columns": (lambda s: swap(s, "kFold", "part"), "one with the parts.*got ID, Case, Pathology, part"),
+    "other columns": (lambda s: swap(s, "kFold", "part"), "one with the parts.*got ID, Pathology, part"),
     "image in no fold": (lambda s: swap(s, "bus_0004-l,", "bus_0044-l,"), r'"bus_0004-l": in no part of'),
     "patient in two": (
-        lambda s: swap(s, "bus_0003-r,3,benign,4", "bus_0003-r,3,benign,5"),
+        lambda s: swap(s, "bus_0003-r,benign,4", "bus_0003-r,benign,5"),
+        r'"3": the patient',
+    ),
+    "patient in two, by name": (
+        lambda s: (swap(s, "bus_0003-r,benign,4", "bus_0003-r,benign,5"), (s / "bus_data.csv").unlink()),
         r'"bus_0003": the patient',
+    ),
+    "patient under two names": (
+        lambda s: swap(s, "bus_0002-l,2,l", "bus_0002-l,1,l", "bus_data.csv"),
+        r'"1": the patient .*2, 3',
     ),
     "a fold missing": (lambda s: swap(s, "benign,1", "benign,2"), "must contain 5 folds, got 4"),
     "mask missing": (lambda s: (s / "Masks" / "mask_0002-l.png").unlink(), r'"bus_0002-l\.png": no mask'),
 }
 
 
-def swap(source, old, new):
-    table = source / "5-fold-cv.csv"
+def swap(source, old, new, name="5-fold-cv.csv"):
+    table = source / name
     text = table.read_text()
     assert old in text
     table.write_text(text.replace(old, new))
@@ -124,8 +131,35 @@ def test_a_division_in_a_table_of_busuclm_is_taken(busuclm, tmp_path):
     assert {name[:4] for name in names_in(tmp_path / "out", "test")} == {"GGGG", "HHHH"}
     assert {name[:4] for name in names_in(tmp_path / "out", "val")} == {"FFFF"}
     table.write_text(table.read_text().replace("AAAA_002.png;train", "AAAA_002.png;test"))
-    with pytest.raises(UserError, match='"AAAA": the patient is in several parts: test, train'):
+    with pytest.raises(UserError, match=r'"AAAA": the patient is in several parts: test\.txt, train\.txt'):
         run("busuclm", busuclm, tmp_path / "other")
     table.write_text(table.read_text().replace("AAAA_002.png;test", "AAAA_002.png;train").replace("val", "dev"))
     with pytest.raises(UserError, match="must be named train, val and test, got dev"):
         run("busuclm", busuclm, tmp_path / "other")
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_authors_own_division_of_busuclm_is_taken(busuclm, tmp_path, inside):
+    """As their script leaves it: partitions/train and partitions/test, each with images/ and masks/."""
+    partitions = (busuclm if inside else busuclm.parent) / "partitions"
+    for part, patients in (("train", "ABCDEF"), ("test", "GH")):
+        for patient in patients:
+            for i in range(4 if patient != "A" else 3):
+                write(partitions / part / "images" / f"{patient * 4}_{i:03d}.png", picture(1))
+    run("busuclm", busuclm, tmp_path / "out")
+    assert {name[:4] for name in names_in(tmp_path / "out", "test")} == {"GGGG", "HHHH"}
+    train = names_in(tmp_path / "out", "train")
+    assert len(train) == 3 * 6 - 1 and "AAAA_003" not in train, "in no part, hence in no list"
+    write(partitions / "test" / "images" / "AAAA_003.png", picture(1))
+    with pytest.raises(UserError, match=r'"AAAA": the patient is in several parts: test\.txt, train\.txt'):
+        run("busuclm", busuclm, tmp_path / "other")
+
+
+def test_images_of_busuclm_that_were_cut_are_left_out_and_named(busuclm, tmp_path, capsys):
+    for name in ("BBBB_001", "BBBB_000"):
+        write(busuclm / "images" / f"{name}.png", picture(1)[:, :22])
+    run("busuclm", busuclm, tmp_path / "out")
+    assert "1 images skipped, because their masks have another size: BBBB_001" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "images").iterdir())) == 23
+    run("busuclm", busuclm, tmp_path / "all", "--normals")
+    assert "2 images skipped" in capsys.readouterr().out

@@ -80,6 +80,13 @@ def test_a_generator_that_does_not_look_at_the_image_has_no_spread():
         assert phase.distributions(phase.model, {"image": images})["dpconv/g"].std(0).max() == 0
 
 
+@pytest.mark.parametrize(("layer", "shown"), [("gate", {"gate/g"}), ("static", set())])
+def test_the_code_of_another_layer_has_its_name(layer, shown):
+    phase = train_seg.Segmentation(models.build("srs_tiny", layer=layer).eval(), layer=layer)
+    with torch.no_grad():
+        assert phase.distributions(phase.model, {"image": torch.rand(2, 3, 16, 16)}).keys() == shown
+
+
 class WithDistribution(Toy):
     def distributions(self, model, batch):
         return {"values": torch.tensor([[float(name) for name in batch["name"]]])}

@@ -170,9 +170,9 @@ def test_tiles_come_close_to_the_whole_and_overlap_helps(weights):
 
 def test_a_large_image_is_decoded_once_and_converted_tile_by_tile(weights, tmp_path, monkeypatch):
     converted, read = [], []
-    to_rgb, read_pixels = module.to_rgb, module.read_pixels
+    to_rgb, decode = module.to_rgb, module.decode
     monkeypatch.setattr(module, "to_rgb", lambda part, *level: converted.append(part.shape) or to_rgb(part, *level))
-    monkeypatch.setattr(module, "read_pixels", lambda path: read.append(path) or read_pixels(path))
+    monkeypatch.setattr(module, "decode", lambda path: read.append(path) or decode(path))
     cv2.imwrite(str(tmp_path / "a.png"), picture(150, 133))
     Predictor(weights, tile=64)(tmp_path / "a.png")
     assert len(read) == 1 and len(converted) == 9 and max(converted) <= (64, 64, 3)
@@ -211,7 +211,7 @@ def test_the_authors_weights(golden, tmp_path):
         ({"tile": 64, "overlap": 40}, "half"),
         ({"tile": 64, "overlap": 12}, "multiple of 8"),
         ({"overlap": 8}, "overlap requires tile"),
-        ({"threshold": 50}, "0..1"),
+        ({"threshold": 50}, "between 0 and 1"),
         ({"resize": "crop"}, "img_size, keep"),
     ],
 )

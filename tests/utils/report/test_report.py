@@ -162,7 +162,7 @@ def test_any_column_and_any_summary_and_a_sweep(tmp_path):
     ):
         assert text in page, text
     assert "best threshold / IoU (%)" in page and ">60.00<" in page
-    assert "What DPConv does" not in page and 'id="training"' not in page
+    assert 'id="layer"' not in page and 'id="training"' not in page
     write_report(tmp_path / "page", tmp_path, [])
     assert 'id="thresholds"' not in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
 
@@ -202,6 +202,23 @@ def test_a_case_name_of_a_stranger_stays_a_text(experiment, tmp_path):
     elements = Elements((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert len(elements.all("script")) == 1
     assert any(picture["alt"].startswith(name) for picture in elements.all("img"))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_only_tables_scroll_sideways(experiment, width):
+    """The page is at most as wide as the window, also on a phone; tables scroll, also by keyboard."""
+    folder, _ = experiment
+    with browser(width) as driver:
+        driver.get((folder / "page" / "report.html").as_uri())
+        # A window of Chromium has a least width; a device has not.
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for details in driver.find_elements("tag name", "summary"):
+            details.click()
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        scrolling = driver.find_elements("css selector", ".scroll")
+        assert len(scrolling) > 2 and all(one.get_attribute("tabindex") == "0" for one in scrolling)
+        assert all(one.get_attribute("aria-label") for one in scrolling)
 
 
 def test_the_pages_work_in_a_browser(experiment, tmp_path):
@@ -296,6 +313,40 @@ def test_inside_is_what_the_network_does(encoder_bn):
     assert near == pytest.approx(far, rel=1e-3) and near > 0 and deviations([view, view]) == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("layer", "source", "shown"),
+    [
+        ("condconv", "recon", "kernel"),
+        ("film", "random", "code"),
+        ("odconv", "self", "kernel"),
+        ("static", "recon", ""),
+    ],
+)
+def test_the_page_names_the_layer_that_the_network_has(experiment, tmp_path, layer, source, shown):
+    folder, _ = experiment
+    torch.manual_seed(0)
+    content = load_checkpoint(folder / "run" / "seg" / "best.pth", "seg")
+    content["settings"] |= {"dynamic": layer, "kernel_source": source, "output_dir": str(tmp_path)}
+    content["model"] = models.build("srs_tiny", layer=layer, kernel_source=source).state_dict()
+    save_checkpoint(tmp_path / "seg" / "best.pth", content)
+    code = ["--code", "swap"] if shown else []
+    argv = ["--weights", str(tmp_path / "seg" / "best.pth"), "--report", str(tmp_path), "--batch_size", "8", *code]
+    evaluation.main(evaluation.settings(argv))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "DPConv" not in page and "dpconv" not in page
+    section = "".join(re.findall(r'<section aria-labelledby="layer">(.*?)</section>', page, re.DOTALL))
+    if not shown:
+        assert not section and "What static does" not in page
+        return
+    assert f"What {layer} does" in section and f'href="#layer">{layer}<' in page
+    assert f"The code is the only part of {layer} that depends on the image" in page
+    assert f"x30 + {layer}(x30)" in section and f"Code of {layer}" in section
+    assert f"from the mean {shown} of these images" in section
+    assert ("slices of the kernel" in section) == (shown == "kernel")
+    assert ("deep feature of the encoder" in section) == (source != "self")
+    assert {"recon": "frozen reconstruction", "random": "never trained", "self": "own deepest"}[source] in section
+
+
 @pytest.mark.parametrize(("amp", "tolerance"), [("off", 1e-3), ("bf16", 0.05)])
 def test_the_network_that_evaluated_is_looked_into(amp, tolerance):
     """The copy that an engine runs, in its number format, shows what the network itself shows in float32."""
@@ -341,7 +392,7 @@ def test_the_released_log_stands_beside_a_run_of_its_data_set(tmp_path, dataset,
         assert drawn == {"training": [3], "validation": [3]}
         assert chart.x.high == (epochs or 3)
     if dataset == "BUS":
-        assert "released log: 88.29 in its best epoch by IoU, 114" in iou.text
+        assert "released log: 88.29 in its best epoch by IoU (114)" in iou.text
         assert iou.at(114, 88.29) in [tuple(map(float, point.split(","))) for point in iou.lines[2][1][0].split()]
 
 

@@ -127,7 +127,7 @@ def test_the_projects_own_experiments_are_sound_and_name_no_place_of_a_machine(n
         (["--img_size", "64"], "--img_size does not go with --experiment"),
         (["--Dataset", "BUS"], "--Dataset does not go with --experiment"),
         (["--epochs", "3"], "use --recon_epochs and --seg_epochs"),
-        (["--budget", "0"], "--budget: must be a positive number, got 0.0"),
+        (["--budget", "0"], "--budget: must be a positive number of minutes, got 0.0"),
         (["--arms", "x"], "--arms x: .* has none, dpconv, batch, fast"),
         (["--only", "3"], "--only 3: .* has 1, 2"),
     ],

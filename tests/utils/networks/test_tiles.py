@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from utils.prediction.tiles import cut, strips
+from utils.networks.tiles import cut, strips
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(16, 0), (16, 8), (32, 8), (64, 16), (64, 32)])
