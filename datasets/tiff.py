@@ -166,6 +166,20 @@ def _missing_parts(tif, page) -> str | None:
             part = tif.filehandle.read(count)
             if part.rfind(b"\xff\xd9") < part.rfind(b"\xff\xda"):
                 return "truncated or damaged, a part of the image ends early. Copy it again."
+            width = page.tilewidth or page.imagewidth
+            if (found := _jpeg_width(part)) != width:  # the decoder would fill up what is missing
+                return f"damaged, a part of the image must be {width} pixels wide, got {found}. Copy it again."
+    return None
+
+
+def _jpeg_width(part: bytes) -> int | None:
+    """The width in the frame header (SOF) of JPEG data, in pixels; None if there is no such header."""
+    at = 2
+    while at + 9 <= len(part):
+        marker, length = struct.unpack(">HH", part[at : at + 4])
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            return struct.unpack(">H", part[at + 7 : at + 9])[0]
+        at += 2 + length
     return None
 
 

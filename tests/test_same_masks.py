@@ -113,7 +113,7 @@ def test_the_masks_written_are_those_judged(spots, data, tmp_path, monkeypatch, 
     of_evaluation, of_predict = WAYS[way]
     args = evaluation.settings(["--weights", str(weights), "--workers", "0", *of_evaluation])
     summary = evaluation.main(args)
-    # One by one, as evaluation does: a batch rounds otherwise.
+    # Batch size 1, as in evaluation: larger batches round otherwise.
     words = ["--weights", str(weights), "--batch_size", "1", "--output", str(tmp_path / "masks"), *of_predict]
     predict.main(predict.settings([str(data / "images"), *words]))
     with (evaluation.results_folder(args) / "per_image.csv").open(encoding="utf-8") as file:

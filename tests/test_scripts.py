@@ -138,7 +138,7 @@ def test_phase_2_starts_from_the_authors_encoder(golden, data, tmp_path):
         ("train_recon.py", ["--Dataset", "NOPE"], "BUSI"),
         ("train_recon.py", ["--base_dir", "nowhere"], "images/case0001.png"),
         ("train_seg.py", ["--Dataset", "BUS"], "DataSet/bus was not found"),
-        ("train_seg.py", ["--base_dir", "x", "--epochs", "-1"], "under 1"),
+        ("train_seg.py", ["--base_dir", "x", "--epochs", "-1"], "at least 1"),
         ("evaluation.py", ["--Dataset", "KBT2019"], "prepare_data.py sample"),
         ("evaluation.py", ["--Dataset", "BUS", "--seg_weights", "a.pth"], "two files"),
         ("evaluation.py", ["--weights", "nowhere.pth"], "nowhere.pth"),

@@ -81,7 +81,7 @@ def test_a_network_trained_on_crops_is_evaluated_at_each_images_own_size(trained
 
 def test_a_prediction_resized_back_is_compared_with_the_mask_as_it_is(trained, data):
     args, summary = evaluated(trained, "--resize", "back", "--img_size", "24")
-    assert summary["compared_at"] == "each image's own size, predicted at 24x24 pixels"
+    assert summary["compared_at"] == "the original size of each image; predicted at 24x24 pixels"
     (model, _), found = evaluation.load_model(args), rows(trained / "evaluation" / "best-val-back")
     cases = checked_cases(args, {"validation": "val.txt"})["validation"]
     for batch in evaluation_loader(args, cases, 1, "back"):
@@ -104,7 +104,7 @@ def test_a_learned_shift_is_undone_where_masks_lie_on_their_images(trained, tmp_
         model, found = evaluation.load_model(args)
         assert found == shift
         text = evaluation.compared_at(args, found)
-        assert ("moved 0.50 pixels up and 0.25 left" in text) == any(shift)
+        assert ("shifted by 0.50 pixels up and 0.25 left" in text) == any(shift)
     batch = next(iter(evaluation_loader(args, checked_cases(args, {"validation": "val.txt"})["validation"], 1, "back")))
     with torch.no_grad():
         moved, unmoved = MaskLogits(model, OFF, (0.5, 0.25))(batch), MaskLogits(model, OFF)(batch)

@@ -79,7 +79,7 @@ def test_a_check_decodes_each_file_once(base, decoded):
     (base / "val.txt").write_text("\n".join(NAMES[3:]))  # two cases are in both lists
     found = survey(base, ["train.txt", "val.txt"], 16, white_level="auto")
     assert once(decoded, base / "images", base / "masks")
-    assert any("are in both train.txt and val.txt" in error for error in found.errors)
+    assert any("in both train.txt and val.txt" in error for error in found.errors)
 
 
 def test_phase_2_decodes_each_file_once(base, decoded):

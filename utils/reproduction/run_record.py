@@ -242,6 +242,7 @@ def _macs(names: tuple[str, str, str], side: int) -> int:
 
     variant, layer, source = names
     network = models.build(variant, layer=layer, kernel_source=source, encoder_bn="frozen").eval()
+    network.requires_grad_(False)  # the counter fails on a parameter that is a module's input, such as that of `static`
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, side, side))
     return counter.get_total_flops() // 2

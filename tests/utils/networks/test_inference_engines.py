@@ -91,7 +91,7 @@ def test_threads_and_precision_reach_the_engine(opened, srs):
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_refusals(monkeypatch, srs, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"needs {name}.*pip install -r requirements-export\.txt"):
+    with pytest.raises(UserError, match=rf"{name} is required.*pip install -r requirements-export\.txt"):
         load_engine(name, srs, OFF)
     elsewhere = Precision("off", CPU)
     elsewhere.device = torch.device("cuda")
