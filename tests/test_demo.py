@@ -124,9 +124,9 @@ def test_the_page_opens_with_an_image_that_is_segmented(driver):
     assert "opened.png" in driver.find_element("id", "file").text.replace("\n", "")  # a narrow page breaks the name
     for name in ("image", "mask", "overlay", "code", "kernel"):
         wait_for(lambda name=name: picture(driver, name) is not None)
-        assert driver.find_element("css selector", f"#{name} img").get_attribute("alt")
+        wait_for(lambda name=name: driver.find_element("css selector", f"#{name} img").get_attribute("alt"))
     assert np.array_equal(picture(driver, "image")[..., 0], SCAN)
-    assert "DPConv reduces the deepest feature map" in driver.find_element("id", "layer").text
+    wait_for(lambda: "DPConv reduces the deepest feature map" in driver.find_element("id", "layer").text)
     move_threshold(driver, "0")
     wait_for(lambda: np.all(picture(driver, "mask") == 255))
 

@@ -53,4 +53,4 @@ def draw(weights: str) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    Image.fromarray(draw(sys.argv[1])).quantize(256, dither=Image.Dither.NONE).save(sys.argv[2], optimize=True)
+    Image.fromarray(draw(sys.argv[1])).save(sys.argv[2], optimize=True)

@@ -5,7 +5,7 @@ RUN=checkpoints/demo MORE=checkpoints/continued
 python train_seg.py --Dataset sample --variant srs_tiny --init_from $RUN/seg/best.pth --epochs 2 --output_dir $MORE
 python evaluation.py --weights $MORE/seg/best.pth
 python evaluation.py --compare $RUN $MORE --unlike_protocols --report $RUN/report
-python predict.py --weights $RUN/seg/best.pth "DataSet/sample/images/us000*.png" --output $RUN/masks
+python predict.py --weights $RUN/seg/best.pth "DataSet/sample/images/us000[1-6].png" --output $RUN/masks
 PYTHONPATH=.:tests/helpers python docs/pictures/draw_pages.py $RUN docs/pictures
 
 Requires Chromium and Gradio (requirements-dev.txt, requirements-demo.txt).
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import sys
 import tempfile
 import time
@@ -27,19 +28,14 @@ from selenium.webdriver import Chrome
 
 import demo
 
-WIDTH = 900  # of a page, pixels
+WIDTH = 1150  # of a page, pixels
 
 
 def save(driver: Chrome, path: Path, width: int, height: int, left: int = 0, top: int = 0) -> None:
     """Saves a part of the page, which may be longer than the window."""
     clip = {"x": left, "y": top, "width": width, "height": height, "scale": 1}
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
-    reduce(io.BytesIO(base64.b64decode(shot["data"])), path)
-
-
-def reduce(source: io.BytesIO | Path, path: Path) -> None:
-    """Saves a picture in 256 colours."""
-    Image.open(source).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB").save(path, optimize=True)
 
 
 def bottom(driver: Chrome, selector: str) -> int:
@@ -49,7 +45,7 @@ def bottom(driver: Chrome, selector: str) -> int:
 
 
 def draw(run: Path, pictures: Path) -> None:
-    reduce(run / "masks" / "contact_sheet" / "contact_sheet.png", pictures / "contact_sheet.png")
+    shutil.copy(run / "masks" / "contact_sheet" / "contact_sheet.png", pictures)
     with browser(WIDTH, 900) as driver:
         driver.get((run / "report" / "report.html").resolve().as_uri())
         save(driver, pictures / "report.png", WIDTH, bottom(driver, ".case") + 8)

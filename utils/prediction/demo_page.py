@@ -47,9 +47,6 @@ CSS = """
 #image .image-frame, #overlay .image-frame, #mask .image-frame, #code .image-frame, #kernel .image-frame {
   padding-top: 2rem;
 }
-#image img, #overlay img, #mask img {
-  width: 100% !important; height: auto !important; max-height: 24rem; object-fit: contain;
-}
 footer {display: none !important}
 """
 
