@@ -164,11 +164,9 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
     if args.only == "recon_step":
         with naming_the_network(args):
             network = models.build_reconstruction(args.variant)
-        phase = Reconstruction(network)
     else:
         network = models.build(args.variant)
         set_form(network, "per_sample" if plain else "shared")
-        phase = Segmentation(network)
     network.to(device, memory_format=layout)
     if args.only == "predict":
         network = network.eval() if plain else load_engine(args.engine, network, precision)
@@ -180,6 +178,7 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
         yield predict
         return
     network.train()
+    phase = Reconstruction(network) if args.only == "recon_step" else Segmentation(network)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer, _ = sgd_with_poly_decay(trained, 1e-4, 1000)
 

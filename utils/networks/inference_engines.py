@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import torch
@@ -65,22 +66,23 @@ class _Torch(nn.Module):
     def __init__(self, model: nn.Module, precision: Precision) -> None:
         super().__init__()
         self.precision = precision
-        self.__dict__["model"] = model  # not a child of this module
-        self._prepare()
+        self._model = weakref.ref(model)  # a model that nobody holds cannot be edited, and needs no memory
+        self._prepare(model)
 
-    def _prepare(self) -> None:
-        self.seen = _edits(self.model)
-        self.network, self.speed = prediction(self.model, self.precision)
+    def _prepare(self, model: nn.Module) -> None:
+        self.seen = _edits(model)
+        self.network, self.speed = prediction(model, self.precision)
         if self.speed.warning:
             say_once(f"warning: {self.speed.warning}")
-        if self.network is self.model:
-            self.network = _copied(self.model).eval().to(self.precision.device, memory_format=torch.channels_last)
+        if self.network is model:
+            self.network = _copied(model).eval().to(self.precision.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        if self.seen != _edits(self.model):  # so that hooks added to the original model take effect
+        model = self._model()
+        if model is not None and self.seen != _edits(model):  # so that hooks added to the original model take effect
             with torch.inference_mode(False):
-                self._prepare()
+                self._prepare(model)
         with self.precision.autocast():
             return self.network(images.contiguous(memory_format=torch.channels_last)).float()
 
@@ -92,7 +94,8 @@ def _edits(model: nn.Module) -> list[tuple]:
     for module in model.modules():
         own = module.__dict__
         hooks = len(own["_forward_hooks"]), len(own["_forward_pre_hooks"])
-        seen.append((type(module), type(module).forward, len(own), *hooks, *own["_modules"].values()))
+        children = (child if child is None else weakref.ref(child) for child in own["_modules"].values())
+        seen.append((type(module), type(module).forward, len(own), *hooks, *children))
     return seen
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 
 import pytest
 import torch
@@ -50,6 +52,17 @@ def test_results_do_not_change_afterwards(engine):
 def test_images_it_does_not_take_say_so(engine):
     with pytest.raises(ValueError, match="at least 8x8"):
         engine(torch.zeros(1, 3, 7, 16))
+
+
+@pytest.mark.parametrize("precision", [OFF, BF16], ids=str)
+def test_a_model_that_nobody_holds_is_freed(precision):
+    model = small_srs()
+    gone, engine = weakref.ref(model.encoder), load_engine("torch", model, precision)
+    images = torch.randn(1, 3, 16, 16)
+    expected = engine(images)
+    del model
+    gc.collect()
+    assert gone() is None and torch.equal(engine(images), expected)
 
 
 def test_bfloat16_of_torch(srs):
