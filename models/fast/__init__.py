@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.fast import comparison
+from models.fast import comparison, worth_it
 from models.fast.known import nothing_in_the_way
 from models.fast.native import library
 from models.fast.packed_conv import can_pack
@@ -75,7 +75,8 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
     if not nothing_in_the_way():
         return network, Found(why="global module hooks are registered, or torch's modules were edited")
     # Before the copy is made, to limit the peak memory.
-    why = comparison.difference(network, _make_packed, training=False)
+    make = _make_packed if dtype == torch.float32 else _make_packed_without_winograd
+    why = comparison.difference(network, make, training=False)
     if why is not None:
         return network, Found(plain=_left_plain(network), why=why)
     made = copy.deepcopy(network).eval().requires_grad_(False)
@@ -99,6 +100,12 @@ def _make_packed(network: nn.Module, allowed: Callable[[str], bool]) -> Sequence
     names: list[str] = []
     _pack(network, torch.float32, allowed, names)
     return names
+
+
+def _make_packed_without_winograd(network: nn.Module, allowed: Callable[[str], bool]) -> Sequence[str]:
+    """In float32 what runs in bfloat16, where Winograd's algorithm is not used."""
+    with worth_it.without_winograd():
+        return _make_packed(network, allowed)
 
 
 @torch.no_grad()

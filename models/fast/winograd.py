@@ -54,7 +54,8 @@ class WinogradConv2d(nn.Module):
     def suits(conv: nn.Conv2d, dtype: torch.dtype) -> bool:
         """Whether it can replace `conv`, and can pay off."""
         ordinary = (conv.kernel_size, conv.padding, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
-        return ordinary and dtype == torch.float32 and min(conv.in_channels, conv.out_channels) >= 64
+        channels = min(conv.in_channels, conv.out_channels)
+        return ordinary and dtype == torch.float32 and channels >= worth_it.WINOGRAD_CHANNELS
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape

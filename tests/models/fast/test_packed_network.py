@@ -163,3 +163,12 @@ def test_poolings_without_gradients(shape):
     assert torch.equal(spatial_maximum(x), x.amax((2, 3), keepdim=True))
     assert torch.allclose(spatial_mean(x), x.mean((2, 3), keepdim=True), rtol=1e-5, atol=1e-6)
     assert torch.equal(FastDown()(x), F.max_pool2d(x, 2))
+
+
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU or torch does not pack bfloat16")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_winograd_is_in_float32_networks_alone(dtype):
+    """So the comparison of a bfloat16 network, which is made in float32, leaves Winograd out."""
+    network, found = fast.for_prediction(models.build("srs").eval(), dtype)
+    assert found.why is None
+    assert any(isinstance(module, WinogradConv2d) for module in network.modules()) == (dtype == torch.float32)
