@@ -54,7 +54,7 @@ def test_images_it_does_not_take_say_so(engine):
         engine(torch.zeros(1, 3, 7, 16))
 
 
-@pytest.mark.parametrize("precision", [OFF, BF16], ids=str)
+@pytest.mark.parametrize("precision", [OFF, BF16], ids=["off", "bf16"])
 def test_a_model_that_nobody_holds_is_freed(precision):
     model = small_srs()
     gone, engine = weakref.ref(model.encoder), load_engine("torch", model, precision)
