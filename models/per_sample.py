@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def convolve_per_sample(x: Tensor, kernels: Tensor, size: int = 3) -> Tensor:
@@ -28,3 +28,21 @@ def convolve_per_sample(x: Tensor, kernels: Tensor, size: int = 3) -> Tensor:
     patches = torch.cat(shifted, dim=1).flatten(2)  # (B, size * size * in, h * w)
     rows = kernels.permute(0, 1, 3, 4, 2).flatten(2)  # (B, out, size * size * in), in the order of the patches
     return (rows @ patches).unflatten(2, (height, width))
+
+
+class CodeToKernel(nn.Module):
+    """A layer that makes a code of a deep map and a kernel of the code: a subclass defines `code` and `kernels_of`.
+
+    `code`: (B, D, h', w') to (B, n). `kernels_of`: (B, n) to (B, out = C, in = C, 3, 3).
+    """
+
+    def kernels(self, deep: Tensor) -> Tensor:
+        """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
+        return self.kernels_of(self.code(deep))
+
+    def with_code(self, x: Tensor, code: Tensor) -> Tensor:
+        """(B, C, h, w) and a code (B, n) to (B, C, h, w); overridden by layers that add more than the convolution."""
+        return convolve_per_sample(x, self.kernels_of(code))
+
+    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
+        return self.with_code(x, self.code(deep))

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import mean
-from models.per_sample import convolve_per_sample
+from models.per_sample import CodeToKernel
 
 
-class CondConv(nn.Module):
+class CondConv(CodeToKernel):
     """x (B, C, h, w) and deep (B, D, h', w') to (B, C, h, w)."""
 
     def __init__(self, channels: int, deep_channels: int, experts: int = 8) -> None:
@@ -28,16 +28,6 @@ class CondConv(nn.Module):
     def code(self, deep: Tensor) -> Tensor:
         """The weight of each expert: (B, D, h', w') to (B, E), in (0, 1)."""
         return torch.sigmoid(self.routing(mean(deep, (2, 3)).flatten(1)))
-
-    def kernels(self, deep: Tensor) -> Tensor:
-        """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
-        return self.kernels_of(self.code(deep))
-
-    def with_code(self, x: Tensor, code: Tensor) -> Tensor:
-        return convolve_per_sample(x, self.kernels_of(code))
-
-    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
-        return self.with_code(x, self.code(deep))
 
     def kernels_of(self, code: Tensor) -> Tensor:
         return (code @ self.experts).unflatten(1, self.shape)

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from models.blocks import mean
+from models.per_sample import CodeToKernel
 
 REDUCTION = 16
 
 
-class DCD(nn.Module):
+class DCD(CodeToKernel):
     """x (B, C, h, w) and deep (B, D, h', w') to (B, C, h, w)."""
 
     def __init__(self, channels: int, deep_channels: int) -> None:
@@ -41,10 +42,6 @@ class DCD(nn.Module):
         """The numbers of s, then those of F: (B, D, h', w') to (B, C + L * L)."""
         return self.expand(relu(self.reduce(mean(deep, (2, 3)).flatten(1))))
 
-    def kernels(self, deep: Tensor) -> Tensor:
-        """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
-        return self.kernels_of(self.code(deep))
-
     def kernels_of(self, code: Tensor) -> Tensor:
         scale, fusion = self._split(code)
         fused = self.p.weight.flatten(1) @ fusion @ self.q.weight.flatten(1)  # (B, C, C)
@@ -56,9 +53,6 @@ class DCD(nn.Module):
         narrow = self.q(x)  # (B, L, h, w)
         fused = (fusion @ narrow.flatten(2)).view_as(narrow)
         return scale[:, :, None, None] * self.conv(x) + self.p(fused)
-
-    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
-        return self.with_code(x, self.code(deep))
 
     def _split(self, code: Tensor) -> tuple[Tensor, Tensor]:
         channels = self.conv.out_channels

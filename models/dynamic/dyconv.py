@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from models.blocks import mean
-from models.per_sample import convolve_per_sample
+from models.per_sample import CodeToKernel, convolve_per_sample
 
 TEMPERATURE = 30
 
 
-class DYConv(nn.Module):
+class DYConv(CodeToKernel):
     """x (B, C, h, w) and deep (B, D, h', w') to (B, C, h, w)."""
 
     def __init__(self, channels: int, deep_channels: int, kernels: int = 4) -> None:
@@ -40,15 +40,8 @@ class DYConv(nn.Module):
         z = mean(deep, (2, 3)).flatten(1)
         return (self.expand(relu(self.reduce(z))) / TEMPERATURE).softmax(1)
 
-    def kernels(self, deep: Tensor) -> Tensor:
-        """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
-        return self.kernels_of(self.code(deep))
-
     def with_code(self, x: Tensor, code: Tensor) -> Tensor:
         return convolve_per_sample(x, self.kernels_of(code)) + (code @ self.biases)[:, :, None, None]
-
-    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
-        return self.with_code(x, self.code(deep))
 
     def kernels_of(self, code: Tensor) -> Tensor:
         return (code @ self.weights).unflatten(1, self.shape)

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from models.blocks import mean
-from models.per_sample import convolve_per_sample
+from models.per_sample import CodeToKernel
 
 REDUCTION = 16
 
 
-class ODConv(nn.Module):
+class ODConv(CodeToKernel):
     """x (B, C, h, w) and deep (B, D, h', w') to (B, C, h, w)."""
 
     def __init__(self, channels: int, deep_channels: int, kernels: int = 4) -> None:
@@ -43,16 +43,6 @@ class ODConv(nn.Module):
         h = relu(self.squeeze(mean(deep, (2, 3)).flatten(1)))
         gates = [torch.sigmoid(head(h)) for head in (self.spatial, self.input, self.output)]
         return torch.cat([*gates, self.mixture(h).softmax(1).to(h.dtype)], dim=1)
-
-    def kernels(self, deep: Tensor) -> Tensor:
-        """(B, D, h', w') to (B, out = C, in = C, 3, 3)."""
-        return self.kernels_of(self.code(deep))
-
-    def with_code(self, x: Tensor, code: Tensor) -> Tensor:
-        return convolve_per_sample(x, self.kernels_of(code))
-
-    def forward(self, x: Tensor, deep: Tensor) -> Tensor:
-        return self.with_code(x, self.code(deep))
 
     def kernels_of(self, code: Tensor) -> Tensor:
         kernels, channels = len(self.weights), self.shape[0]
