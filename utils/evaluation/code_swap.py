@@ -27,7 +27,8 @@ from utils.common.precision import Precision
 from utils.common.processes import rank, world_size
 from utils.common.runtime import to_device
 from utils.evaluation.evaluate import MaskLogits, evaluate
-from utils.evaluation.paired_tests import CONFIDENCE, Paired, compare_figures
+from utils.evaluation.intervals import LEVEL
+from utils.evaluation.paired_tests import Paired, compare_figures
 from utils.evaluation.read_results import Evaluation
 from utils.evaluation.results import Results
 
@@ -62,8 +63,8 @@ class CodeTest:
         found = f"with {self.words}, {self.changed} of {iou.n} predictions change, and IoU "
         found += f"by {100 * iou.difference:+.2f} points on average (p {iou.p:.2g}"
         if not isnan(iou.low):
-            found += f", {100 * CONFIDENCE:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}"
-        by_test, by_interval = iou.p < 1 - CONFIDENCE, iou.low > 0 or iou.high < 0
+            found += f", {100 * LEVEL:.0f} % interval {100 * iou.low:+.2f} to {100 * iou.high:+.2f}"
+        by_test, by_interval = iou.p < 1 - LEVEL, iou.low > 0 or iou.high < 0
         if not by_test and not by_interval:
             return f"No effect was found: {found}), which may be due to chance."
         if by_test != by_interval:

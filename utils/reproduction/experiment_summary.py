@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from utils.evaluation.intervals import Interval
-from utils.evaluation.paired_tests import holm
+from utils.evaluation.paired_tests import holm, wilcoxon
 from utils.reproduction.comparable_runs import Runs, comparable, differing_protocols
 from utils.reproduction.image_statistics import (
     Figures,
@@ -23,7 +23,7 @@ from utils.reproduction.image_statistics import (
 )
 from utils.reproduction.per_image_files import Tables, read_per_image
 from utils.reproduction.result_lines import EPOCH_RULES, LISTS, Line, run_of
-from utils.reproduction.run_statistics import Run, Spread, images_needed, paired, spread, wilcoxon
+from utils.reproduction.run_statistics import Run, Spread, images_needed, paired, spread
 
 FIGURES = ("iou", "F1", "benchmark_iou", "benchmark_F1", "pooled_iou", "nIoU", "Pd", "Fa_1e-6")
 OF_IMAGES = ("iou", "F1")  # what the per-image files have, too: these have intervals over the images

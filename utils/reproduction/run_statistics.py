@@ -1,11 +1,10 @@
-"""What the runs of an experiment say: means, components of variance, t intervals, paired tests, numbers of images.
+"""What the runs of an experiment say: means, components of variance, t intervals, numbers of images.
 
 A run is of one division and one seed, and its key is that pair. Seeds are nested in divisions: the same seed draws the
 same initial weights in every division, but what a seed does to one training list says nothing of another list.
 
 Sources: Searle, Casella, McCulloch, Variance Components (1992), chapter 3 (components by the method of moments);
-Wilcoxon (1945, https://doi.org/10.2307/3001968); Holm (1979, https://www.jstor.org/stable/4615733); Cohen, Statistical
-Power Analysis (1988), chapter 2 (the power of a paired t test).
+Cohen, Statistical Power Analysis (1988), chapter 2 (the power of a paired t test).
 """
 
 from __future__ import annotations
@@ -112,17 +111,6 @@ def t_interval(sample: Sequence[float]) -> tuple[float | None, float | None]:
 def paired(first: Mapping[Run, float], other: Mapping[Run, float]) -> dict[Run, float]:
     """Other minus first, of the runs that both have."""
     return {run: other[run] - first[run] for run in sorted(first.keys() & other.keys())}
-
-
-def wilcoxon(differences: Sequence[float]) -> float | None:
-    """The p of Wilcoxon's signed-rank test, two-sided; exact for up to 50 pairs without ties. None without a pair.
-
-    Its lowest value for n pairs is 2 / 2^n: 0.25 for three, and below 0.05 from six pairs on.
-    """
-    if not len(differences):
-        return None
-    # Equal everywhere is no evidence of anything, and SciPy has no figure for it.
-    return float(stats.wilcoxon(differences).pvalue) if np.any(differences) else 1.0
 
 
 def images_needed(difference: float, deviation: float) -> int | None:

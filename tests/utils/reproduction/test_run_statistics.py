@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from utils.evaluation.paired_tests import holm
+from utils.evaluation.paired_tests import holm, wilcoxon
 from utils.reproduction.run_statistics import (
     by_division,
     components,
@@ -17,7 +17,6 @@ from utils.reproduction.run_statistics import (
     power,
     spread,
     t_interval,
-    wilcoxon,
 )
 
 
