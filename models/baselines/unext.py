@@ -98,8 +98,11 @@ class UNeXt(nn.Module):
         self.head = nn.Conv2d(top, 1, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        x, skips = image, []
-        for block in self.down:
+        # In float32 even under autocast, for the reason given in models.nested.NestedEncoder.
+        with torch.autocast(image.device.type, enabled=False):
+            x = F.max_pool2d(self.down[0](image), 2)
+        skips = [x]
+        for block in self.down[1:]:
             x = F.max_pool2d(block(x), 2)
             skips.append(x)
         for block in self.tokens:
