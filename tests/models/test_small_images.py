@@ -1,7 +1,7 @@
 """The authors' normalisation divides images by 255 twice: +-0.01. Mixed precision must not round them away.
 
-The first convolution makes e.g. 0.2 +- 0.003 of them. bfloat16 resolves that in steps of 0.001, and the batch norm after it
-divides by the 0.003.
+The first convolution makes e.g. 0.2 +- 0.003 of them. bfloat16 resolves that in steps of 0.001, and the batch norm
+after it divides by the 0.003.
 """
 
 from __future__ import annotations

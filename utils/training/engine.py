@@ -38,6 +38,7 @@ from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
 from utils.training.previews import distributions, preview
 from utils.training.run_state import Means, Run
+from utils.training.small_images import rounding_warning
 from utils.training.sync_batch_norm import synchronise_batch_norms
 
 LINE_EVERY = 600.0  # seconds between two lines within an epoch, in a log file; each epoch prints a line at its end
@@ -119,6 +120,8 @@ def fit(
     say(aligned(list(header.items())))
     if speed.warning:
         say(f"warning: {speed.warning}")
+    if rounded := rounding_warning(phase.model, settings.normalization, run.precision):
+        say(f"warning: {rounded}")
     log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
     try:
         with StopRequest(patient=world_size() > 1) as stop:
