@@ -171,7 +171,8 @@ def test_evaluation_is_the_same_on_one_two_and_three_processes(experiments):
         codes.append(summary["code"])
     assert found[0] == found[1] == found[2] and found[0][0] == 11
     # Codes come from other batches in every job: their last digits may differ.
-    distances = [np.array([[*part.values()] for part in code.pop("distance_from_mean").values()]) for code in codes]
+    parts = [[*code.pop("distance_from_mean").values(), code.pop("kernel_change")] for code in codes]
+    distances = [np.array([[*part.values()] for part in each]) for each in parts]
     assert codes[0] == codes[1] == codes[2] and codes[0]["given"] == "swap"
     np.testing.assert_allclose(distances[1:], [distances[0]] * 2, rtol=1e-3)
 

@@ -9,7 +9,7 @@ image by image, as in `evaluation.py --compare`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
@@ -46,6 +46,8 @@ class CodeTest:
         changed: number of images whose pixel counts differ.
         code_distance: for each image, the distance of its code from the mean code, relative to the norm of the mean.
         kernel_distance: the same for its kernel; empty for a layer without kernels.
+        kernel_change: for each image, by how much the given code changes its kernel, relative to the kernel's norm;
+            empty for a layer without kernels. The kernel of a code of zeros is the part that no image changes.
     """
 
     given: str
@@ -54,6 +56,7 @@ class CodeTest:
     changed: int
     code_distance: list[float]
     kernel_distance: list[float]
+    kernel_change: list[float]
 
     def verdict(self) -> str:
         """The conclusion in words, from the IoU of the images."""
@@ -87,6 +90,10 @@ class CodeTest:
             for what, values in parts.items()
             if values
         ]
+        if change := self.kernel_change:
+            words.append(
+                f"{self.words} changes a kernel by {100 * np.mean(change):.3g} % (at most {100 * max(change):.3g} %)"
+            )
         return ", ".join(words)
 
     def summary(self) -> dict[str, Any]:
@@ -106,10 +113,11 @@ class CodeTest:
             "verdict": self.verdict(),
             "images_changed": self.changed,
             "distance_from_mean": {
-                what: {"mean": float(np.mean(values)), "largest": max(values)}
+                what: _mean_and_largest(values)
                 for what, values in (("code", self.code_distance), ("kernel", self.kernel_distance))
                 if values
             },
+            "kernel_change": _mean_and_largest(self.kernel_change) if self.kernel_change else None,
             "figures": figures,
         }
 
@@ -160,13 +168,16 @@ def run_code_test(
         results.append(evaluate(MaskLogits(plain, precision, shift), loader))
     runs = [_as_run(name, each) for name, each in zip(("own", given), results, strict=True)]
     differing = torch.stack([results[0].counts[name] != results[1].counts[name] for name in results[0].counts])
+    kernels_of = getattr(layer, "kernels_of", None)
+    own_there, others_there = own.to(precision.device), others.to(precision.device)
     return CodeTest(
         given,
         runs,
         compare_figures(runs),
         int(differing.any(0).sum()),
         _distances(own, lambda codes: codes),
-        _distances(own.to(precision.device), layer.kernels_of) if hasattr(layer, "kernels_of") else [],
+        _distances(own_there, kernels_of) if kernels_of else [],
+        _changes(own_there, others_there, kernels_of) if kernels_of else [],
     )
 
 
@@ -205,11 +216,25 @@ def _own_codes(network: nn.Module, loader: DataLoader, precision: Precision) -> 
 
 
 @torch.inference_mode()
-def _distances(codes: Tensor, of: Any) -> list[float]:
+def _distances(codes: Tensor, of: Callable[[Tensor], Tensor]) -> list[float]:
     """For each image, the distance of `of(code)` from the mean over the list, relative to the norm of the mean."""
     mean = sum(of(code[None]) / len(codes) for code in codes)
     size = mean.norm().clamp(min=1e-12)
     return [((of(code[None]) - mean).norm() / size).item() for code in codes]
+
+
+@torch.inference_mode()
+def _changes(own: Tensor, given: Tensor, kernels_of: Callable[[Tensor], Tensor]) -> list[float]:
+    """For each image, the distance between the kernels of both codes, relative to the norm of the first."""
+    found = []
+    for codes in zip(own, given, strict=True):
+        kernel, changed = (kernels_of(code[None]) for code in codes)
+        found.append(((changed - kernel).norm() / kernel.norm().clamp(min=1e-12)).item())
+    return found
+
+
+def _mean_and_largest(values: list[float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "largest": max(values)}
 
 
 def _as_run(label: str, results: Results) -> Evaluation:

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from utils.common.tables import markdown
 from utils.reproduction.comparable_runs import Runs
 from utils.reproduction.run_statistics import Run, Spread, spread
-from utils.reproduction.table_cells import count, interval, p_value, shown, t_interval, with_deviation
+from utils.reproduction.table_cells import NONE, count, interval, p_value, shown, t_interval, with_deviation
 
 GIVEN = {"swap": "another image's", "mean": "the mean", "zero": "zeros"}
 
 
 @dataclass(frozen=True)
 class CodeCell:
-    """What another code does to the IoU of an arm: `own` and `given` are its means, `difference` is given minus own."""
+    """What another code does to the IoU of an arm: `own` and `given` are its means, `difference` is given minus own.
+
+    `kernel` is by how much it changes the kernel, as a share of the kernel's norm; None for a layer without kernels.
+    """
 
     own: Spread
     given: Spread
     difference: Spread
+    kernel: Spread | None
     runs: Mapping[Run, Mapping[str, float]]  # n, difference, low, high, p over the images of each run
 
 
@@ -28,12 +32,12 @@ def code_cells(runs: Runs) -> dict[tuple[str, str], CodeCell]:
     found = {}
     for arm, of in runs.items():
         for given in GIVEN:
-            tested = {
-                run: line["code"][given]["figures"]["iou"] for run, line in of.items() if given in (line["code"] or {})
-            }
-            if tested:
+            tests = {run: line["code"][given] for run, line in of.items() if given in (line["code"] or {})}
+            if tests:
+                tested = {run: test["figures"]["iou"] for run, test in tests.items()}
                 columns = [{run: row[name] for run, row in tested.items()} for name in ("own", given, "difference")]
-                found[arm, given] = CodeCell(*map(spread, columns), tested)
+                kernel = {run: change["mean"] for run, test in tests.items() if (change := test.get("kernel_change"))}
+                found[arm, given] = CodeCell(*map(spread, columns), spread(kernel) if kernel else None, tested)
     return found
 
 
@@ -42,7 +46,7 @@ def code_table(runs: Runs) -> str:
     cells = code_cells(runs)
     if not cells:
         return ""
-    headings = ["arm", "code", "n", "IoU, own code", "IoU, this code", "difference", "95 % (t)"]
+    headings = ["arm", "code", "n", "IoU, own code", "IoU, this code", "difference", "95 % (t)", "kernel changed by"]
     rows = [
         [
             arm,
@@ -52,6 +56,7 @@ def code_table(runs: Runs) -> str:
             with_deviation(cell.given, "iou"),
             with_deviation(cell.difference, "iou", "+"),
             t_interval(cell.difference, "iou", "+"),
+            NONE if cell.kernel is None else f"{with_deviation(cell.kernel, 'iou')} %",
         ]
         for (arm, given), cell in cells.items()
     ]

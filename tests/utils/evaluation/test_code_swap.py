@@ -104,13 +104,13 @@ def test_a_network_whose_code_does_not_matter(given):
 
 def test_a_difference_that_may_be_chance_is_no_effect():
     row = Paired("iou", "swap", 12, (0.50, 0.49), -0.01, -0.03, 0.01, 0.4, 5, 6)
-    words = CodeTest("swap", [], [row], 11, [0.1], []).verdict()
+    words = CodeTest("swap", [], [row], 11, [0.1], [], []).verdict()
     assert words == (
         "No effect was found: with another image's code, 11 of 12 predictions change, and IoU by -1.00 points on "
         "average (p 0.4, 95 % interval -3.00 to +1.00), which may be due to chance."
     )
     for p, high in ((0.4, -0.001), (0.01, 0.01)):
-        words = CodeTest("swap", [], [replace(row, p=p, high=high)], 11, [0.1], []).verdict()
+        words = CodeTest("swap", [], [replace(row, p=p, high=high)], 11, [0.1], [], []).verdict()
         assert words.startswith("Undecided: ") and words.endswith("; the test and the interval disagree.")
 
 
@@ -159,7 +159,24 @@ def test_the_spread_is_of_codes_and_kernels():
         expected = [((one - mean).norm() / mean.norm()).item() for one in each]
         assert found == pytest.approx(expected, rel=1e-3)
     assert "code" in test.spread() and "kernel" in test.spread()
-    assert run(Brightness(1), "mean").kernel_distance == []
+    plain = run(Brightness(1), "mean")
+    assert plain.kernel_distance == plain.kernel_change == [] and plain.summary()["kernel_change"] is None
+
+
+@pytest.mark.parametrize("given", ["swap", "mean", "zero"])
+def test_how_much_the_given_code_changes_the_kernel(given):
+    network = small_srs()
+    loader = Images(count=4, batch=2)
+    test = run(network, given, loader, seed=5)
+    with torch.no_grad():
+        code = network.dpconv.code(network.deep_features(loader.images))
+        others = {"swap": code[torch.from_numpy(partners(4, 5))], "mean": code.mean(0).expand_as(code)}
+        others["zero"] = torch.zeros_like(code)
+        own, changed = (network.dpconv.kernels_of(codes).flatten(1) for codes in (code, others[given]))
+    expected = (changed - own).norm(dim=1) / own.norm(dim=1)
+    assert test.kernel_change == pytest.approx(expected.tolist(), rel=1e-3) and min(test.kernel_change) > 0
+    assert test.summary()["kernel_change"]["largest"] == pytest.approx(expected.max().item(), rel=1e-3)
+    assert "changes a kernel by" in test.spread()
 
 
 @pytest.mark.parametrize("layer", ["dpconv", "gate", "condconv", "odconv", "dyconv", "dcd", "film"])

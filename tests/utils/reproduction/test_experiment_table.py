@@ -209,13 +209,14 @@ def test_other_codes(tmp_path):
     def code(arm, division, seed):
         figures = {"n": 30, "own": 0.7, "swap": 0.7 - 0.01 * division, "difference": -0.01 * division}
         more = {"low": -0.05, "high": 0.01, "p": 0.3, "higher": 10, "lower": 20}
-        return {"swap": {"figures": {"iou": figures | more}}} if arm == "dpconv" else None
+        change = {"mean": 0.02 * division, "largest": 0.5}
+        return {"swap": {"figures": {"iou": figures | more}, "kernel_change": change}} if arm == "dpconv" else None
 
     lines = write_experiment(tmp_path, "code", {"none": 0, "dpconv": 1}, seeds=(41,), code=code)
     (_, (row,)), (_, each) = tables(code_table(summarise("code", lines, tmp_path).runs))
     ends = stats.ttest_1samp([-1.0, -2.0, -3.0], 0).confidence_interval(0.95)
     assert row[:3] == ["dpconv", "another image's", "3 x 1"]
-    assert row[5:] == ["-2.00 ± 1.00", f"[{ends.low:+.2f}, {ends.high:+.2f}]"]
+    assert row[5:] == ["-2.00 ± 1.00", f"[{ends.low:+.2f}, {ends.high:+.2f}]", "4.00 ± 2.00 %"]
     assert [line[2:6] for line in each] == [[f"{d}", "41", "30", f"-{d}.00"] for d in (1, 2, 3)]
     text = tabulate("code", lines, tmp_path, plots=False)
     assert "holds 0: no difference was found" in text.partition("## Another code")[2]
