@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from utils.common.tables import markdown
 from utils.reproduction.comparable_runs import Runs
 from utils.reproduction.run_statistics import Run, Spread, spread
-from utils.reproduction.table_cells import NONE, count, interval, p_value, shown, t_interval, with_deviation
+from utils.reproduction.table_cells import NONE, count, interval, p_value, shown, t_interval, verdict, with_deviation
 
 GIVEN = {"swap": "another image's", "mean": "the mean", "zero": "zeros"}
 
@@ -64,17 +64,10 @@ def code_table(runs: Runs) -> str:
 
 
 def _verdicts(cells: Mapping[tuple[str, str], CodeCell]) -> str:
-    said = []
-    for (arm, given), cell in cells.items():
-        difference = cell.difference
-        mean = f"- `{arm}` with {GIVEN[given]} code: IoU {shown(difference.mean, 'iou', '+')} points"
-        if difference.low is None:
-            said.append(f"{mean} in one run, which says nothing of other runs.")
-        elif difference.low <= 0 <= difference.high:
-            said.append(f"{mean}; the interval over the {difference.over} holds 0: no difference was found.")
-        else:
-            said.append(f"{mean}; the interval over the {difference.over} does not hold 0.")
-    return "\n".join(said)
+    return "\n".join(
+        f"- `{arm}` with {GIVEN[given]} code: {verdict(cell.difference, of='run')}."
+        for (arm, given), cell in cells.items()
+    )
 
 
 def _each_run(cells: Mapping[tuple[str, str], CodeCell]) -> str:

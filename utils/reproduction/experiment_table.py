@@ -18,9 +18,19 @@ from utils.common.tables import markdown
 from utils.reproduction.arm_settings import differing_settings, shared_settings, uneven_settings
 from utils.reproduction.code_table import code_table
 from utils.reproduction.experiment_plots import PLOTS, draw
-from utils.reproduction.experiment_summary import FIGURES, Cell, Plan, Summary, summarise
+from utils.reproduction.experiment_summary import FIGURES, Plan, Summary, summarise
 from utils.reproduction.result_lines import EPOCH_RULES, Line
-from utils.reproduction.table_cells import NONE, TITLES, count, interval, p_value, shown, t_interval, with_deviation
+from utils.reproduction.table_cells import (
+    NONE,
+    TITLES,
+    count,
+    interval,
+    p_value,
+    shown,
+    t_interval,
+    verdict,
+    with_deviation,
+)
 
 LEGEND = """\
 All figures are percent (Fa: millionths; differences: points).
@@ -209,27 +219,15 @@ def _cost(arm: str, lines: Sequence[Line]) -> list[str]:
 
 
 def verdicts(summary: Summary, on: str, figure: str = "iou") -> str:
-    """A sentence for each arm but the first: what its t interval says."""
+    """A sentence for each arm but the first, if it has runs: what its t interval says."""
     first, *others = summary.arms
-    return "\n".join(
-        f"- `{arm}` against `{first}`, {rule} epoch: {verdict(summary.cells[on, figure, arm, rule], figure)}."
-        for arm in others
-        for rule in EPOCH_RULES
-    )
-
-
-def verdict(cell: Cell, figure: str = "iou") -> str:
-    """What the t interval of a difference says, in words; one that holds 0 says that no difference was found."""
-    difference = cell.difference
-    if difference is None:
-        return "no pair of runs to compare"
-    mean = f"{shown(difference.mean, figure, '+')} points"
-    if difference.low is None:
-        return f"{mean} in one pair of runs, which says nothing of other runs"
-    found = f"{mean}; the interval over the {difference.over}, {t_interval(difference, figure, '+')},"
-    if difference.low <= 0 <= difference.high:
-        return f"{found} holds 0: no difference was found"
-    return f"{found} does not hold 0: {'higher' if difference.mean > 0 else 'lower'}"
+    said = []
+    for arm in (arm for arm in others if summary.runs[arm]):
+        for rule in EPOCH_RULES:
+            difference = summary.cells[on, figure, arm, rule].difference
+            found = verdict(difference, figure) if difference else "no pair of runs to compare"
+            said.append(f"- `{arm}` against `{first}`, {rule} epoch: {found}.")
+    return "\n".join(said)
 
 
 def as_csv(summary: Summary) -> str:

@@ -52,3 +52,14 @@ def shown(value: float, figure: str, sign: str = "") -> str:
 
 def p_value(p: float | None) -> str:
     return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(difference: Spread, figure: str = "iou", of: str = "pair of runs") -> str:
+    """What the t interval of a difference says, in words; one that holds 0 says that no difference was found."""
+    mean = f"{shown(difference.mean, figure, '+')} points"
+    if difference.low is None:
+        return f"{mean} in one {of}, which says nothing of other runs"
+    found = f"{mean}; the interval over the {difference.over}, {t_interval(difference, figure, '+')},"
+    if difference.low <= 0 <= difference.high:
+        return f"{found} holds 0: no difference was found"
+    return f"{found} does not hold 0: {'higher' if difference.mean > 0 else 'lower'}"
