@@ -1,12 +1,14 @@
-"""The field's table of BUSI: published networks (splits/published.json), and an experiment's arms counted the same way.
+"""The field's table of BUSI: published networks (splits/published.json), and an experiment's arms, counted in two ways.
 
-The published rows are the best epoch on the reported list, pooled over batches of 8. Ours stand beside them in these
-columns alone; the last epoch and the mean over the images are other figures and have separate columns.
+The published table's code pools pixels over batches of 8; a mean over single images is another figure. Where IoU and F1
+are of one pool, IoU = F1 / (2 - F1). Of several pools the mean IoU is larger (the function is convex), and more so the
+smaller the pools are. This excess tells how a pair of figures was counted.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from scipy import stats
@@ -20,37 +22,39 @@ from utils.reproduction.table_cells import NONE, count, interval, shown, t_inter
 
 BENCHMARK = "BUSI"  # the table's title in splits/published.json begins with it
 EPOCHS, DIVISIONS = 300, 3  # of the published rows
+COUNTED = {"batches of 8": ("benchmark_iou", "benchmark_F1"), "single images": ("iou", "F1")}
 
 
 def field_table(summary: Summary) -> str:
-    """The table, and a sentence for each arm that says where it stands and what is not alike."""
+    """The published table, that of the arms, and sentences: how they were counted, where each arm is, what differs."""
     table = _published()
-    rows = [
-        [name, *cells, str(EPOCHS), str(DIVISIONS), _published_interval(cells[2]), *[NONE] * 4]
-        for name, cells in table["rows"].items()
-    ]
-    for arm, runs in summary.runs.items():
-        if runs:
-            rows.append(_row(summary, arm, next(iter(runs.values()))))
-    headings = [
-        "network",
-        "params M",
-        "GMACs",
-        "IoU, batches of 8, best epoch",
-        "F1, the same",
-        "epochs",
-        "n",
-        "95 % (t) of the IoU",
-    ]
-    headings += ["last epoch: IoU, batches of 8", "mean over images: IoU, best epoch", "last epoch", "F1, last epoch"]
-    source = f"Published rows: {table['source']}; {table['protocol']}. ±: over the divisions, "
-    source += "from which their intervals are computed."
-    sentences = [f"- {_standing(summary, arm)}" for arm, runs in summary.runs.items() if runs]
-    return f"{source}\n\n{markdown(headings, rows)}\n\n" + "\n".join(sentences)
+    source = f"Published: {table['source']}; {table['protocol']}. {EPOCHS} epochs, {DIVISIONS} divisions; ± and the "
+    source += "interval are over the divisions. Excess: IoU - F1 / (2 - F1)."
+    headings = ["network", "params M", "GMACs", "IoU", "95 % (t)", "F1", "excess"]
+    rows = [[name, *of[:3], _published_interval(of[2]), of[3], _points(_excess(*_means(of)))] for name, of in _rows()]
+    parts = [source, markdown(headings, rows)]
+    arms = [arm for arm, runs in summary.runs.items() if runs]
+    if arms:
+        headings = ["ours", "params M", "GMACs", "epochs", "n", "counted over"]
+        headings += ["best epoch: IoU", "95 % (t)", "F1", "excess", "last epoch: IoU", "95 % (t)", "F1", "excess"]
+        parts.append(markdown(headings, [row for arm in arms for row in _arm_rows(summary, arm)]))
+        parts.append("\n".join([f"- {_counting(summary, arms)}", *(f"- {_standing(summary, arm)}" for arm in arms)]))
+    return "\n\n".join(parts)
 
 
 def _published() -> dict[str, Any]:
     return next(table for table in ledger()["benchmarks"] if table["title"].startswith(BENCHMARK))
+
+
+def _rows() -> Iterable[tuple[str, list[str]]]:
+    """Name and cells: parameters, MACs, IoU, F1."""
+    return _published()["rows"].items()
+
+
+def _means(cells: list[str]) -> tuple[float, float]:
+    """The published means of IoU and F1, as fractions."""
+    iou, f1 = (float(cell.split(" ± ")[0]) / 100 for cell in cells[2:4])
+    return iou, f1
 
 
 def _published_interval(cell: str) -> str:
@@ -60,41 +64,70 @@ def _published_interval(cell: str) -> str:
     return interval([mean - half, mean + half], "iou")
 
 
-def _row(summary: Summary, arm: str, line: Line) -> list[str]:
-    def spread(figure: str, rule: str) -> Any:
-        return summary.cells["val", figure, arm, rule].spread
+def _excess(iou: float, f1: float) -> float:
+    """By how much a mean IoU is above that of a single pool with this F1."""
+    return iou - f1 / (2 - f1)
 
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _arm_rows(summary: Summary, arm: str) -> list[list[str]]:
+    """A row for each way of counting."""
+    line = next(iter(summary.runs[arm].values()))
     parameters, macs = line["network"]["parameters"], line["network"]["macs"]
-    best = spread("benchmark_iou", "best")
-    return [
-        f"**{arm}**, ours",
-        f"{(parameters['trained'] + parameters['frozen']) / 1e6:.2f}",
-        NONE if macs is None else f"{macs / 1e9:.2f}",
-        with_deviation(best, "benchmark_iou"),
-        with_deviation(spread("benchmark_F1", "best"), "benchmark_F1"),
-        str(line["epochs"]["last"]),
-        count(best),
-        t_interval(best, "benchmark_iou"),
-        with_deviation(spread("benchmark_iou", "last"), "benchmark_iou"),
-        with_deviation(spread("iou", "best"), "iou"),
-        with_deviation(spread("iou", "last"), "iou"),
-        with_deviation(spread("F1", "last"), "F1"),
-    ]
+    size = f"{(parameters['trained'] + parameters['frozen']) / 1e6:.2f}"
+    rows = []
+    for counted, figures in COUNTED.items():
+        row = [f"**{arm}**", size, NONE if macs is None else f"{macs / 1e9:.2f}", str(line["epochs"]["last"])]
+        row += [count(summary.cells["val", "iou", arm, "best"].spread), counted]
+        for rule in ("best", "last"):
+            iou, f1 = (summary.cells["val", figure, arm, rule].spread for figure in figures)
+            row += [with_deviation(iou, "iou"), t_interval(iou, "iou"), with_deviation(f1, "F1")]
+            row.append(NONE if iou is None or f1 is None else _points(_excess(iou.mean, f1.mean)))
+        rows.append(row)
+    return rows
+
+
+def _counting(summary: Summary, arms: list[str]) -> str:
+    """Which of our ways of counting has the excess of the published rows."""
+    theirs = [_excess(*_means(cells)) for _, cells in _rows()]
+    ours = {}
+    for counted, figures in COUNTED.items():
+        spreads = [[summary.cells["val", figure, arm, "best"].spread for figure in figures] for arm in arms]
+        ours[counted] = [_excess(iou.mean, f1.mean) for iou, f1 in spreads if iou and f1]
+    middle = sum(theirs) / len(theirs)
+    nearest = min(ours, key=lambda counted: min((abs(value - middle) for value in ours[counted]), default=math.inf))
+    ranges = ", ".join(f"over {counted} {_range(values)}" for counted, values in ours.items())
+    return (
+        f"The published rows have an excess of {_range(theirs)} points, ours {ranges}. "
+        f"So the published figures look like means over {nearest}."
+    )
+
+
+def _range(values: list[float]) -> str:
+    ends = dict.fromkeys(map(_points, (min(values), max(values)))) if values else {NONE: None}
+    return " to ".join(ends)
 
 
 def _standing(summary: Summary, arm: str) -> str:
-    """Where an arm's IoU stands among the published means, and what of its protocol is not theirs."""
-    ours = summary.cells["val", "benchmark_iou", arm, "best"].spread
-    if ours is None:
-        return f"`{arm}`: no figure."
-    published = {name: float(cells[2].split()[0]) / 100 for name, cells in _published()["rows"].items()}
-    below = [name for name, value in published.items() if value <= ours.mean]
-    text = f"`{arm}`: {shown(ours.mean, 'iou')}, at or above {', '.join(below) or 'no published mean'}"
-    if ours.low is not None:
-        within = [name for name, value in published.items() if ours.low <= value <= ours.high]
-        text += f". Its interval holds the published mean of {', '.join(within) or 'no network'}"
+    """Where an arm's IoU is among the published means, and what of its protocol is not theirs."""
+    published = {name: _means(cells)[0] for name, cells in _rows()}
+    found = []
+    for counted, (figure, _) in COUNTED.items():
+        ours = summary.cells["val", figure, arm, "best"].spread
+        if ours is None:
+            continue
+        below = [name for name, value in published.items() if value <= ours.mean]
+        text = f"over {counted} {shown(ours.mean, 'iou')}, at or above {', '.join(below) or 'no published mean'}"
+        if ours.low is not None:
+            within = [name for name, value in published.items() if ours.low <= value <= ours.high]
+            text += f" (its interval holds the published mean of {', '.join(within) or 'no network'})"
+        found.append(text)
     differing = [sentence for line in summary.runs[arm].values() for sentence in _unlike_theirs(line)]
-    return f"{text}. Not alike: {'; '.join(dict.fromkeys(differing))}." if differing else f"{text}."
+    unlike = f". Not alike: {'; '.join(dict.fromkeys(differing))}" if differing else ""
+    return f"`{arm}`: {'; '.join(found) or 'no figure'}{unlike}."
 
 
 def _unlike_theirs(line: Line) -> list[str]:

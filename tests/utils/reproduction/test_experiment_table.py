@@ -223,21 +223,42 @@ def test_other_codes(tmp_path):
     assert code_table({"none": {}}) == ""
 
 
-def test_the_field_s_table_puts_like_beside_like(tmp_path):
+def test_the_field_s_table_keeps_theirs_and_ours_apart(tmp_path):
     lines = write_experiment(tmp_path, "field", {"srs_tiny": 0}, seeds=(41,))
     text = field_table(summarise("field", lines, tmp_path))
-    ((head, rows),) = tables(text)
-    by_name = {row[0]: row for row in rows}
-    assert by_name["U-Net"][1:5] == ["34.52", "65.52", "68.61 ± 2.86", "76.97 ± 3.10"]
+    (_, published), (head, ours) = tables(text)
+    by_name = {row[0]: row for row in published}
     half = stats.t.ppf(0.975, 2) * 2.86 / 3**0.5
-    assert by_name["U-Net"][5:8] == ["300", "3", f"[{68.61 - half:.2f}, {68.61 + half:.2f}]"]
-    assert by_name["U-Net"][8:] == ["–"] * 4  # no figure of ours stands in their columns, none of theirs in ours
-    ours = by_name["**srs_tiny**, ours"]
-    of_runs = values(lines, "srs_tiny", "best", "benchmark_iou").values()
-    assert ours[3] == f"{statistics.fmean(of_runs):.2f} ± {statistics.stdev(of_runs):.2f}" and ours[1] == "0.87"
-    assert ours[9].startswith(f"{statistics.fmean(values(lines, 'srs_tiny', 'best').values()):.2f}")
-    assert len(head) == len(ours) and "normalization imagenet, not authors" in text and "10 epochs, not 300" in text
-    assert "at or above no published mean" in text
+    ends = f"[{68.61 - half:.2f}, {68.61 + half:.2f}]"
+    assert by_name["U-Net"] == ["U-Net", "34.52", "65.52", "68.61 ± 2.86", ends, "76.97 ± 3.10", "6.0"]
+    assert [row[5] for row in ours] == ["batches of 8", "single images"] and "srs_tiny" not in by_name
+    for row, figure, f1 in zip(ours, ("benchmark_iou", "iou"), ("benchmark_F1", "F1"), strict=True):
+        best, last, best_f1 = (
+            values(lines, "srs_tiny", rule, name).values()
+            for rule, name in (("best", figure), ("last", figure), ("best", f1))
+        )
+        assert row[1] == "0.87" and row[3:5] == ["10", "3 x 1"] and len(row) == len(head)
+        assert row[6] == f"{statistics.fmean(best):.2f} ± {statistics.stdev(best):.2f}"
+        assert row[10].startswith(f"{statistics.fmean(last):.2f} ± ")
+        f1 = statistics.fmean(best_f1) / 100
+        assert row[9] == f"{statistics.fmean(best) - 100 * f1 / (2 - f1):.1f}"
+    assert "normalization imagenet, not authors" in text and "10 epochs, not 300" in text
+    assert "at or above no published mean" in text and "an excess of 4.6 to 6.1 points" in text
+    assert field_table(summarise("field", [], tmp_path)).count("| U-Net ") == 1
+
+
+def test_the_excess_tells_how_figures_were_counted(tmp_path):
+    """Pooled over one batch the excess is 0; the mean over images of unlike quality has one."""
+
+    def counted_like(**figures):
+        lines = write_experiment(tmp_path, "field", {"srs_tiny": 0}, divisions=1, seeds=(41,))
+        for rule in ("best", "last"):
+            lines[0]["figures"]["val"][rule] |= {"benchmark_iou": 0.6, "benchmark_F1": 0.75, **figures}
+        return field_table(summarise("field", lines, tmp_path))
+
+    said = "over batches of 8 0.0, over single images 5.0. So the published figures look like means over single images."
+    assert said in counted_like(iou=0.65, F1=0.75)
+    assert "look like means over batches of 8." in counted_like(iou=0.9, F1=0.75)
 
 
 def test_without_matplotlib_one_line_says_what_to_install(results, lines, monkeypatch, capsys):
