@@ -1,4 +1,4 @@
-"""In what the arms of an experiment differ, and what they share: the recorded settings of their runs."""
+"""The settings in which the arms of an experiment differ, and those that they share, from their recorded runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PHASES = {"recon": "phase 1", "seg": "phase 2"}
 
 
 def settings_of(line: Line) -> dict[tuple[str, str], Any]:
-    """By phase and name, without those that differ between runs in any case."""
+    """The settings of a run by phase and name, without those that always differ between runs."""
     phases = {phase: line["settings"][phase] or {} for phase in _PHASES}
     return {(phase, name): value for phase, of in phases.items() for name, value in of.items() if name not in _LEFT_OUT}
 
@@ -36,7 +36,7 @@ def differing_settings(runs: Runs) -> str:
 
 
 def shared_settings(runs: Runs) -> str:
-    """A sentence about each phase: the settings of `_SHARED` that all arms have alike; "" without a run."""
+    """A sentence about each phase: the settings of `_SHARED` that are equal in all arms; "" without a run."""
     arms = _arms(runs)
     sentences = []
     for phase, title in _PHASES.items():
@@ -48,7 +48,7 @@ def shared_settings(runs: Runs) -> str:
 
 
 def uneven_settings(runs: Runs) -> list[str]:
-    """Where the runs of one arm have different settings, a sentence each."""
+    """A sentence about each setting that differs between the runs of one arm."""
     found = []
     for arm, of in runs.items():
         each = {str(run): settings_of(line) for run, line in of.items()}
@@ -64,7 +64,7 @@ def _arms(runs: Runs) -> dict[str, dict[tuple[str, str], Any]]:
 
 
 def _values(arms: dict[str, dict[tuple[str, str], Any]], key: tuple[str, str]) -> int:
-    """How many values there are among those that have this phase; a setting that is None everywhere has none."""
+    """The number of different values among the arms that have this phase; 0 if the setting is None everywhere."""
     having = [_shown(of, key) for of in arms.values() if any(phase == key[0] for phase, _ in of)]
     return len(set(having)) if set(having) - {NONE} else 0
 

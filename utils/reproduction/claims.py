@@ -1,4 +1,4 @@
-"""One process at a time does a piece of work: claims in a folder that processes and machines share, without file locks.
+"""Claims, so that only one process does a piece of work: files in a shared folder, without file locks.
 
 A claim is a file, created exclusively (O_EXCL): `NAME.1`, with its owner's host, process and start time. The owner
 touches it while it works and removes it at the end. A claim whose owner has died is not removed by others: who takes
@@ -67,7 +67,7 @@ class Claim:
 
 
 def take(folder: Path, name: str) -> Claim | None:
-    """Claims `name` in the folder, which is made; None while a live process holds it.
+    """Claims `name` in the folder, which is created if missing; returns None while a live process holds the claim.
 
     Raises:
         UserError: if the folder cannot be written to.
@@ -111,7 +111,7 @@ def waiting_for(folder: Path, name: str) -> Iterator[Claim]:
 
 
 def holder(folder: Path, name: str) -> str | None:
-    """Who holds a claim, in words; None if no live process does."""
+    """The holder of a claim, in words; None if no live process holds it."""
     for path, _ in _standing(folder, name):
         if _is_alive(path):
             owner = _owner(path) or {}
@@ -135,7 +135,7 @@ def _standing(folder: Path, name: str) -> list[tuple[Path, int]]:
 
 
 def _owner(path: Path) -> dict[str, Any] | None:
-    """None for a claim that is gone, or that its owner has not written yet (or never will)."""
+    """The content of a claim; None if the file is missing, or not written yet."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

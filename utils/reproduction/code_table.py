@@ -1,4 +1,4 @@
-"""Whether the image's own code matters: `evaluation.py --code` of an experiment's runs (the `code` of their lines)."""
+"""The table of the code tests of an experiment's runs (`evaluation.py --code`, `code` in their lines)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs of an experiment may be compared: what their protocol cards say."""
+"""The runs of an experiment that can be compared, according to their protocol cards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def comparable(first: Mapping[Run, Line], other: Mapping[Run, Line], on: str) ->
 
 
 def differing_protocols(runs: Runs, on: str) -> list[str]:
-    """In what the cards of the list `on` differ, a sentence each; the lists named in them are those of one division."""
+    """A sentence about each field in which the cards of the list `on` differ; lists are compared within a division."""
     lines = [(arm, run[0], line) for arm, of in runs.items() for run, line in of.items() if on in line["figures"]]
     found: list[str] = []
     for rule in EPOCH_RULES:

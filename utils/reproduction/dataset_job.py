@@ -1,4 +1,4 @@
-"""What `reproduce.py --Dataset` does: the divisions of one data set, each with both phases, and their table."""
+"""`reproduce.py --Dataset`: both phases on each division of one data set, and the table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from utils.settings.config import FREE_SETTINGS
 
 
 class DatasetJob:
-    """The runs, one a division, and what is to be done when one is finished.
+    """The runs, one per division, and what follows when one is finished.
 
     Args:
         args: of reproduce.py.
@@ -58,7 +58,7 @@ class DatasetJob:
         return plan.steps(run, self._scripts)
 
     def recorded(self, run: Run) -> str | None:
-        """Where it stands that a run is finished; None: its folder says how far it is."""
+        """The file that records a run as finished; None: its folder shows the progress."""
         return None
 
     def check(self) -> None:
@@ -74,12 +74,12 @@ class DatasetJob:
         self.tabulate()
 
     def conclude(self, done: int) -> None:
-        """Tabulates, unless a run that was just finished has had it done."""
+        """Writes the table, unless it was written when the last run was finished."""
         if not done:
             self.tabulate()
 
     def tabulate(self) -> None:
-        """Prints and writes the table of the divisions that are done."""
+        """Prints and writes the table of the finished divisions."""
         done = [run.division for run in self.runs if self.is_finished(run)]
         plans = {run.division: self.steps(run) for run in self.runs}
         results = [
@@ -107,11 +107,11 @@ class DatasetJob:
         say(f"\n{page}\n\nwrote reproduce.md, reproduce.csv and reproduce.json to {self.folder}")
 
     def lines(self) -> Sequence[Mapping]:
-        """None: of runs of --Dataset the folder tells all."""
+        """No recorded lines: the folders of the runs contain everything."""
         return ()
 
     def _other_settings(self, phases: Mapping[str, argparse.Namespace]) -> list[str]:
-        """Where the settings are not those of the Dataset's configuration alone: "seg epochs 2 (300)"."""
+        """The settings that differ from the configuration of the Dataset, such as "seg epochs 2 (300)"."""
         dataset = self._args.Dataset
         of_phases = {"recon": self._scripts.train_recon, "seg": self._scripts.train_seg} if dataset else {}
         return [

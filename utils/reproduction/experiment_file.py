@@ -33,7 +33,7 @@ OTHER_CODES = tuple(code for code in CODES if code != "own")
 
 @dataclass(frozen=True)
 class Arm:
-    """What one arm's runs get beside what all have.
+    """The settings of one arm, in addition to those of all arms.
 
     Attributes:
         flags: of all scripts; a script gets those that it takes. Unchecked: `utils.reproduction.plan.experiment_runs`
@@ -49,7 +49,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as its file has it.
+    """The content of an experiment's file.
 
     Attributes:
         data: base_dir, train_file, val_file, test_file; lists hold {} for the division's number.

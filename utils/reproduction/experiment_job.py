@@ -1,4 +1,4 @@
-"""What `reproduce.py --experiment` does: the runs of an experiment, each of which leaves a line; and their table."""
+"""`reproduce.py --experiment`: the runs of an experiment, their recorded lines, and the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.reproduction.run_record import Records
 
 
 class ExperimentJob:
-    """The runs, and what is to be done when one is finished.
+    """The runs, and what follows when one is finished.
 
     Args:
         args: of reproduce.py.
@@ -51,7 +51,7 @@ class ExperimentJob:
         return plan.steps(run, self._scripts)
 
     def recorded(self, run: Run) -> str | None:
-        """Where it stands that a run is finished; None: its folder says how far it is."""
+        """The file that records a run as finished; None: its folder shows the progress."""
         return str(self._records.path) if self.is_finished(run) else None
 
     def check(self) -> None:
@@ -69,7 +69,7 @@ class ExperimentJob:
         self._tabulate(plots=False)
 
     def conclude(self, done: int) -> None:
-        """Prints and writes the table of the runs that are done, and draws the plots."""
+        """Prints and writes the table of the finished runs, and draws the plots."""
         say(f"\n{self._tabulate(plots=True)}\n\nwrote {self._records.path.with_suffix('.md')} and .csv")
 
     def _tabulate(self, plots: bool) -> str:

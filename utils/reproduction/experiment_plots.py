@@ -67,7 +67,7 @@ def draw(summary: Summary, results: Path) -> list[Path]:
 
 
 def reported(summary: Summary) -> str:
-    """The list that the plots are of: test, where there is one."""
+    """The list that the plots show: test if the experiment has one, otherwise val."""
     return summary.lists[-1]
 
 

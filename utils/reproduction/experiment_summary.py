@@ -66,7 +66,7 @@ class DivisionCell:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of an experiment.
+    """The statistics of an experiment.
 
     Attributes:
         arms: in their order; the first is what the others are compared with.

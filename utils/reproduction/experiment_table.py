@@ -70,7 +70,7 @@ def tabulate(name: str, lines: Sequence[Line], results: Path, planned: Plan = ()
 
 
 def existing_plots(name: str, results: Path) -> list[str]:
-    """The file names of the plots that there are, PNG only."""
+    """The file names of the existing plots, PNG only."""
     names = (f"{name}-{plot}.png" for plot in PLOTS)
     return [file for file in names if (results / file).is_file()]
 
@@ -100,7 +100,7 @@ def command(name: str) -> str:
 
 
 def remarks(summary: Summary) -> list[str]:
-    """What is missing, and what differs between the runs; a paragraph, or nothing."""
+    """Missing runs and differences between runs, as a list; empty if there are none."""
     said = [*summary.notes, *uneven_settings(summary.runs)]
     if missing := summary.missing:
         total = len(missing) + sum(map(len, summary.runs.values()))
@@ -119,7 +119,7 @@ def remarks(summary: Summary) -> list[str]:
 
 
 def _short(commit: str | None) -> str | None:
-    """Of a commit, as many digits as Git shows; what follows them stays."""
+    """The first ten digits of a commit, and "+changes" if it follows."""
     return commit and commit[:10] + commit[40:]
 
 

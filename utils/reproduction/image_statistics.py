@@ -1,4 +1,4 @@
-"""What the images of an experiment say: intervals by drawing them again, and differences image by image.
+"""Statistics over the images of an experiment: bootstrap intervals, and differences image by image.
 
 An image is in the lists of several divisions, and each run evaluates it once. It is drawn as a whole, with all its
 figures of all runs (a cluster bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section

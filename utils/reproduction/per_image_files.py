@@ -61,7 +61,7 @@ def write_per_image(path: Path, tables: Tables) -> None:
 
 
 def read_per_image(path: Path) -> dict[tuple[str, str], Images]:
-    """What `write_per_image` has written.
+    """Reads a file of `write_per_image`.
 
     Raises:
         UserError: if it cannot be read, or holds something else.

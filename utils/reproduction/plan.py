@@ -44,7 +44,7 @@ DECIDED = {
 
 @dataclass(frozen=True)
 class Scripts:
-    """The scripts, which this room cannot import."""
+    """The scripts, which this package cannot import."""
 
     train_recon: ModuleType
     train_seg: ModuleType
@@ -96,7 +96,7 @@ class Run:
 
 
 def steps(run: Run, scripts: Scripts) -> list[Step]:
-    """What a run takes, in its order. A training that was begun keeps its settings, see `config.run_settings`."""
+    """The steps of a run, in order. A training that has started keeps its settings, see `config.run_settings`."""
     plan: list[Step] = []
     for script in trainings(run, scripts):
         phase = _phase(script)
@@ -155,7 +155,7 @@ def _evaluation(run: Run, scripts: Scripts, on: str, weights: str, code: str | N
 
 
 def _read_once(settings: Callable[[], argparse.Namespace], checkpoint: Path) -> Callable[[], argparse.Namespace]:
-    """The same function, which reads the checkpoint again when it is another file."""
+    """The same function, which reads the checkpoint again when the file has changed."""
     known: dict[tuple[int, int], argparse.Namespace] = {}
 
     def resolved() -> argparse.Namespace:
@@ -175,7 +175,7 @@ def as_argv(values: Mapping[str, object]) -> list[str]:
 
 
 def known_to(script: ModuleType, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the flags that this script takes."""
+    """The flags that this script takes."""
     known = {action.dest for action in script.parser()._actions}
     return {name: value for name, value in flags.items() if name in known}
 

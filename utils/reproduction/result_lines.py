@@ -30,7 +30,7 @@ _Kind = Callable[[Any, str], None]  # raises ValueError, which names where
 
 
 def run_of(line: Line) -> tuple[str, int, int]:
-    """What tells the runs of an experiment apart: arm, division, seed."""
+    """The key of a run in an experiment: arm, division, seed."""
     return line["arm"], line["division"], line["seed"]
 
 
@@ -61,7 +61,7 @@ def append(path: Path, line: Line) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file, in its order; none if there is no such file. A broken last line is left out, and said.
+    """The lines of a file, in order; empty if the file is missing. A broken last line is skipped with a warning.
 
     Raises:
         UserError: for a line that does not fit the schema, or a run that stands in two; with the file and the line.
@@ -95,7 +95,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def check(line: Any) -> None:
-    """Whether a line fits the schema.
+    """Checks a line against the schema.
 
     Raises:
         ValueError: names the key and what is wrong with it.
@@ -201,7 +201,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _on_lists(kind: _Kind) -> _Kind:
-    """What there is of the val list, and of the test list where there is one."""
+    """A value for the val list, and for the test list if the experiment has one."""
     return _by_name(_object(**dict.fromkeys(EPOCH_RULES, kind)), required=["val"], allowed=LISTS)
 
 

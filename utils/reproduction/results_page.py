@@ -59,17 +59,17 @@ _BLOCK = re.compile(r"(<!-- results: (\w+) (\S+)(?: (\w+))? -->\n).*?(<!-- end -
 
 
 def planned(name: str) -> Plan:
-    """The runs of experiments/NAME.yaml; none, if there is no such file."""
+    """The runs of experiments/NAME.yaml; empty if the file is missing."""
     return read_experiment(name).order() if name in known_experiments() else ()
 
 
 def recorded(results: Path = RESULTS) -> list[str]:
-    """The experiments that have lines."""
+    """The experiments with recorded lines."""
     return sorted(path.stem for path in results.glob("*.jsonl"))
 
 
 def compose(text: str, results: Path = RESULTS) -> str:
-    """The page with its blocks made anew.
+    """The page with its blocks generated again.
 
     Raises:
         UserError: for a block of an unknown kind, list or experiment.

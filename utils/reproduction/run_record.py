@@ -28,7 +28,7 @@ CURVES |= {"val_iou": ("val", "iou"), "val_F1": ("val", "F1")}
 
 
 class Records:
-    """The lines of an experiment, and which of its runs they say are finished.
+    """The recorded lines of an experiment, and which of its runs are finished.
 
     Args:
         name: the experiment's.
@@ -44,7 +44,7 @@ class Records:
         self._lines: list[dict[str, Any]] = []
 
     def lines(self) -> list[dict[str, Any]]:
-        """As the file has them now."""
+        """The current lines of the file."""
         status = self.path.stat() if self.path.is_file() else None
         version = status and (status.st_mtime_ns, status.st_ino)
         if version != self._version or version is None:
@@ -68,7 +68,7 @@ class Records:
         return None
 
     def record(self, run: Run, steps: Sequence[Step], seconds: Mapping[str, float]) -> None:
-        """Writes what a finished run leaves: its images' figures, and then its line."""
+        """Writes the per-image file of a finished run, and then its line."""
         line, images = line_of(self.name, run, steps, seconds, self.base_dir)
         write_per_image(self.results / line["per_image"], images)
         append(self.path, line)
@@ -96,14 +96,14 @@ class Records:
 
 
 def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without paths of this machine: of a list outside the data folder the name stays."""
+    """Settings without paths of this machine. A list outside the data folder is reduced to its file name."""
     lists = {name: PurePath(settings[name]).name for name in ("train_file_dir", "val_file_dir") if name in settings}
     lists = {name: value for name, value in lists.items() if PurePath(settings[name]).is_absolute()}
     return {name: value for name, value in {**settings, **lists}.items() if name not in PATHS}
 
 
 def _resolved(run: Run, scripts: Scripts) -> dict[str, dict[str, Any]]:
-    """The settings of both phases, as the lines have them, read off the experiment alone."""
+    """The settings of both phases, in the form of the lines, from the experiment's file alone."""
     found: dict[str, dict[str, Any]] = {}
     for script in trainings(run, scripts):
         argv = [*as_argv({"base_dir": "."}), *training_flags(run, script, bool(found))]
@@ -161,7 +161,7 @@ def line_of(
 
 
 def figures_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures of a line, out of summary.json."""
+    """The figures of a line, from summary.json."""
     means = {name: value for name, value in summary["mean_over_images"].items() if not name.endswith("_undefined")}
     return {
         "images": summary["images"],
@@ -211,7 +211,7 @@ def _seconds(folder: Path) -> float:
 
 
 def _sum_of(seconds: Mapping[str, float], titles: Sequence[str]) -> float | None:
-    """None if one of them was done by an earlier process, which has not left its time."""
+    """The sum; None if an earlier process did one of the steps, because its time was not recorded."""
     return round(sum(seconds[title] for title in titles), 2) if all(title in seconds for title in titles) else None
 
 

@@ -79,7 +79,7 @@ class CommandRunner:
         return code if code >= 0 else 128 - code
 
     def stopped(self) -> bool:
-        """Whether a signal has come, or the time is out; the running command is told."""
+        """Whether a signal was received or the time limit is reached; if so, the running command is stopped."""
         if not self.number and self._until is not None and time.monotonic() > self._until:
             self.time_is_out = True
             self._pass_on(signal.SIGTERM, None)

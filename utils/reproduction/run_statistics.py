@@ -1,4 +1,4 @@
-"""What the runs of an experiment say: means, components of variance, t intervals, numbers of images.
+"""Statistics over the runs of an experiment: means, components of variance, t intervals, numbers of images.
 
 A run is of one division and one seed, and its key is that pair. Seeds are nested in divisions: the same seed draws the
 same initial weights in every division, but what a seed does to one training list says nothing of another list.

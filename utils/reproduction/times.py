@@ -1,4 +1,4 @@
-"""How long the runs of an experiment have taken so far, and what is to come, by the epochs that are done."""
+"""The time that the runs of an experiment have taken, and an estimate of the rest, from the finished epochs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Times:
         self._plans = plans
 
     def so_far(self) -> float:
-        """Seconds of all epochs that are done, of the runs that are not finished."""
+        """Seconds of all finished epochs of the unfinished runs."""
         return sum(map(sum, self._of_folder.values()))
 
     def to_come(self, run: Run, step: Step) -> float | None:

@@ -1,4 +1,4 @@
-"""The runs of an experiment, worked through by one process or several that share the folder.
+"""Executes the runs of an experiment, in one process or in several that share the folder.
 
 Nothing is remembered but on the disk: what is done is read off the files, and who does what off the claims beside them.
 A process takes the first run that is to do and that nobody has claimed; when nothing else is left, it waits for others.
@@ -27,12 +27,12 @@ LEAVE = 60.0  # seconds of a budget that are left for saving, or a tenth of it
 
 
 class _Busy(Exception):
-    """Another process does this; the message says who."""
+    """Another process does this work; the message names it."""
 
 
 @dataclass
 class Work:
-    """What there is to do.
+    """The runs to execute, and how.
 
     Attributes:
         runs: in the order of their execution.
@@ -62,7 +62,7 @@ def runner_for(budget: float | None) -> CommandRunner:
 
 
 def work_through(work: Work, runner: CommandRunner) -> int:
-    """Does what is to be done, until all runs are finished; how many of them this process has brought to their end.
+    """Executes runs until all are finished; returns how many this process has finished.
 
     Raises:
         Stopped: at a signal or when the runner's time is out; the running script was told and has saved.
@@ -105,7 +105,7 @@ def _sleep(work: Work, runner: CommandRunner, where: str) -> None:
 
 
 def _claim_and_do(work: Work, runner: CommandRunner, run: Run) -> bool:
-    """Takes a run and does what is left of it; whether this process has brought it to its end.
+    """Claims a run and executes its remaining steps; returns whether this process has finished it.
 
     Raises:
         _Busy: if another process has it, or its phase 1.
@@ -134,7 +134,7 @@ def _is_phase_1(step: Step) -> bool:
 
 
 def _do_shared(work: Work, runner: CommandRunner, run: Run, step: Step) -> bool:
-    """A phase 1 that other runs may want as well: one process trains it, the others do something else meanwhile.
+    """A phase 1 that other runs may need as well: one process trains it, the others take other runs meanwhile.
 
     Raises:
         _Busy: if another process trains it.
@@ -167,7 +167,7 @@ def _do(
     held: int | None,
     seconds: dict[str, float],
 ) -> bool:
-    """Runs a step, if it is not done, in a separate process (or several); returns whether it is done then.
+    """Runs a step in a separate process (or several) if it is not done; returns whether it is done afterwards.
 
     Raises:
         Stopped: see `work_through`.

@@ -1,4 +1,4 @@
-"""Who imports whom: from the ground up, each room of the project uses only those below it."""
+"""Import order: each package of the project imports only packages of lower levels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# From the ground up. A room may import the rooms above it in this list.
-FLOORS = (
+# From the lowest level up. A package may import those before it in this list.
+LEVELS = (
     "utils.common",
     "models",
     "models.fast",
@@ -25,11 +25,11 @@ FLOORS = (
 OLD_PATHS = {"predictor", "metrics", "losses"}  # modules that README named when utils/ was one folder
 
 
-def room(module: str) -> str | None:
+def package(module: str) -> str | None:
     first, second = [*module.split("."), ""][:2]
     if first not in {"utils", "datasets", "models"}:
         return None
-    return f"{first}.{second}" if f"{first}.{second}" in FLOORS else first
+    return f"{first}.{second}" if f"{first}.{second}" in LEVELS else first
 
 
 def imports(path: Path):
@@ -43,14 +43,14 @@ def imports(path: Path):
 def test_imports_go_down_only():
     seen = set()
     for path in (path for top in ("utils", "datasets", "models") for path in (ROOT / top).rglob("*.py")):
-        here = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        here = package(".".join(path.relative_to(ROOT).with_suffix("").parts))
         if here == "utils":
             assert path.parent == ROOT / "utils" and path.stem in OLD_PATHS | {"__init__"}, path
             continue
         for name in imports(path):
-            there = room(name)
+            there = package(name)
             if there not in (None, here):
-                assert FLOORS.index(there) < FLOORS.index(here), f"{path.relative_to(ROOT)} imports {name}"
+                assert LEVELS.index(there) < LEVELS.index(here), f"{path.relative_to(ROOT)} imports {name}"
                 seen.add((here, there))
     assert ("datasets", "utils.common") in seen and ("utils.training", "utils.networks") in seen
 
@@ -58,7 +58,9 @@ def test_imports_go_down_only():
 def test_data_sets_use_nothing_of_utils_but_common():
     for path in (ROOT / "datasets").rglob("*.py"):
         for name in imports(path):
-            assert room(name) in (None, "datasets", "datasets.prepare", "utils.common"), f"{path.name} imports {name}"
+            assert package(name) in (None, "datasets", "datasets.prepare", "utils.common"), (
+                f"{path.name} imports {name}"
+            )
 
 
 def test_the_old_paths_of_public_names_work():
