@@ -47,6 +47,7 @@ CSS = """
 #image .image-frame, #overlay .image-frame, #mask .image-frame, #code .image-frame, #kernel .image-frame {
   padding-top: 2rem;
 }
+input:focus-visible {outline: 2px solid var(--color-accent) !important; outline-offset: 2px}
 footer {display: none !important}
 """
 
