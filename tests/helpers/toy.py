@@ -86,6 +86,7 @@ def settings(**changes):
         "amp": "off",
         "accumulate": 1,
         "variant": "srs_tiny",
+        "normalization": "imagenet",
         "encoder_bn": "frozen",
         "mask_interpolation": "exact",
         "augment_order": "before_resize",

@@ -33,6 +33,7 @@ from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
 from utils.training.arithmetic import changes
+from utils.training.compilation import compiler_errors
 from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short, time_left
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
@@ -211,10 +212,11 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             # The last batch of an epoch may be smaller; compiling for its size would not pay off.
             network = run.compiled if batches.size(run.step) == run.settings.batch_size else phase.model
             for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
-                with run.precision.autocast():
-                    loss, figures = phase.step(network, to_device(part, device, layout(run.settings)))
-                losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
-                scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
+                with compiler_errors(stop):
+                    with run.precision.autocast():
+                        loss, figures = phase.step(network, to_device(part, device, layout(run.settings)))
+                    losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
+                    scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
                 run.means.add(figures)
             add_gradients(run.trained)
             scaler.step(run.optimizer)

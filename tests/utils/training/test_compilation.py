@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from small import small_srs
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor.exc import CppCompileError
 from torch.export import Dim, export
 from toy import Toy, make_data, run
 
 import train_recon
 import train_seg
 from models.nested import NestedUNet
+from utils.common.errors import UserError
+from utils.common.signals import Stopped
 from utils.training import compilation
 from utils.training.compilation import compiled_for_training
 
@@ -68,6 +74,34 @@ def test_a_run_compiles_the_training_call_of_whole_batches_alone(tmp_path, monke
     assert compiled["model"].keys() == plain["model"].keys()
     for name, value in plain["model"].items():
         torch.testing.assert_close(compiled["model"][name], value)
+
+
+@pytest.mark.parametrize("stage", ["forward", "backward"])
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_compiler_that_fails_is_an_error_of_one_line_or_a_stop(tmp_path, monkeypatch, stage, signalled):
+    """Ctrl-C in a terminal ends the compiler's process as well, whose error is no error then."""
+    torch._dynamo.reset()
+
+    def fails(graph, inputs):
+        if signalled:
+            signal.raise_signal(signal.SIGINT)
+        raise CppCompileError(["g++", "step.cpp"], "a thousand lines")
+
+    stages = {"forward": fails, "backward": aot_autograd(fw_compiler=lambda graph, inputs: graph, bw_compiler=fails)}
+    monkeypatch.setattr(compilation, "BACKEND", stages[stage])
+    data = make_data(tmp_path / "set")
+    if signalled:
+        with pytest.raises(Stopped, match=r"^stopped while torch\.compile was compiling") as stopped:
+            run(Toy(), data, tmp_path / "run", compile=True)
+        assert stopped.value.number == signal.SIGINT
+    else:
+        with pytest.raises(
+            UserError, match=r"^--compile: torch cannot compile .*C\+\+ compile error\). Omit --compile$"
+        ):
+            run(Toy(), data, tmp_path / "run", compile=True)
+    monkeypatch.setattr(compilation, "BACKEND", "eager")
+    torch._dynamo.reset()
+    run(Toy(), data, tmp_path / "run", compile=True)
 
 
 def test_nothing_is_compiled_without_the_flag():
