@@ -79,7 +79,7 @@ def test_a_run_compiles_the_training_call_of_whole_batches_alone(tmp_path, monke
 @pytest.mark.parametrize("stage", ["forward", "backward"])
 @pytest.mark.parametrize("signalled", [False, True])
 def test_a_compiler_that_fails_is_an_error_of_one_line_or_a_stop(tmp_path, monkeypatch, stage, signalled):
-    """Ctrl-C in a terminal ends the compiler's process as well, whose error is no error then."""
+    """Ctrl-C in a terminal ends the compiler's process as well, which is then not reported."""
     torch._dynamo.reset()
 
     def fails(graph, inputs):
