@@ -37,7 +37,7 @@ def compiled_for_training(model: nn.Module, wanted: bool) -> nn.Module:
 
 @contextmanager
 def compiler_errors(stop: StopRequest) -> Iterator[None]:
-    """A context for the training step, which compiles the network when it first calls it.
+    """A context for the training steps, the first of which compiles the network.
 
     Raises:
         Stopped: if the compiler has failed after a signal: Ctrl-C ends its process, too. There is nothing to save: a

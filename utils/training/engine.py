@@ -119,10 +119,9 @@ def fit(
         "output": folder,
     }
     say(aligned(list(header.items())))
-    if speed.warning:
-        say(f"warning: {speed.warning}")
-    if rounded := rounding_warning(phase.model, settings.normalization, run.precision):
-        say(f"warning: {rounded}")
+    for warning in (speed.warning, rounding_warning(phase.model, settings.normalization, run.precision)):
+        if warning:
+            say(f"warning: {warning}")
     log = RunLog(folder, run.epoch, describe(settings)) if is_writer() else None
     try:
         with StopRequest(patient=world_size() > 1) as stop:
@@ -204,7 +203,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
     losses = LossWatch(device)
     images = {"total": len(loader.dataset), "initial": run.step * run.settings.batch_size, "unit": "img"}
     bar = Progress(**images, desc=f"epoch {epoch}/{epochs}", leave=False, disable=not is_writer(), every=LINE_EVERY)
-    with _training(phase, run.settings, device), bar, repeating_sizes():
+    with _training(phase, run.settings, device), bar, repeating_sizes(), compiler_errors(stop):
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
             run.optimizer.zero_grad(set_to_none=True)
@@ -212,11 +211,10 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             # The last batch of an epoch may be smaller; compiling for its size would not pay off.
             network = run.compiled if batches.size(run.step) == run.settings.batch_size else phase.model
             for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
-                with compiler_errors(stop):
-                    with run.precision.autocast():
-                        loss, figures = phase.step(network, to_device(part, device, layout(run.settings)))
-                    losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
-                    scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
+                with run.precision.autocast():
+                    loss, figures = phase.step(network, to_device(part, device, layout(run.settings)))
+                losses.add(loss, f"at step {run.step} of epoch {epoch}, on {', '.join(part['name'])}")
+                scaler.scale(loss * (len(part["name"]) / batches.size(run.step))).backward()
                 run.means.add(figures)
             add_gradients(run.trained)
             scaler.step(run.optimizer)

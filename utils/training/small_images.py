@@ -43,7 +43,7 @@ def _rounding_error(network: nn.Module, precision: Precision) -> float | None:
 
     def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if not first:
-            x = inputs[0].double()
+            x = inputs[0].cpu().double()  # MPS has no float64
             first.append(x.movedim(-1, 1) if isinstance(module, nn.LayerNorm) else x)  # channels in dimension 1
 
     for module in probe.modules():
