@@ -61,6 +61,10 @@ class Reconstruction:
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("train_recon", "Phase 1 of SRS: pretrain the reconstruction autoencoder.")
     arguments.add_shared_arguments(parser, epochs=100)
+    parser.epilog = (
+        "Both phases take the same flags. Phase 1 reads no masks, so the flags of masks have no effect here; nor has "
+        "--encoder_bn."
+    )
     parser.add_argument(
         "--unlabeled_dir",
         action=arguments.Repeated,

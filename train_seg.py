@@ -32,9 +32,10 @@ from utils.common.processes import say
 from utils.common.script import run_script
 from utils.evaluation.pixel_metrics import confusion, figures, predicted_share
 from utils.settings import arguments, config
-from utils.settings.refusals import check_training, naming_the_network, network_flags
+from utils.settings.refusals import check_training, naming_the_network
 from utils.training import losses
-from utils.training.watched_figures import WATCHED, derive, empty_note, parts
+from utils.training.pretrained_encoder import encoder_file, load_pretrained
+from utils.training.watched_figures import derive, empty_note, parts
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from torch import Tensor, nn
@@ -100,47 +101,7 @@ def parser() -> config.ScriptParser:
         help="pretrained reconstruction network: a checkpoint of train_recon.py, or the authors' SRS_R file (default: "
         "OUTPUT_DIR/recon/best.pth)",
     )
-    parser.add_argument(
-        "--watch",
-        choices=WATCHED,
-        default="iou",
-        help="validation figure that selects best.pth; iou: mean over the images (paper); pooled_iou and "
-        "iou_with_target: for lists that contain images without a target",
-    )
     return parser
-
-
-def find_encoder(args: argparse.Namespace) -> Path:
-    """The file of the reconstruction network."""
-    path = Path(args.recon_weights or config.output_dir(args) / "recon" / "best.pth")
-    if not path.is_file():
-        raise UserError(
-            f"{path} was not found: phase 2 requires the encoder of phase 1. Run python train_recon.py with the same "
-            "--Dataset (or --base_dir) and --output_dir first, or pass --recon_weights FILE"
-        )
-    return path
-
-
-def pretrained_encoder(args: argparse.Namespace) -> models.nested.NestedEncoder:
-    """The encoder of phase 1.
-
-    Raises:
-        UserError: if it was trained with another preprocessing than this run uses.
-    """
-    from utils.networks.load_weights import load_encoder
-    from utils.settings.recorded import recorded_settings
-
-    path = find_encoder(args)
-    encoder, trained_with = load_encoder(path)
-    trained_with = recorded_settings(trained_with, path)
-    for name in ("normalization", "white_level"):
-        before, now = trained_with.get(name, getattr(args, name)), getattr(args, name)
-        if before != now:
-            raise UserError(
-                f"{path} was trained with --{name} {before}, but this run uses {now}. Pass --{name} {before}, or "
-                f"repeat phase 1 with --{name} {now}"
-            )
-    return encoder
 
 
 def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -150,17 +111,12 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "seg"
     check_training(args, folder)
-    needs_phase_1 = models.needs_phase_1(args.variant, args.dynamic, args.kernel_source)
-    if args.recon_weights and not needs_phase_1:
-        raise UserError(f"--recon_weights: {network_flags(args)} uses no pretrained encoder. Omit --recon_weights")
-    needs_phase_1 = needs_phase_1 and not args.init_from
-    if needs_phase_1:
-        find_encoder(args)
+    encoder_file(args, folder / "last.pth")  # an error comes before torch is imported
     with hold(folder):
-        train(args, folder, needs_phase_1)
+        train(args, folder)
 
 
-def train(args: argparse.Namespace, folder: Path, needs_phase_1: bool) -> None:
+def train(args: argparse.Namespace, folder: Path) -> None:
     """Trains in a folder that this process has locked."""
     from utils.common.runtime import set_up
     from utils.settings.data_loaders import training_loaders
@@ -170,7 +126,8 @@ def train(args: argparse.Namespace, folder: Path, needs_phase_1: bool) -> None:
     device = set_up(args)
     # With batch statistics, a prediction depends on the other images of its batch. The released code uses batch size 1.
     train, val = training_loaders(args, True, val_batch_size=1 if args.encoder_bn == "batch" else args.batch_size)
-    encoder = pretrained_encoder(args) if needs_phase_1 else None
+    pretrained = encoder_file(args, folder / "last.pth")
+    encoder = load_pretrained(pretrained, args) if pretrained else None
     with naming_the_network(args):
         options = {"layer": args.dynamic, "kernel_source": args.kernel_source, "encoder_bn": args.encoder_bn}
         model = models.build(args.variant, encoder=encoder, **options)

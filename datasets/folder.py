@@ -80,11 +80,15 @@ class SegmentationFolder(Dataset):
         return used
 
     def without_target(self) -> int:
-        """The number of cases with an empty mask."""
-        if self._without_target is not None:
+        """The number of cases whose mask is empty, after resizing."""
+        resizing = self.transform.mask_interpolation if self.transform.size else None
+        may_vanish = "nearest" in (resizing, self.fit_masks)
+        if self._without_target is not None and not may_vanish:
             return self._without_target
 
         def is_empty(index: int) -> bool:
+            if may_vanish:
+                return not self[index]["mask"].any()
             if index < len(self._decoded):
                 return not self._decoded[index][1].any()
             return not read_mask(self.cases[index].masks, self.mask_threshold).any()

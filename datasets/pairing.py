@@ -5,9 +5,10 @@ Data sets name their masks in different ways: BUS uses the stem of the image, BU
 problems, because a wrong pair would train a wrong network without any error message.
 """
 
+import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -29,6 +30,13 @@ class Case:
     name: str
     image: Path
     masks: tuple[Path, ...]
+
+
+def files_hash(cases: Sequence[Case]) -> str:
+    """SHA-256 of the names and sizes of the image and mask files; their folder may be another."""
+    files = [path for case in cases for path in (case.image, *case.masks)]
+    lines = [f"{path.name}\t{path.stat().st_size}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find_cases(

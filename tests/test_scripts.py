@@ -20,11 +20,13 @@ import prepare_data
 import train_recon
 import train_seg
 from datasets.prepare.sample import make_sample
+from utils.common.errors import UserError
 from utils.common.files import sha256
 from utils.common.run_log import read_log
 from utils.evaluation.pixel_metrics import paper_metrics
 from utils.networks.checkpoints import load_checkpoint
 from utils.settings.data_loaders import checked_cases, evaluation_loader
+from utils.training.pretrained_encoder import load_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--img_size", "32", "--batch_size", "4", "--epochs", "2", "--workers", "0", "--variant", "srs_tiny"]
@@ -126,9 +128,13 @@ def test_evaluation_of_the_authors_weights(golden, data, tmp_path):
 
 def test_phase_2_starts_from_the_authors_encoder(golden, data, tmp_path):
     torch.save(golden.state("SRS_R"), tmp_path / "SRS_R.pth")
-    args = train_seg.parser().settings(["--base_dir", str(data), "--recon_weights", str(tmp_path / "SRS_R.pth")])
-    encoder = train_seg.pretrained_encoder(args)
+    file = tmp_path / "SRS_R.pth"
+    flags = ["--base_dir", str(data), "--recon_weights", str(file)]
+    args = train_seg.parser().settings([*flags, "--normalization", "authors"])
+    encoder = load_pretrained(file, args)
     assert torch.equal(encoder.stem[0].weight, golden.state("SRS_R")["conv1.0.weight"])
+    with pytest.raises(UserError, match="--normalization authors, but this run uses --normalization imagenet"):
+        load_pretrained(file, train_seg.parser().settings(flags))
 
 
 @pytest.mark.parametrize(

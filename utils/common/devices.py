@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +37,8 @@ def pick_device(name: str) -> torch.device:
                 f"--nproc_per_node {count} to torchrun, or --device cpu"
             )
         name = f"cuda:{local_rank()}"
+    if not re.fullmatch(rf"cpu|({'|'.join(ORDER)})(:[0-9]+)?", name):
+        raise UserError(f"--device must be auto, cpu, cuda, cuda:1, xpu or mps, got {name!r}")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -95,6 +97,8 @@ def peak_memory(device: torch.device) -> float:
         return torch.mps.driver_allocated_memory() / 1e9
     if device.type != "cpu":
         return getattr(torch, device.type).max_memory_allocated(device) / 1e9
+    import resource  # here: Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

@@ -94,12 +94,20 @@ def add_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """
     if world_size() == 1:
         return
-    gradients = [parameter.grad for parameter in parameters]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    parameters = list(parameters)
+    zeros = torch.zeros((), device=parameters[0].device)
+    parts = [zeros.expand(p.shape) if p.grad is None else p.grad for p in parameters]
+    used = zeros.new_tensor([float(p.grad is not None) for p in parameters])
+    flat = torch.cat([*(part.reshape(-1) for part in parts), used])
     with _explained():
         dist.all_reduce(flat)
-    for gradient, total in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(total.view_as(gradient))
+    *totals, used = flat.split([*(p.numel() for p in parameters), len(parameters)])
+    for parameter, total, processes in zip(parameters, totals, used, strict=True):
+        if parameter.grad is None:
+            if not processes:  # no process has used it: without a gradient, the optimizer leaves it alone
+                continue
+            parameter.grad = torch.empty_like(parameter)
+        parameter.grad.copy_(total.view_as(parameter))
 
 
 class AddUp(torch.autograd.Function):
@@ -130,7 +138,13 @@ def _store(timeout: timedelta) -> dist.Store:
 
     torchrun's store outlives the processes and still contains the addresses of an earlier attempt, hence the prefix.
     """
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"WORLD_SIZE is {world_size()}, but MASTER_ADDR and MASTER_PORT are not set: start the processes with "
+            "torchrun, or unset WORLD_SIZE for one process"
+        ) from error
     if not torchrun_holds_the_store():
         return dist.TCPStore(address, port, is_master=rank() == 0, timeout=timeout)
     store = dist.TCPStore(address, port, is_master=False, timeout=timeout)

@@ -34,7 +34,12 @@ def is_writer() -> bool:
 def say(text: str) -> None:
     """Prints a text once per job; control characters, which file names may contain, are escaped."""
     if is_writer():
-        print(printable(text), flush=True)
+        try:
+            print(printable(text), flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:  # a full disk: the files of the run have their own errors, and log.jsonl has the figures
+            pass
 
 
 def torchrun_holds_the_store() -> bool:

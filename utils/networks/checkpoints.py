@@ -173,8 +173,8 @@ def _what_to_do(last: Path) -> str:
         except UserError:
             continue
         of_epoch = f" (epoch {epoch})" if is_count(epoch) else ""
-        return f". Delete {last.name}, and start a new run from {path}{of_epoch} with --init_from {path}"
-    return f". No other checkpoint in {last.parent} is intact: delete {last.name}, and start a new run"
+        return f". Start a new run from {path}{of_epoch} with --init_from {path} and another --output_dir"
+    return f". No other checkpoint in {last.parent} is intact: start a new run with another --output_dir"
 
 
 def _first_line(error: Exception) -> str:

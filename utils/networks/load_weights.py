@@ -20,7 +20,7 @@ from utils.networks.checkpoints import checked, explain, fill, load_checkpoint, 
 def load_encoder(path: str | Path) -> tuple[NestedEncoder, dict[str, Any]]:
     """The encoder of a reconstruction checkpoint, of this project or the authors' 'SRS_R', and its training settings.
 
-    The settings are empty for the authors' file, which contains none.
+    The settings include its "run" (`run_facts`). The authors' file contains none; its normalization is returned.
 
     Raises:
         UserError: if the file is missing, damaged, or of another kind.
@@ -28,11 +28,11 @@ def load_encoder(path: str | Path) -> tuple[NestedEncoder, dict[str, Any]]:
     path = Path(path)
     content = load_state(path, "a reconstruction checkpoint")
     if "conv1.0.weight" in content:  # the stem, in the authors' names
-        return explain(lambda: load_reconstruction(content), path).encode, {}
+        return explain(lambda: load_reconstruction(content), path).encode, {"normalization": "authors"}
     checkpoint = checked(content, path, "recon")
     network = build_reconstruction()
     fill(network, checkpoint["model"], path)
-    return network.encode, checkpoint["settings"]
+    return network.encode, {**checkpoint["settings"], "run": run_facts(checkpoint)}
 
 
 def load_trained(

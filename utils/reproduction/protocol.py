@@ -70,7 +70,7 @@ class TrainingStep:
             self._refuse_another_encoder(checkpoint, self.encoder_from / "best.pth")
         epoch, step = explain(lambda: (checkpoint["epoch"], checkpoint["step"]), last)
         epochs = self.settings.epochs
-        if epoch >= epochs:
+        if epoch >= epochs and (self.folder / "best.pth").exists():
             return Progress(True, f"done, {epochs} epochs")
         inside = f" and {step} steps" if step else ""
         return Progress(False, f"to be resumed after epoch {epoch} of {epochs}{inside}")

@@ -13,6 +13,7 @@ from utils.common.printable import one_line
 
 AUTO = "auto"  # a value of --white_level
 LARGEST_SIDE = 16384  # pixels: such an image in float32 has 3 GB
+MOST_THREADS = 1024  # beyond the limit of a system, OpenMP ends the process
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +46,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 def path(text: str) -> str:
     """An argument type: a file or folder; ~ is the home folder, which shells do not expand in --flag=~ or YAML."""
+    if not text:  # as in --init_from "$UNSET"
+        raise argparse.ArgumentTypeError("must not be empty")
     return os.path.expanduser(text)  # noqa: PTH111 - Path would remove a trailing /
 
 
@@ -65,10 +68,17 @@ def natural(text: str) -> int:
 
 def image_side(text: str) -> int:
     """An argument type: an image side that the networks accept, in pixels."""
-    value = _at_least(16, text)  # two pixels of the deepest map: a batch norm needs more than one value
-    if value > LARGEST_SIDE:
-        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_SIDE}, got {value}")
-    return value
+    return _at_least(16, text, LARGEST_SIDE)  # two pixels of the deepest map: a batch norm needs more than one value
+
+
+def threads(text: str) -> int:
+    """An argument type: a number of CPU threads."""
+    return _at_least(1, text, MOST_THREADS)
+
+
+def seed(text: str) -> int:
+    """An argument type: a seed that Python, numpy and torch accept."""
+    return _at_least(0, text, 2**32 - 1)
 
 
 def integer(text: str) -> int:
@@ -128,8 +138,10 @@ def budget(text: str) -> float:
     return value
 
 
-def _at_least(minimum: int, text: str) -> int:
+def _at_least(minimum: int, text: str, maximum: int = 2**31 - 1) -> int:
     value = integer(text)
     if value < minimum:
         raise argparse.ArgumentTypeError(f"must be at least {minimum}, got {value}")
+    if value > maximum:
+        raise argparse.ArgumentTypeError(f"must be at most {maximum}, got {value}")
     return value

@@ -23,12 +23,15 @@ from utils.settings.argument_types import (
     path,
     positive,
     rate,
+    seed,
+    threads,
     white_level_or_auto,
 )
 from utils.settings.argument_types import folder as folder
 from utils.settings.argument_types import minutes as minutes
 from utils.settings.argument_types import number as number
 from utils.settings.argument_types import white_level as white_level
+from utils.training.watched_figures import WATCHED
 
 CODES = ("own", "swap", "mean", "zero")
 RESIZE = ("img_size", "keep", "back")
@@ -144,8 +147,8 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
         "--crop",
         type=image_side,
         metavar="N",
-        help="side length of random training crops at the original resolution, half of them around a target; "
-        "validation uses whole images, and --img_size is ignored",
+        help="side length of random training crops at the original resolution, in phase 2 half of them around a "
+        "target; validation uses whole images; --img_size, --mask_interpolation and --augment_order have no effect",
     )
     group.add_argument(
         "--augment_order",
@@ -216,6 +219,13 @@ def add_segmentation_arguments(parser: argparse.ArgumentParser, losses: Collecti
         default=LOSS,
         help="loss of phase 2; bce_dice: 0.5 * BCE + Dice (paper); others: utils/training/losses/NAME.py",
     )
+    parser.add_argument(
+        "--watch",
+        choices=WATCHED,
+        default="iou",
+        help="validation metric that selects best.pth; iou: mean over the images (paper); pooled_iou and "
+        "iou_with_target: for lists that contain images without a target",
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -229,9 +239,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="mixed precision; off: float32 without TF32; auto: bf16 or fp16 on NVIDIA GPUs that support it, "
         "otherwise off",
     )
-    group.add_argument("--threads", type=positive, help=THREADS)
+    group.add_argument("--threads", type=threads, help=THREADS)
     group.add_argument(
-        "--seed", type=natural, default=41, help="random seed for initialisation, shuffling and augmentation"
+        "--seed", type=seed, default=41, help="random seed for initialisation, shuffling and augmentation"
     )
     group.add_argument("--workers", type=natural, default=2, help="data-loading workers; 0 loads in the main process")
     _switch(

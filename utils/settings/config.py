@@ -58,6 +58,7 @@ FREE_SETTINGS = {
 _UNSET = object()
 
 SCRIPTS = ("train_recon", "train_seg", "evaluation")
+NOT_IN_FILES = {"help", "version", "Dataset", "config"}
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -126,11 +127,15 @@ class ScriptParser(argparse.ArgumentParser):
             return {}
         values = read_yaml(path)
         values.pop("published", None)
-        sections = {name: values.pop(name) or {} for name in SCRIPTS if name in values}
+        sections = {name: _section(path, name, values.pop(name)) for name in SCRIPTS if name in values}
         known = vars(_every_shared_argument().parse_args([]))
         for name in values:
             if name not in known:
-                raise UserError(f"{path}: unknown setting {name!r}. The settings are {', '.join(sorted(known))}")
+                names = ", ".join(sorted(known.keys() - NOT_IN_FILES))
+                raise UserError(
+                    f"{path}: unknown setting {name!r}. The settings are {names}; those of one script alone belong in "
+                    f"its section ({', '.join(SCRIPTS)})"
+                )
         values = {name: value for name, value in values.items() if name in vars(self.parse_args([]))}
         values.update(sections.get(self.script, {}))
         return self.from_file(values, path)
@@ -148,11 +153,11 @@ class ScriptParser(argparse.ArgumentParser):
         values = {
             name: words.get(str(value).lower(), value) if name in switches else value for name, value in values.items()
         }
-        # A list for a flag that takes one value must be an error; argparse would take its last item.
-        values = {
-            name: value if name in repeated or not isinstance(value, list) else str(value)
-            for name, value in values.items()
-        }
+        for name, value in values.items():
+            if name in NOT_IN_FILES:
+                raise UserError(f"{where}: unknown setting {name!r}")
+            if isinstance(value, dict) or (isinstance(value, list) and name not in repeated):
+                raise UserError(f"{where}: {name} must be a single value, got {one_line(str(value))[:100]}")
         flags = [flag for name, value in values.items() for flag in as_flags(name, value)]
         try:
             return self.given(flags)
@@ -255,6 +260,13 @@ def find_configuration(dataset: str | None, config: str | None) -> Path | None:
     return path
 
 
+def _section(path: Path, name: str, values: object) -> dict[str, Any]:
+    """The settings of one script in a configuration file."""
+    if not isinstance(values, dict | None):
+        raise UserError(f"{path}: {name} must be a section of settings, e.g. {name}: {{device: cpu}}")
+    return values or {}
+
+
 class _Loader(yaml.SafeLoader):
     """A loader of the YAML 1.2 core schema that rejects duplicate keys.
 
@@ -295,7 +307,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read the configuration {path}: {' '.join(str(error).split())}") from error
     if values is None:
         return {}

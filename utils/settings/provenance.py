@@ -33,7 +33,7 @@ PACKAGES = (
     "scipy",
 )
 LISTS = ("train_file_dir", "val_file_dir")
-WEIGHTS = ("weights", "recon_weights", "seg_weights")
+WEIGHTS = ("weights", "recon_weights", "seg_weights", "init_from")
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
-from utils.settings.arguments import add_layer_argument, add_shared_arguments
+from utils.settings.arguments import add_segmentation_arguments, add_shared_arguments
 from utils.settings.config import ScriptParser, as_flags
+from utils.training import losses
+
+PREPROCESSING = ("normalization", "white_level")
 
 
 def recorded_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -19,7 +23,7 @@ def recorded_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]
     """
     parser = ScriptParser("train", "")
     add_shared_arguments(parser, epochs=1)
-    add_layer_argument(parser)
+    add_segmentation_arguments(parser, losses.names())
     known = {action.dest for action in parser._actions} - {"help", "version"}
     checked = dict(settings)
     for name, value in settings.items():
@@ -33,3 +37,18 @@ def recorded_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]
             cause = str(error).partition(" (python ")[0]
             raise UserError(f"{path}: invalid setting {name} {str(value)[:100]!r}: {cause}") from error
     return checked
+
+
+def refuse_other_preprocessing(
+    trained_with: Mapping[str, Any], settings: argparse.Namespace, path: Path, names: Sequence[str] = PREPROCESSING
+) -> None:
+    """Checks that the weights in `path`, with the settings `trained_with`, see images as they did in their training.
+
+    Raises:
+        UserError: with the first setting of `names` that differs.
+    """
+    for name in names:
+        before, now = trained_with.get(name, getattr(settings, name)), getattr(settings, name)
+        if before != now:
+            words = [f"--{name} {value}" if value is not None else f"no --{name}" for value in (before, now)]
+            raise UserError(f"{path} was trained with {words[0]}, but this run uses {words[1]}. Use the same in both")

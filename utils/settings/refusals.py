@@ -38,9 +38,8 @@ def check_training(settings: argparse.Namespace, folder: Path) -> None:
     base = data_folder(settings.base_dir)
     for name in (settings.train_file_dir, settings.val_file_dir):
         read_list(list_path(base, name))
-    has_run(folder / "last.pth", settings.resume)
-    if settings.init_from and not Path(settings.init_from).is_file():
-        raise UserError(f"--init_from must be a checkpoint; {settings.init_from} was not found")
+    if not has_run(folder / "last.pth", settings.resume):
+        check_file(settings.init_from, "--init_from")
 
 
 @contextmanager
@@ -103,11 +102,17 @@ def has_run(last: Path, wanted: str | None) -> bool:
     """Whether there is a run to resume; `wanted` is the value of --resume.
 
     Raises:
-        UserError: if there is a run but --resume was not given, or the reverse (--resume auto accepts both).
+        UserError: if there is a run but --resume was not given, or the reverse (--resume auto accepts both); or if a
+            new run would overwrite weights of a run whose last.pth is gone.
     """
     if not last.exists():
         if wanted == "yes":
-            raise UserError(f"nothing to resume: {last} does not exist; --resume auto would start a new run")
+            raise UserError(f"nothing to resume: {last} does not exist")
+        if weights := [*last.parent.glob("best.pth"), *last.parent.glob("epoch*.pth")]:
+            raise UserError(
+                f"{last.parent} contains {weights[0].name} but no {last.name}, and a new run would overwrite it. "
+                "Choose another --output_dir, or move the folder away"
+            )
         return False
     if not wanted:
         raise UserError(

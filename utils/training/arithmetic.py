@@ -1,7 +1,8 @@
 """The conditions that decide the last digits of a run: recorded in its checkpoints, and compared when it is resumed.
 
 A run that is resumed with other arithmetic ends with other weights: sums are rounded in another order, and training
-amplifies the difference. This is not an error, but the log must say so.
+amplifies the difference. Another commit of this project may compute something else. This is not an error, but the log
+must say so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from utils.common.precision import Precision
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "albumentations")
 KERNELS = "C++ kernels"  # see `models.fast.words`
 KEYS = ("modules", "device", "cpu", "precision", "tf32", "layout", "compiled", "deterministic", "threads", "processes")
+KEYS += ("git_commit",)
 
 
 def arithmetic(settings: argparse.Namespace, precision: Precision) -> dict[str, Any]:
@@ -51,6 +53,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if not changed:
         return None
     return (
-        f"warning: the run resumes with other arithmetic ({'; '.join(changed)}), so its final weights will differ in "
-        "the last digits from those of an uninterrupted run"
+        f"warning: the run resumes with other arithmetic or code ({'; '.join(changed)}), so its final weights can "
+        "differ from those of an uninterrupted run"
     )

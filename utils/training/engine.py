@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.folder import end_workers
+from datasets.pairing import files_hash
 from utils.common.devices import repeating_sizes
 from utils.common.distributed import add_gradients, highest, same_weights, wait_for_all
 from utils.common.pictures import save_png
@@ -32,6 +33,7 @@ from utils.common.tables import aligned
 from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
+from utils.settings.recorded import refuse_other_preprocessing
 from utils.training.arithmetic import changes
 from utils.training.compilation import compiler_errors
 from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short, time_left
@@ -98,11 +100,15 @@ def fit(
     optimizer, schedule = sgd_with_poly_decay(trained, settings.base_lr, settings.epochs * len(train))
     recorded = getattr(phase, "recorded", {})
     run = Run(phase.name, phase.model, optimizer, schedule, settings, folder, device, recorded)
+    run.provenance["files"] = {"training": files_hash(train.dataset.cases), "validation": files_hash(val.dataset.cases)}
     if run.resume(len(train)):
         say(f"resuming from {run.last}: {run.epoch} of {settings.epochs} epochs and {run.step} steps are done")
     elif settings.init_from:
         path = Path(settings.init_from)
-        fill(phase.model, load_checkpoint(path, phase.name)["model"], path)
+        initial = load_checkpoint(path, phase.name)
+        # White levels may differ, since they scale other images to the same range.
+        refuse_other_preprocessing(initial["settings"], settings, path, ("normalization",))
+        fill(phase.model, initial["model"], path)
         say(f"new run, initialised from {path}")
     same_weights(phase.model)
     phase.model.train()
@@ -172,7 +178,7 @@ def _one_epoch(
         # The line is written before the checkpoint: an extra line is removed when the epoch is repeated, but a missing
         # line would stay missing.
         log.write_line(entry)
-    run.finish_epoch(figures, best, improved)
+    run.finish_epoch(figures, best)
     if not log:
         return
     model = phase.model.eval()

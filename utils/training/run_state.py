@@ -18,7 +18,7 @@ from utils.common.distributed import gather
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.common.processes import is_writer
-from utils.networks.checkpoints import explain, fill, load_checkpoint, save_checkpoint
+from utils.networks.checkpoints import explain, fill, load_checkpoint, load_state, save_checkpoint
 from utils.settings.arguments import AUTO
 from utils.settings.config import FREE_SETTINGS, with_defaults
 from utils.settings.provenance import list_hashes, provenance, weight_hashes
@@ -26,6 +26,8 @@ from utils.settings.refusals import has_run
 from utils.training.arithmetic import arithmetic
 from utils.training.check_progress import check_progress
 from utils.training.compilation import compiled_for_training
+
+PROGRESS = ("optimizer", "schedule", "scaler", "step", "means", "random")  # only in last.pth
 
 
 class Means:
@@ -104,17 +106,25 @@ class Run:
     def last(self) -> Path:
         return self.folder / "last.pth"
 
-    def finish_epoch(self, figures: dict[str, float], best: dict[str, float] | None, improved: bool) -> None:
-        """Counts the epoch as done; the writer saves last.pth, best.pth if it `improved`, and the history."""
+    def finish_epoch(self, figures: dict[str, float], best: dict[str, float] | None) -> None:
+        """Counts the epoch as done; the writer saves last.pth, best.pth if this epoch is the best, and the history."""
         self.epoch, self.step, self.means, self.best = self.epoch + 1, 0, Means(), best
         if not is_writer():
             return
         content = {**self._result(), "figures": figures}
-        if improved:
-            save_checkpoint(self.folder / "best.pth", content)
-        if self.settings.save_every and self.epoch % self.settings.save_every == 0:
-            save_checkpoint(self.folder / f"epoch{self.epoch:04d}.pth", content)
-        save_checkpoint(self.last, {**content, **self._progress(self.means)})
+        last = {self.last: {**content, **self._progress(self.means)}}
+        others = dict.fromkeys(self._of_this_epoch(), content)
+        # A run that is killed between the files repeats the epoch, so last.pth is the last one; in the first epoch it
+        # is the first one, because `has_run` refuses a folder without it, and `resume` writes the others.
+        for path, of_file in ({**others, **last} if self.last.exists() else {**last, **others}).items():
+            save_checkpoint(path, of_file)
+
+    def _of_this_epoch(self) -> list[Path]:
+        """The files that have the weights of the epoch that was finished last, besides last.pth."""
+        is_best = self.best is not None and self.best["epoch"] == self.epoch
+        in_history = self.settings.save_every and self.epoch and self.epoch % self.settings.save_every == 0
+        history = [self.folder / f"epoch{self.epoch:04d}.pth"] if in_history else []
+        return [self.folder / "best.pth", *history] if is_best else history
 
     def save(self) -> None:
         """Writes last.pth in the middle of an epoch (collective)."""
@@ -132,11 +142,27 @@ class Run:
             return False
         previous = load_checkpoint(self.last, self.name)
         refuse_another_run(previous, self.settings, self.last)
+        self._refuse_other_files(previous)
         states = check_progress(previous, self.optimizer, self.schedule, self.settings.epochs, steps, self.last)
         fill(self.model, previous["model"], self.last)
         explain(lambda: self._restore({**previous, **states}), self.last)
         self.resumed_from = previous["provenance"]
+        if self.step == 0 and is_writer():
+            content = {name: value for name, value in previous.items() if name not in PROGRESS}
+            for path in self._of_this_epoch():
+                if _epoch_of(path) != self.epoch:
+                    save_checkpoint(path, content)
         return True
+
+    def _refuse_other_files(self, previous: dict[str, Any]) -> None:
+        """Checks the images and masks of both lists by their names and sizes, which older runs have not recorded."""
+        before = explain(lambda: dict(previous["provenance"].get("files", {})), self.last)
+        now = self.provenance.get("files", {})
+        if differing := [name for name in before if name in now and before[name] != now[name]]:
+            raise UserError(
+                f"{self.last} belongs to a run on other files: images or masks of the {' and '.join(differing)} list "
+                "have other names or sizes. Choose another --output_dir for a new run"
+            )
 
     def _result(self) -> dict[str, Any]:
         return {
@@ -197,6 +223,14 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
         raise UserError(
             f"{path} belongs to a run with other lists; changed: {files}. Choose another --output_dir for a new run"
         )
+
+
+def _epoch_of(path: Path) -> int | None:
+    """The epoch of a checkpoint; None if it is missing or damaged."""
+    try:
+        return load_state(path, "a checkpoint").get("epoch")
+    except UserError:
+        return None
 
 
 def _random_states() -> dict[str, Any]:

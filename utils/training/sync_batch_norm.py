@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from utils.common.distributed import AddUp
+from utils.common.errors import UserError
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d, nn.SyncBatchNorm):
@@ -45,7 +47,14 @@ class SyncBatchNorm2d(nn.BatchNorm2d, nn.SyncBatchNorm):
 
 
 def synchronise_batch_norms(model: nn.Module) -> None:
-    """Makes every batch norm of the model a SyncBatchNorm2d, in place."""
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm2d  # only `forward` differs
+    """Makes every batch norm of the model a SyncBatchNorm2d, in place.
+
+    Raises:
+        UserError: for a batch norm of another class, which would keep the statistics of its process.
+    """
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    for name, module in norms.items():
+        if type(module) not in (nn.BatchNorm2d, SyncBatchNorm2d):
+            raise UserError(f"--sync_bn synchronises nn.BatchNorm2d only, but {name} is a {type(module).__name__}")
+    for module in norms.values():
+        module.__class__ = SyncBatchNorm2d  # only `forward` differs

@@ -83,6 +83,12 @@ def test_a_device_that_is_not_there_is_one_line():
         pick_device("cuda:7")
 
 
+@pytest.mark.parametrize("name", ["hpu", "meta", "privateuseone", "", "cuda:x"])
+def test_other_devices_are_refused(name):
+    with pytest.raises(UserError, match=f"--device must be auto, cpu, cuda, cuda:1, xpu or mps, got '{name}'"):
+        pick_device(name)
+
+
 @pytest.mark.usefixtures("gpus")
 def test_float32_is_float32_on_cuda(tmp_path):
     (settings := settings_of("cuda")).threads = None

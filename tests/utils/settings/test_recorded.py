@@ -30,6 +30,9 @@ WRONG = [
     ({"white_level": 0}, "between 1 and 65535"),
     ({"mask_interpolation": "cubic"}, "invalid choice"),
     ({"fit_masks": "perhaps"}, "ignored explicit argument"),
+    ({"loss": "removed"}, "invalid choice: 'removed'"),
+    ({"watch": "bogus"}, "invalid choice: 'bogus'"),
+    ({"seed": 2**32}, "must be at most 4294967295"),
 ]
 
 

@@ -51,7 +51,7 @@ def test_modules_that_are_no_longer_there_are_said(base, stopped, capsys, monkey
     was = load_checkpoint(stopped / "last.pth", "toy")["provenance"]["modules"]
     monkeypatch.setattr(speed, "_fast", lambda: None)
     (line,) = resumed(base, stopped, capsys)
-    assert line.startswith("warning: the run resumes with other arithmetic (modules was ") and was in line
+    assert line.startswith("warning: the run resumes with other arithmetic or code (modules was ") and was in line
 
 
 def test_cpp_kernels_are_told_from_none(monkeypatch):

@@ -10,6 +10,7 @@ import re
 import signal
 from importlib.metadata import version
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,7 @@ from utils.common.signals import Stopped, StopRequest
 from utils.networks.checkpoints import load_checkpoint, save_checkpoint
 from utils.networks.inference_engines import load_engine
 from utils.training import finite_loss as loss_watch
+from utils.training import run_state
 from utils.training.engine import fit, validate
 from utils.training.epoch_line import has_collapsed
 from utils.training.optimizer import sgd_with_poly_decay
@@ -204,6 +206,13 @@ def test_init_from_starts_a_new_run_from_weights(base, tmp_path):
     assert second["epoch"] == 3 and len(read_log(tmp_path / "second" / "log.jsonl")) == 3
 
 
+def test_init_from_takes_images_as_they_were(base, tmp_path):
+    run(Toy(), base, tmp_path / "first")
+    file = str(tmp_path / "first" / "last.pth")
+    with pytest.raises(UserError, match=r"--normalization imagenet, but this run uses --norm.* authors"):
+        run(Toy(), base, tmp_path / "second", init_from=file, normalization="authors")
+
+
 def test_resume_without_a_run(base, tmp_path):
     with pytest.raises(UserError, match="nothing to resume"):
         run(Toy(), base, tmp_path, resume="yes")
@@ -245,6 +254,49 @@ def test_a_run_that_is_there_is_not_overwritten(base, tmp_path):
         run(Toy(), base, tmp_path)
 
 
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_weights_without_their_last_pth_are_not_overwritten(base, tmp_path, resume):
+    run(Toy(), base, tmp_path, save_every=2)
+    (tmp_path / "last.pth").unlink()
+    weights = {path.name: path.read_bytes() for path in tmp_path.glob("*.pth")}
+    for name in sorted(weights):  # best.pth, then the history
+        with pytest.raises(UserError, match=f"contains {name} but no last.pth"):
+            run(Toy(), base, tmp_path, resume=resume)
+        assert (tmp_path / name).read_bytes() == weights[name]
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("files", [1, 2, 3, 4, 5])
+def test_a_run_killed_between_two_files_of_an_epoch_goes_on(base, tmp_path, monkeypatch, files):
+    """Each of three epochs writes last.pth, best.pth and the history; the process is gone after some of them."""
+    whole = run(Toy(), base, tmp_path / "whole", save_every=1)
+    with monkeypatch.context() as patch:
+        left = iter(range(files))
+
+        def save(path, content):
+            if next(left, None) is None:
+                raise MemoryError("gone")
+            save_checkpoint(path, content)
+
+        patch.setattr(run_state, "save_checkpoint", save)
+        with pytest.raises(MemoryError):
+            run(Toy(), base, tmp_path / "cut", save_every=1)
+    resumed = run(Toy(), base, tmp_path / "cut", save_every=1, resume="auto")
+    assert_same_end(whole, resumed, (tmp_path / "whole", tmp_path / "cut"))
+    for file in (tmp_path / "whole").glob("*.pth"):
+        one, other = (load_checkpoint(folder / file.name, "toy") for folder in (file.parent, tmp_path / "cut"))
+        assert one["epoch"] == other["epoch"] and torch.equal(one["model"]["weight"], other["model"]["weight"])
+
+
+def test_a_finished_run_that_was_killed_before_best_pth_gets_it(base, tmp_path):
+    run(Toy(), base, tmp_path, epochs=1)
+    best = load_checkpoint(tmp_path / "best.pth", "toy")
+    (tmp_path / "best.pth").unlink()
+    run(Toy(), base, tmp_path, epochs=1, resume="auto")
+    again = load_checkpoint(tmp_path / "best.pth", "toy")
+    assert again.keys() == best.keys() and torch.equal(again["model"]["weight"], best["model"]["weight"])
+
+
 def test_resuming_with_other_settings_names_them(base, tmp_path):
     run(Toy(), base, tmp_path)
     with pytest.raises(UserError, match=r"epochs was 3, now 5; img_size was 8, now 16"):
@@ -258,6 +310,17 @@ def test_resuming_with_another_list_says_so(tmp_path):
     (base / "train.txt").write_text("0\n1\n2\n3\n4\n5\n")
     with pytest.raises(UserError, match=r"other lists; changed: train_file_dir \(train\.txt\)"):
         run(Toy(), base, tmp_path / "run", resume="yes")
+
+
+@pytest.mark.parametrize("folder", ["images", "masks"])
+def test_resuming_with_other_files_says_so(tmp_path, folder):
+    base = make_data(tmp_path / "data")
+    run(Toy(), base, tmp_path / "run")
+    moved = (tmp_path / "data").rename(tmp_path / "moved")
+    run(Toy(), moved, tmp_path / "run", resume="yes")
+    cv2.imwrite(str(moved / folder / "7.png"), np.full((8, 8), 255, np.uint8))
+    with pytest.raises(UserError, match="images or masks of the validation list have other names or sizes"):
+        run(Toy(), moved, tmp_path / "run", resume="yes")
 
 
 def test_a_checkpoint_says_where_it_comes_from(base, tmp_path):

@@ -1,9 +1,11 @@
 """Which batch norms are synchronised; that the numbers are right is in tests/test_distributed.py."""
 
+import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from utils.common.errors import UserError
 from utils.training.sync_batch_norm import SyncBatchNorm2d, synchronise_batch_norms
 
 
@@ -11,6 +13,14 @@ def test_ordinary_batch_norms():
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
     synchronise_batch_norms(network)
     assert type(network[1]) is SyncBatchNorm2d
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(8), type("Mine", (nn.BatchNorm2d,), {})(8)])
+def test_others_are_refused_instead_of_left_out(norm):
+    network = nn.Sequential(nn.BatchNorm2d(8), norm)
+    with pytest.raises(UserError, match=f"nn.BatchNorm2d only, but 1 is a {type(norm).__name__}"):
+        synchronise_batch_norms(network)
+    assert type(network[0]) is nn.BatchNorm2d
 
 
 def test_maps_on_cuda_go_to_torchs_own(monkeypatch):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy import make_data
 
 import train_seg
+from datasets.checks import check_cases
 from datasets.folder import SegmentationFolder
+from datasets.kept import Kept
 from datasets.load import load_lists
 from datasets.transforms import Transform
 from utils.evaluation.pixel_metrics import confusion, figures, pooled_iou
@@ -80,8 +84,6 @@ def test_what_is_said():
 
 @pytest.mark.parametrize("budget", [0, 3000, 10**9])
 def test_empty_masks_are_counted_whether_decoded_before_or_not(tmp_path, budget):
-    import cv2
-
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
     for i in range(6):
@@ -91,6 +93,25 @@ def test_empty_masks_are_counted_whether_decoded_before_or_not(tmp_path, budget)
     folder = SegmentationFolder(load_lists(tmp_path, {"val": "val.txt"})["val"], Transform(16))
     folder.keep_decoded(budget)
     assert folder.without_target() == 2
+
+
+def test_masks_that_vanish_in_resizing_count_as_empty(tmp_path):
+    make_data(tmp_path)
+    mask = np.zeros((8, 8), np.uint8)
+    mask[1, 1] = 255
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / "masks" / f"{i}.png"), mask)
+    cases = load_lists(tmp_path, {"train": "train.txt"})["train"]
+    for interpolation, empty in (("exact", 0), ("nearest", 2)):
+        folder = SegmentationFolder(cases, Transform(4, mask_interpolation=interpolation))
+        folder.keep_decoded(10**9, kept_of(cases))
+        assert folder.without_target() == empty
+
+
+def kept_of(cases):
+    kept = Kept(10**9)
+    check_cases(cases, [], kept=kept)
+    return kept
 
 
 def test_the_flag():
