@@ -38,7 +38,7 @@ from utils.benchmarking.side_by_side import changed, compare, grow, line
 from utils.common.script import run_script
 from utils.common.version import add_version
 from utils.networks import ENGINES
-from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, positive
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, positive, threads
 from utils.settings.refusals import naming_the_network
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help comes at once
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision of ours")
     parser.add_argument("--engine", choices=ENGINES, default="torch", help="inference engine of ours")
     parser.add_argument("--device", default="auto", help=DEVICES)
-    parser.add_argument("--threads", type=positive, help=THREADS)
+    parser.add_argument("--threads", type=threads, help=THREADS)
     parser.add_argument("--rounds", type=positive, default=2, help="rounds, each of which measures ours and plain")
     parser.add_argument("--repeat", type=positive, default=3, help="timed runs per round, after two warm-up runs")
     parser.add_argument("--json", action="store_true", help="JSON output instead of a table")

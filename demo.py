@@ -30,7 +30,7 @@ from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.signals import StopRequest
 from utils.common.version import add_version
-from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, folder, positive
+from utils.settings.arguments import DEVICES, THREADS, HelpFormatter, Parser, folder, positive, threads
 from utils.settings.refusals import check_file
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # reached from this machine only
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=positive, default=7860, help="port to listen on")
     parser.add_argument("--max_upload", type=positive, default=32, metavar="MB", help="largest upload in MB")
     parser.add_argument("--device", default="auto", help=DEVICES)
-    parser.add_argument("--threads", type=positive, help=THREADS)
+    parser.add_argument("--threads", type=threads, help=THREADS)
     return parser
 
 

@@ -40,6 +40,8 @@ from utils.common.locks import hold
 from utils.common.processes import is_writer, say
 from utils.common.script import run_script
 from utils.evaluation.held_out import held_out_evaluations
+from utils.evaluation.result_files import refuse_other_results
+from utils.evaluation.shared_cases import same_folder, shared_cases, some
 from utils.settings import arguments, config
 from utils.settings.refusals import check_comparison, check_evaluation
 
@@ -105,6 +107,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     trained_with = recorded_settings(load_settings(Path(path), "seg"), Path(path))
     names_data = given.keys() & {"Dataset", "base_dir", "config"}
+    names_data = names_data and not same_folder(trained_with.get("base_dir"), script.settings(argv).base_dir or "")
     brought = MODEL_SETTINGS + (() if names_data else DATA_SETTINGS)
     recorded = {"dynamic": DPCONV} | {name: trained_with[name] for name in brought if name in trained_with}
     if not names_data:  # a checkpoint never decides where files are written
@@ -130,7 +133,7 @@ def load_model(args: argparse.Namespace) -> tuple[nn.Module, Shift | None]:
 
 
 def load_model_and_run(args: argparse.Namespace) -> tuple[nn.Module, Shift | None, Mapping[str, Any]]:
-    """The same, and the run and epoch of the network (`utils.networks.load_weights.run_facts`)."""
+    """The same, and `utils.networks.load_weights.run_facts` of the network; empty for the authors' files."""
     from utils.networks.load_weights import load_trained
 
     if args.seg_weights:
@@ -183,6 +186,7 @@ def main(args: argparse.Namespace) -> dict | list:
     check_evaluation(args)
     folder = results_folder(args)
     with hold(folder):
+        refuse_other_results(folder, args)
         return evaluate_into(folder, args)
 
 
@@ -203,7 +207,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     from utils.report.layer_words import layer_words
     from utils.report.report import write_report
     from utils.settings.data_loaders import checked_cases, evaluation_loader
-    from utils.settings.provenance import list_hashes, provenance
+    from utils.settings.provenance import provenance
 
     config.announce("evaluation", args)
     device = set_up(args)
@@ -225,13 +229,16 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         "output": folder,
     }
     say(aligned(list(header.items())))
+    trained_with = run.get("settings", {})
+    if shared := shared_cases(trained_with, "train_file_dir", Path(args.base_dir), args.val_file_dir):
+        say(f"warning: {len(shared)} of {len(cases)} images are in the training list: {some(shared)}")
     results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}
     test = run_code_test(network, loader, precision, other, args.seed, shift) if other else None
     summary |= {"code": test.summary()} if test else {}
     modules = {"modules": engine.speed.words} if hasattr(engine, "speed") else {}
     summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
-    summary["protocol"] = protocol_card(args, results.names, run, list_hashes(args).get("val_file_dir"))
+    summary["protocol"] = protocol_card(args, results.names, run)
     if not is_writer():
         return summary
     say("\n".join([table(summary, args.field), *words(summary["protocol"])]))

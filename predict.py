@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--device", default="auto", help=arguments.DEVICES)
     run.add_argument("--amp", choices=arguments.PRECISIONS, help="mixed precision (default: as in training)")
-    run.add_argument("--threads", type=arguments.positive, help=arguments.THREADS)
+    run.add_argument("--threads", type=arguments.threads, help=arguments.THREADS)
     run.add_argument("--workers", type=arguments.positive, default=2, help="image-decoding threads")
     return parser
 

@@ -47,6 +47,7 @@ def scans(tmp_path):
 
 
 NAMES = ["a", "bits", "deep", "deep/a", "palette", "rgba", "small"]
+RECORDS = ["inputs.json", "predict.json"]
 SHEET = ["contact_sheet/contact_sheet.png", *(f"contact_sheet/rows/{name}.png" for name in NAMES)]
 
 
@@ -67,7 +68,7 @@ def test_every_image_becomes_a_mask_of_its_size(weights, scans, tmp_path, more):
     threshold = ["--threshold", "0.08"]
     report = run("--weights", weights, scans, "--output", tmp_path / "out", *more, *threshold)
     assert (report.predicted, report.there_before, report.failures) == (7, 0, [])
-    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), *SHEET, "predict.json"])
+    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), *SHEET, *RECORDS])
     args = predict.settings(["--weights", str(weights), "x", "--output", "x", *more, *threshold])
     predictor = predict.build_predictor(args)
     both = 0
@@ -88,7 +89,7 @@ def test_probability_maps_and_overlays(weights, scans, tmp_path, bits, full):
         assert found.dtype == (np.uint8 if bits == 8 else np.uint16)
         np.testing.assert_allclose(found / full, predictor.probability(image.path), atol=0.51 / full + 1e-5)
         assert read(out / "overlay" / f"{image.name}.png").shape == (*found.shape, 3)
-    assert len(files(out)) == 3 * 7 + len(SHEET) + 1
+    assert len(files(out)) == 3 * 7 + len(SHEET) + len(RECORDS)
 
 
 def test_unreadable_files_are_listed_at_the_end_and_do_not_stop_the_others(weights, scans, tmp_path, capsys):
@@ -100,7 +101,7 @@ def test_unreadable_files_are_listed_at_the_end_and_do_not_stop_the_others(weigh
     assert ended.value.code == 1
     told = capsys.readouterr().err.splitlines()[-3:]
     assert told[0].startswith("2 ") and "b_cut.png" in told[1] and "text.png" in told[2]
-    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), *SHEET, "predict.json"])
+    assert files(tmp_path / "out") == sorted([*(f"{name}.png" for name in NAMES), *SHEET, *RECORDS])
 
 
 @pytest.mark.parametrize("more", [[], ["--tile", "32"]])
@@ -157,12 +158,49 @@ def test_a_result_as_old_as_the_settings_is_predicted_again(tmp_path):
     """Some disks count time in seconds: what an interrupted run has not made anew may have the settings' own time."""
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 16), np.uint8))
     inputs, outputs = find_inputs([str(tmp_path / "a.png")], leave_out=tmp_path / "out"), Outputs(tmp_path / "out")
-    outputs.begin({}, overwrite=False)
+    outputs.begin(inputs, {}, overwrite=False)
     cv2.imwrite(str(tmp_path / "out" / "a.png"), np.zeros((16, 16), np.uint8))
     settings = (tmp_path / "out" / "predict.json").stat().st_mtime_ns
     for later, missing in ((0, inputs), (1, [])):
         os.utime(tmp_path / "out" / "a.png", ns=(settings, settings + later))
         assert outputs.missing(inputs) == missing
+
+
+def test_a_changed_image_is_predicted_again(weights, scans, tmp_path):
+    out = tmp_path / "out"
+    flags = ["--weights", weights, scans, "--output", out, "--probability", "16"]
+    run(*flags)
+    before = read(out / "probability16" / "rgba.png")
+    cv2.imwrite(str(scans / "rgba.png"), np.full((40, 24, 3), 200, np.uint8))
+    report = run(*flags)
+    assert (report.predicted, report.there_before) == (1, 6)
+    assert not np.array_equal(read(out / "probability16" / "rgba.png"), before)
+    assert run(*flags).predicted == 0
+
+
+def test_images_of_the_same_names_are_not_taken_for_those_before(weights, scans, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    run("--weights", weights, scans, "--output", out)
+    kept = (out / "a.png").read_bytes()
+    other.mkdir()
+    cv2.imwrite(str(other / "a.png"), np.full((40, 24, 3), 200, np.uint8))
+    with pytest.raises(UserError, match=r"results of another image of the name a \(.*scans/a.png, now .*other/a.png\)"):
+        run("--weights", weights, other, "--output", out)
+    assert (out / "a.png").read_bytes() == kept
+    moved = scans.rename(tmp_path / "moved")
+    (out / "small.png").unlink()
+    report = run("--weights", weights, moved / "small.png", moved / "bits.png", "--output", out)
+    assert (report.predicted, report.there_before) == (1, 1), "the same files at another place"
+    assert run("--weights", weights, other, "--output", out, "--overwrite").predicted == 1
+
+
+def test_a_folder_of_before_inputs_were_recorded(weights, scans, tmp_path):
+    flags = ["--weights", weights, scans, "--output", tmp_path / "out"]
+    run(*flags)
+    (tmp_path / "out" / "inputs.json").unlink()
+    assert run(*flags).there_before == 7
+    (tmp_path / "out" / "inputs.json").write_text("{")
+    assert run(*flags).there_before == 7
 
 
 def test_results_of_other_settings_are_not_mixed(weights, scans, tmp_path):
@@ -229,7 +267,7 @@ def test_no_file_that_was_there_is_lost(weights, scans, tmp_path):
 def test_results_inside_the_input_folder_are_not_predicted(weights, scans):
     for _ in range(2):
         run("--weights", weights, scans, "--output", scans / "out", "--overlay")
-    assert len(files(scans / "out")) == 2 * 7 + len(SHEET) + 1
+    assert len(files(scans / "out")) == 2 * 7 + len(SHEET) + len(RECORDS)
 
 
 def test_an_image_that_does_not_fit_into_memory_is_a_failure_like_others(weights, scans, tmp_path):

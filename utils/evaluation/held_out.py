@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.files import case_name
-from datasets.lists import read_list
-from datasets.load import list_path
 from utils.common.errors import UserError
+from utils.common.processes import say
+from utils.evaluation.shared_cases import shared_cases, some
 from utils.settings import config
 
 NOT_WITH_TEST = {
@@ -46,27 +45,26 @@ def held_out_evaluations(
         if "report" in args:
             args.report = str(Path(args.report) / name)
         evaluations.append(args)
-    refuse_trained_cases(evaluations[0])
+    _check_cases(evaluations[0])
     return evaluations
 
 
-def refuse_trained_cases(args: argparse.Namespace) -> None:
-    """Checks that the list contains no training case, if the training list still exists.
+def _check_cases(args: argparse.Namespace) -> None:
+    """Checks that the list contains no training case; says if its cases chose best.pth.
 
     Raises:
-        UserError: with the names of such cases.
+        UserError: with the names of training cases.
     """
-    from utils.networks.checkpoints import load_checkpoint  # here: it imports torch
+    from utils.networks.checkpoints import load_settings  # here: it imports torch
 
-    trained_with = load_checkpoint(Path(args.weights), "seg")["settings"]
-    base, name = Path(args.base_dir), trained_with.get("train_file_dir")
-    same_data = Path(trained_with.get("base_dir") or "").resolve() == base.resolve()
-    if not same_data or not name or not (training := list_path(base, name)).is_file():
-        return
-    trained = {case_name(entry) for entry in read_list(training)}
-    reported = map(case_name, read_list(list_path(base, args.val_file_dir)))
-    if shared := [case for case in reported if case in trained]:
-        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+    trained_with = load_settings(Path(args.weights), "seg")
+    if shared := shared_cases(trained_with, "train_file_dir", Path(args.base_dir), args.val_file_dir):
         raise UserError(
-            f"{args.val_file_dir} must not contain training cases: {', '.join(shared[:3])}{more} are also in {name}"
+            f"{args.val_file_dir} must not contain training cases: {some(shared)} are also in "
+            f"{trained_with['train_file_dir']}"
+        )
+    if shared := shared_cases(trained_with, "val_file_dir", Path(args.base_dir), args.val_file_dir):
+        say(
+            f"warning: {len(shared)} cases of {args.val_file_dir} are also in {trained_with['val_file_dir']}, which "
+            "chose best.pth, so the figures of best.pth are too good; those of last.pth are not affected"
         )

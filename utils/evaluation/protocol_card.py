@@ -23,9 +23,7 @@ EMPTY_IMAGES = "an empty mask is empty: IoU and Dice are 1 if nothing is predict
 LISTS = ("evaluated_list", "training_list", "epoch_list")
 
 
-def protocol_card(
-    args: argparse.Namespace, evaluated: Iterable[str], run: Mapping[str, Any], list_hash: str | None
-) -> dict[str, Any]:
+def protocol_card(args: argparse.Namespace, evaluated: Iterable[str], run: Mapping[str, Any]) -> dict[str, Any]:
     """The card.
 
     Args:
@@ -33,16 +31,15 @@ def protocol_card(
         evaluated: the names of the cases.
         run: `utils.networks.load_weights.run_facts`, or empty for the authors' files. The content of a checkpoint is
             untrusted; invalid values count as unknown.
-        list_hash: the SHA-256 of the file of the evaluated list.
     """
     came_from = _mapping(run.get("provenance"))
     lists = _mapping(came_from.get("divisions"))
-    chose = _mapping(came_from.get("lists")).get("val_file_dir")
+    here, chose = facts(evaluated), _list_facts(lists.get("val_file_dir"))
     return {
-        "evaluated_list": facts(evaluated),
+        "evaluated_list": here,
         "training_list": _list_facts(lists.get("train_file_dir")),
-        "epoch_list": _list_facts(lists.get("val_file_dir")),
-        "epoch_rule": _epoch_rule(run, chose, list_hash),
+        "epoch_list": chose,
+        "epoch_rule": _epoch_rule(run, chose, here),
         "size": _size(args),
         "threshold": THRESHOLD,
         "pooling": POOLING,
@@ -72,8 +69,9 @@ def _list_facts(found: Any) -> dict[str, Any] | None:
     return {name: found[name] for name in kinds}
 
 
-def _epoch_rule(run: Mapping[str, Any], chose: Any, list_hash: str | None) -> str | None:
-    epoch, epochs, best = run.get("epoch"), run.get("epochs"), _mapping(run.get("best"))
+def _epoch_rule(run: Mapping[str, Any], chose: Mapping[str, Any] | None, here: Mapping[str, Any]) -> str | None:
+    epoch, best = run.get("epoch"), _mapping(run.get("best"))
+    epochs = _mapping(run.get("settings")).get("epochs")
     if not isinstance(epoch, int):
         return None
     if run["is_last"]:
@@ -82,7 +80,7 @@ def _epoch_rule(run: Mapping[str, Any], chose: Any, list_hash: str | None) -> st
     if best.get("epoch") != epoch or not (figures := [str(name) for name in best if name != "epoch"]):
         return f"epoch {epoch}"
     figure = figures[0]
-    where = "a list not known" if None in (chose, list_hash) else "this list" if chose == list_hash else "another list"
+    where = "a list not known" if chose is None else "this list" if _same(chose, here) else "another list"
     return f"best {figure}, chosen on {where}"
 
 

@@ -9,16 +9,18 @@ evaluations.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from datasets.load import list_path
 from utils.common.errors import UserError
 from utils.common.files import sha256, writing
 
@@ -86,6 +88,45 @@ def read_summary(folder: Path) -> dict[str, Any]:
         UserError, OSError, ValueError: see `read_together`.
     """
     return read_together(folder, lambda where: json.loads(where(SUMMARY).read_text(encoding="utf-8")))
+
+
+def refuse_other_results(folder: Path, settings: argparse.Namespace) -> None:
+    """Checks that a folder does not contain the results of other weights or of another list, which would be lost.
+
+    Files are the same if their path or their content is: a trained run replaces its own earlier results.
+
+    Args:
+        settings: of evaluation.py.
+
+    Raises:
+        UserError: with the weights or list of the results that are there.
+    """
+    from utils.settings.provenance import list_hashes, weight_hashes  # here: it imports torch
+
+    try:
+        before = read_summary(folder)
+        recorded, came_from = before["settings"], before["provenance"]
+        hashes = {**came_from.get("weights", {}), **came_from.get("lists", {})}
+    except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # there is nothing, or nothing that can be read
+    now = {**weight_hashes(settings), **list_hashes(settings)}
+    for name in ("weights", "seg_weights", "recon_weights", "val_file_dir"):
+        was, is_now = recorded.get(name), getattr(settings, name)
+        if was is None and is_now is None:
+            continue
+        if hashes.get(name) != now.get(name) and _path(recorded, name) != _path(vars(settings), name):
+            raise UserError(
+                f"{folder} contains the results of {was}, which those of {is_now} would replace: pass another "
+                "--output_dir, or move that folder away"
+            )
+
+
+def _path(settings: Mapping[str, Any], name: str) -> Path | None:
+    """The file of a setting."""
+    file = settings.get(name)
+    if file is None:
+        return None
+    return (list_path(Path(settings["base_dir"]), file) if name == "val_file_dir" else Path(file)).resolve()
 
 
 def holds_evaluation(folder: Path) -> bool:

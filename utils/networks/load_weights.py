@@ -61,12 +61,12 @@ def load_trained(
 
 
 def run_facts(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The origin of a checkpoint: its epoch, the best epoch then, whether it is a last.pth, and its provenance.
+    """The origin of a checkpoint: its epoch, the best epoch then, if it is a last.pth, its settings and provenance.
 
     The values are unchecked; None for those that are not recorded.
     """
-    facts = {name: checkpoint.get(name) for name in ("epoch", "best", "provenance")}
-    return {**facts, "epochs": checkpoint["settings"].get("epochs"), "is_last": "optimizer" in checkpoint}
+    facts = {name: checkpoint.get(name) for name in ("epoch", "best", "provenance", "settings")}
+    return {**facts, "is_last": "optimizer" in checkpoint}
 
 
 def learned_shift(checkpoint: Mapping[str, Any], path: Path) -> Shift:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from utils.common.pictures import as_rgb8, overlay, save_png
 from utils.prediction import contact_sheet
 
 SETTINGS = "predict.json"
+INPUTS = "inputs.json"
 SHEET = "contact_sheet"
 ABANDONED = 3600  # seconds after which an unfinished file is a killed run's, not one of a run beside this one
 _ADVICE = "pass another --output, or --overwrite"
@@ -32,6 +34,7 @@ class Outputs:
         overlay/NAME.png        the image with its mask
         contact_sheet/          contact_sheet.png of some images, and the row of each in rows/NAME.png
         predict.json            what all of them were made with
+        inputs.json             the file of each image, its size and time: a changed image is predicted again
 
     A result counts as finished if it is newer than predict.json. To overwrite all results, `begin` rewrites
     predict.json; if that run is interrupted, the next one finishes it.
@@ -105,18 +108,27 @@ class Outputs:
 
         Raises:
             UserError: if a result would overwrite an input image or another result; and, without `overwrite`, a file of
-                unknown origin, or if the folder contains results of other settings.
+                unknown origin, or if the folder contains results of other settings or of other images.
         """
         self._check_places(inputs)
         if not overwrite:
             self._check_settings(inputs, made_with)
+            self._check_images(inputs)
 
-    def begin(self, made_with: dict[str, Any], overwrite: bool) -> None:
-        """Writes predict.json if it is missing or with `overwrite`; removes unfinished files of killed runs.
+    def begin(self, inputs: Sequence[Input], made_with: dict[str, Any], overwrite: bool) -> None:
+        """Writes inputs.json, and predict.json if it is missing or with `overwrite`; removes the results of images that
+        have changed, and unfinished files of killed runs.
 
         Raises:
-            UserError: if it cannot be written.
+            UserError: if a file cannot be written.
         """
+        before, now = self._recorded(), {image.name: _identity(image.path) for image in inputs}
+        for name in now:
+            if name in before and not _same_content(before[name], now[name]):
+                for path in self.paths(name).values():
+                    path.unlink(missing_ok=True)
+        with replacing(self.folder / INPUTS) as beside:
+            beside.write_text(json.dumps({**before, **now}, indent=1) + "\n", encoding="utf-8")
         for path in self.folder.rglob(LEFT_BEHIND):
             if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink(missing_ok=True)
@@ -159,6 +171,27 @@ class Outputs:
                     raise UserError(f"{path} would be written for both {taken[path]} and {image.path}: rename one")
                 taken[path] = image.path
 
+    def _check_images(self, inputs: Sequence[Input]) -> None:
+        before = self._recorded()
+        for image in inputs:
+            if not (was := before.get(image.name)) or not self.paths(image.name)["mask"].exists():
+                continue
+            now = _identity(image.path)
+            if was.get("file") != now["file"] and not _same_content(was, now):
+                raise UserError(
+                    f"{self.folder} contains the results of another image of the name {image.name} ({was.get('file')}, "
+                    f"now {now['file']}): {_ADVICE}"
+                )
+
+    def _recorded(self) -> dict[str, dict[str, Any]]:
+        """The content of inputs.json; empty if it is missing, as in folders of earlier versions, or damaged."""
+        try:
+            found = json.loads((self.folder / INPUTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        entries = found.items() if isinstance(found, dict) else ()
+        return {name: entry for name, entry in entries if isinstance(entry, dict)}
+
     def _check_settings(self, inputs: Sequence[Input], made_with: dict[str, Any]) -> None:
         path = self.folder / SETTINGS
         if not path.exists():
@@ -176,3 +209,17 @@ class Outputs:
         if differ:
             what = "; ".join(f"{key} {before.get(key)}, now {made_with[key]}" for key in differ)
             raise UserError(f"{self.folder} contains results of other settings ({what}): {_ADVICE}")
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """An image file, as inputs.json records it."""
+    record: dict[str, Any] = {"file": str(path.resolve())}
+    with suppress(OSError):  # it is reported when it is read
+        status = path.stat()
+        record |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    return record
+
+
+def _same_content(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two records are of the same content, perhaps at another place."""
+    return all(one.get(key) == other.get(key) for key in ("bytes", "modified_ns"))

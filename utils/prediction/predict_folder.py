@@ -60,7 +60,7 @@ def predict_files(
     outputs.check(inputs, made_with, overwrite)
     wait_for_all()  # no process may write while another one still checks
     if is_writer():
-        outputs.begin(made_with, overwrite)
+        outputs.begin(inputs, made_with, overwrite)
     # One process lists the missing results, so that all processes take their share of the same list.
     todo = gather(outputs.missing(inputs) if is_writer() else None)[0]
     share = todo[rank() :: world_size()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -102,9 +103,75 @@ def test_what_test_refuses(run, more, message):
         evaluate("--output_dir", run[0], "--test", *more)
 
 
+@pytest.mark.parametrize("entry", ["images/{}", "./{}", "{}.png"])
+def test_a_training_case_is_refused_however_it_is_written(run, tmp_path, entry):
+    out, base = run
+    names = [*read_list(base / "test.txt"), entry.format(read_list(base / "train.txt")[2])]
+    (base / "written.txt").write_text("\n".join(names))
+    with pytest.raises(UserError, match=r"written\.txt must not contain training cases"):
+        evaluate("--output_dir", out, "--test", "--test_file_dir", "written.txt")
+
+
+def test_a_test_list_that_chose_the_epoch_is_said(run, capsys):
+    out, _ = run
+    evaluate("--output_dir", out, "--test", "--test_file_dir", "val.txt")
+    assert "warning: 3 cases of val.txt are also in val.txt, which chose best.pth" in capsys.readouterr().out
+    evaluate("--output_dir", out, "--test")
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_the_list_of_the_run_is_evaluated_and_training_images_are_said(run, tmp_path, capsys):
+    """Whether the data folder of the training is named again or not."""
+    out, base = run
+    weights = tmp_path / "run" / "seg" / "best.pth"
+    content = load_checkpoint(out / "seg" / "best.pth", "seg")
+    content["settings"] |= {"val_file_dir": "test.txt", "output_dir": str(tmp_path / "run")}
+    save_checkpoint(weights, content)
+    for more in ([], ["--base_dir", base]):
+        assert evaluation.settings(["--weights", str(weights), *map(str, more)]).val_file_dir == "test.txt"
+    copied = tmp_path / "copied"
+    shutil.copytree(base, copied)
+    assert evaluation.settings(["--weights", str(weights), "--base_dir", str(copied)]).val_file_dir == "val.txt"
+    mixed = [*read_list(base / "test.txt"), *read_list(base / "train.txt")[:2]]
+    (base / "mixed.txt").write_text("\n".join(mixed))
+    evaluate("--weights", weights, "--val_file_dir", "mixed.txt")
+    assert "warning: 2 of 5 images are in the training list: " in capsys.readouterr().out
+
+
+def test_results_of_other_weights_or_lists_are_not_replaced(run, tmp_path):
+    out, base = run
+    mine = ["--base_dir", base, "--output_dir", tmp_path / "mine"]
+    evaluate("--weights", out / "seg" / "best.pth", *mine)
+    kept = (tmp_path / "mine" / "evaluation" / "best-val" / "summary.json").read_bytes()
+    other = tmp_path / "other" / "seg" / "best.pth"
+    content = load_checkpoint(out / "seg" / "best.pth", "seg")
+    save_checkpoint(other, content | {"epoch": 1})
+    with pytest.raises(UserError, match=r"best-val contains the results of .*run/seg/best\.pth.*--output_dir"):
+        evaluate("--weights", other, *mine)
+    (tmp_path / "val.txt").write_text((base / "test.txt").read_text())
+    with pytest.raises(UserError, match=r"best-val contains the results of val\.txt"):
+        evaluate("--weights", out / "seg" / "best.pth", *mine, "--val_file_dir", tmp_path / "val.txt")
+    assert (tmp_path / "mine" / "evaluation" / "best-val" / "summary.json").read_bytes() == kept
+    evaluate("--weights", out / "seg" / "best.pth", *mine)
+    save_checkpoint(other, content)
+    evaluate("--weights", shutil.copy(out / "seg" / "best.pth", other), *mine)  # the same weights at another place
+
+
+def test_the_epoch_rule_knows_a_list_by_its_cases(run):
+    out, base = run
+    text = (base / "val.txt").read_text()
+    try:
+        (base / "val.txt").write_text(text.replace("\n", "\r\n"))
+        card = evaluate("--weights", out / "seg" / "best.pth")["protocol"]
+    finally:
+        (base / "val.txt").write_text(text)
+    assert card["epoch_rule"] == "best iou, chosen on this list"
+
+
 def test_no_test_list(run, tmp_path):
+    other = shutil.copytree(run[1], tmp_path / "other data")
     with pytest.raises(UserError, match="--test requires a test list: pass --test_file_dir LIST"):
-        evaluate("--output_dir", run[0], "--base_dir", run[1], "--test")
+        evaluate("--output_dir", run[0], "--base_dir", other, "--test")
     with pytest.raises(UserError, match="--unlike_protocols requires --compare"):
         evaluate("--base_dir", run[1], "--unlike_protocols")
 
