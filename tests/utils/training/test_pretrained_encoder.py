@@ -71,7 +71,7 @@ def test_another_list_is_said(base, tmp_path, capsys):
 
 def test_an_unfinished_phase_1_is_said(base, tmp_path, capsys):
     best = save_encoder(tmp_path / "recon" / "best.pth", base, epoch=3)
-    assert said(best, settings(base), capsys) == "", "its last.pth is not there to tell"
+    assert said(best, settings(base), capsys) == "", "without last.pth it cannot be known"
     save_encoder(best.with_name("last.pth"), base, epoch=7)
     assert f"phase 1 is not finished: {best.with_name('last.pth')} has 7 of 20 epochs" in said(
         best, settings(base), capsys
