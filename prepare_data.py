@@ -12,8 +12,9 @@
     python prepare_data.py split DataSet/mine --group '^(patient[0-9]+)' --test_share 0.2
     python prepare_data.py check DataSet/BUSI --img_size 256           # contents, errors and warnings
 
-Existing folders and lists are not overwritten unless --overwrite is given. `check` exits with code 1 if it finds
-errors. docs/reference/data_sets.md describes each data set. For the flags of a command: prepare_data.py COMMAND --help
+Existing folders are not overwritten, and lists only by split --overwrite. `check` exits with code 1 if it finds errors.
+docs/reference/data_sets.md describes each data set.
+The flags of a command: python prepare_data.py COMMAND --help
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ import _this_folder  # noqa: F401 - before all else: Ctrl-C is quiet from here
 import argparse
 import json
 import re
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from datasets import LOOKS, MASK_INTERPOLATIONS, SHARE
@@ -38,6 +41,7 @@ from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.common.processes import say
 from utils.common.script import run_script
+from utils.common.signals import Stopped
 from utils.common.version import add_version
 from utils.settings.argument_types import (
     HelpFormatter,
@@ -65,7 +69,7 @@ FOLDER = "contains the image and mask folders"
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="prepare_data.py", description=__doc__.splitlines()[0])
+    parser = Parser(prog="prepare_data.py", description=__doc__.splitlines()[0], epilog=__doc__.splitlines()[-1])
     add_version(parser)
     commands = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
 
@@ -307,5 +311,12 @@ def check(args: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Ends the script by an exception, as Ctrl-C does, so that unfinished files and folders are removed."""
+    signal.signal(number, signal.SIG_IGN)  # a second SIGTERM would interrupt the removal
+    raise Stopped(number, "terminated")
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
     run_script(main, parser().parse_args)

@@ -97,15 +97,15 @@ def read_mask(paths: Sequence[Path], threshold: float | None = None) -> np.ndarr
     - gray, one value: 0 is an empty mask; 1, 255 or 65535 is all target.
     - gray, 0 and one other value, whatever it is (0/1, 0/255, 0/65535): the other value is target.
     - gray, every value within 32/255 of black or of white, with both present: edges of a JPEG, even if it was later
-      saved in another format; split in the middle. Exception: 0, 1, ..., k and full white in a lossless file, which is
-      a class map with 255 for "ignore".
+      saved in another format; split in the middle. Exception: a single value near white in a lossless file, which may
+      be a class map with 255 for "ignore".
 
     Anything else is ambiguous. With `threshold`, pixels with gray > threshold are target and nothing is ambiguous;
     gray is the largest colour channel (alpha if only alpha varies), in the file's own values: up to 255 in 8-bit
     files, up to 65535 in 16-bit files.
 
-    Raises UserError if a file cannot be decoded (see `read_image`) or is ambiguous, or if the sizes of the files
-    differ.
+    Raises UserError if a file cannot be decoded (see `read_image`), is ambiguous or a WhiteIsZero TIFF, or if the sizes
+    of the files differ.
     """
     return decode_mask(paths, threshold)[0]
 
@@ -115,6 +115,11 @@ def decode_mask(paths: Sequence[Path], threshold: float | None = None) -> tuple[
     union, orientation = None, 1
     for path in paths:
         decoded = decode(path)
+        if decoded.inverted:  # as tifffile.imwrite writes boolean arrays, which tifffile.imread does not invert
+            raise UserError(
+                f"{path}: the mask is a WhiteIsZero TIFF, which some programs invert and others do not. Save it as PNG "
+                '(with tifffile: photometric="minisblack").'
+            )
         orientation = max(orientation, decoded.orientation)
         target = target_pixels(decoded.pixels, path, threshold, decoded.kind.startswith(("JPEG", "MPO")))
         if union is None:
@@ -145,11 +150,13 @@ class Decoded:
     pixels: as stored, (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16.
     kind: format and mode, such as "PNG RGB".
     orientation: its EXIF or TIFF tag, 1 to 8, which is ignored; 1 is upright, or no tag.
+    inverted: whether the file is a WhiteIsZero TIFF, whose pixels were inverted.
     """
 
     pixels: np.ndarray
     kind: str
     orientation: int = 1
+    inverted: bool = False
 
     @property
     def colours(self) -> np.ndarray:
@@ -173,9 +180,9 @@ def decode(path: Path) -> Decoded:
     if not start:
         raise UserError(f"{path}: the file is empty (0 bytes). Copy it again.")
     if start in MAGICS:
-        pixels, orientation = read_tiff(path)
+        pixels, orientation, inverted = read_tiff(path)
         mode = {2: "L", 3: "RGB", 4: "RGBA"}[pixels.ndim if pixels.ndim == 2 else pixels.shape[2]]
-        return Decoded(pixels, f"TIFF {mode}{';16' if pixels.dtype == np.uint16 else ''}", orientation)
+        return Decoded(pixels, f"TIFF {mode}{';16' if pixels.dtype == np.uint16 else ''}", orientation, inverted)
     kind, orientation = _plain_png(data) or _look_at_header(data, path)
     _check_end(data, path)
     if start == b"GIF8":

@@ -25,7 +25,7 @@ class Input:
 
 
 def find_inputs(inputs: Iterable[str], leave_out: Path | None = None) -> list[Input]:
-    """The images of files, folders and patterns, sorted by name, each once.
+    """The images of files, folders and patterns, sorted by name; a file that is found twice under one name is one.
 
     A folder yields every image file below it (`datasets.pairing.IMAGE_SUFFIXES`), a pattern every match (`**` matches
     any number of folders). Names keep the sub-folders below the folder, or below the part of a pattern before its first
@@ -45,7 +45,8 @@ def find_inputs(inputs: Iterable[str], leave_out: Path | None = None) -> list[In
         if not images:
             raise UserError(f"no images found in {text} (extensions in folders: {' '.join(IMAGE_SUFFIXES)})")
         found |= dict.fromkeys(images)
-    ordered = sorted({image.path.resolve(): image for image in found}.values())
+    # Not by file alone: links to each other are images with separate results.
+    ordered = sorted({(image.name, image.path.resolve()): image for image in found}.values())
     for image, following in pairwise(ordered):
         if image.name == following.name:
             raise UserError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.lists import read_list
-from datasets.pairing import LAYOUT, Case, find_cases
+from datasets.pairing import LAYOUT, Case, find_cases, shared_masks
 from utils.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ def load_lists(
         for other, others in found.items():
             shared = {case.name for case in others} & {case.name for case in cases}
             wrong += [f'"{name}": in both the {other} list and the {purpose} list' for name in sorted(shared)]
+            wrong += [
+                f"{mask}: a mask of two cases, one in the {other} list and one in the {purpose} list. Remove masks "
+                "from the image folder and the lists."
+                for mask in shared_masks(others, cases)
+            ]
         found[purpose] = cases
         problems += wrong
     check_cases([case for cases in found.values() for case in cases], problems, fit_masks, mask_threshold, kept=kept)

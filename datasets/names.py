@@ -24,6 +24,7 @@ base_dir/
   train.txt  val.txt       (one case per line)"""
 
 STEM = "{stem}"  # the stem of the image in a naming pattern of masks
+FLAGS = "prepare_data.py folder: --mask_pattern; other scripts: --mask_suffix"
 
 # The suffixes of masks, and those that may be numbered (`_mask_1`). A bare stem is never numbered: `case_1` is another
 # case than `case`, not its second mask.
@@ -90,12 +91,14 @@ class Folder:
         return Path(self.by_key[key]).parent
 
 
-def is_mask_of(stem: str) -> str | None:
-    """The stem of the image to which a mask belongs, by its suffix; None if it has no mask suffix."""
-    for suffix in filter(None, _DEFAULT_SUFFIXES):
-        if match := _rule(suffix, suffix in _NUMBERED).fullmatch(stem):
-            return match[1] + match[2]
-    return None
+def images_of_mask(stem: str, mask_suffix: str | None = None) -> set[str]:
+    """The stems of the images whose mask a file is by its name, with the default suffixes and `mask_suffix` (see
+    `datasets.pairing.find_cases`)."""
+    suffixes = {suffix: suffix in _NUMBERED for suffix in _DEFAULT_SUFFIXES}
+    if mask_suffix is not None:
+        suffixes[mask_suffix] = _may_be_numbered(mask_suffix)
+    matches = [_rule(suffix, numbered).fullmatch(stem) for suffix, numbered in suffixes.items()]
+    return {match[1] + match[2] for match in matches if match} - {stem}
 
 
 class Problem(Exception):
@@ -112,11 +115,9 @@ class MaskFinder:
         self._inside = inside  # require masks to be inside the data folder
         suffixes = _DEFAULT_SUFFIXES if mask_suffix is None else (mask_suffix,)
         self._suffixes = tuple(s for s in suffixes if with_bare_stem or s not in ("", STEM))
-        # Like a bare stem, a name that ends in the stem cannot be numbered.
-        self._numbered = (
-            _NUMBERED if mask_suffix is None else tuple(s for s in suffixes if not _pattern(s).endswith(STEM))
-        )
+        self._numbered = _NUMBERED if mask_suffix is None else tuple(filter(_may_be_numbered, suffixes))
         self._sorted: list[str] = []
+        self._owner: dict[str, str] = {}  # key of a mask file -> the case for which it was found
         # (stem of the image, suffix) -> keys of mask files
         self._masks: dict[tuple[str, str], list[str]] = defaultdict(list)
         for suffix in self._suffixes:
@@ -174,7 +175,8 @@ class MaskFinder:
         return {key for (name, _), keys in self._masks.items() if _form(name) in forms for key in keys}
 
     def find(self, entry: str, name: str) -> tuple[Path, ...]:
-        """The masks of case `name`, sorted; raises Problem if there is none, or if they are ambiguous or outside."""
+        """The masks of case `name`, sorted; raises Problem if there is none, or if they are ambiguous, outside, or were
+        found for another case."""
         by_suffix = self._by_suffix(name)
         if not by_suffix:
             stem = PurePosixPath(name).name
@@ -182,14 +184,13 @@ class MaskFinder:
             tried = ", ".join(f"{n}, {n}_1 ..." if s in self._numbered else n for s, n in names.items())
             where = self._folder.path / PurePosixPath(name).parent
             there = self._beginning_with(name)
-            others = f" Found {names_of(there[:3])}; pass --mask_suffix or --mask_pattern to use it." if there else ""
+            others = f" Found {names_of(there[:3])}; pass the name of the masks ({FLAGS})." if there else ""
             raise Problem(f'"{entry}": no mask in {where}; tried {tried} ({" ".join(MASK_SUFFIXES)}).{others}')
         found = [key for keys in by_suffix.values() for key in keys]
         if len(by_suffix) > 1:
             raise Problem(
                 f'"{entry}": masks match more than one naming rule ({names_of(found)} in '
-                f"{self._folder.folder_of(found[0])}); choose one with --mask_suffix "
-                f"({', '.join(repr(s) for s in by_suffix)})."
+                f"{self._folder.folder_of(found[0])}); choose {' or '.join(map(_pattern, by_suffix))} ({FLAGS})."
             )
         # The same applies to one name in two Unicode forms: these are not two parts of a target.
         if len(found) > 1 and len({_form(self._folder.stem(key)) for key in found}) < len(found):
@@ -201,12 +202,23 @@ class MaskFinder:
             if self._inside and not self._folder.holds(key):
                 path = self._folder.by_key[key]
                 raise Problem(f'"{entry}": mask {path} is a link to a file outside the data folder; copy the file.')
+            # An image folder into which the masks were copied, too: a mask would be an image, and its own target.
+            if (owner := self._owner.setdefault(key, name)) != name:
+                raise Problem(
+                    f'"{entry}": mask {self._folder.by_key[key]} also belongs to "{owner}". Remove masks from the '
+                    "image folder and the lists."
+                )
         return self._folder.paths(found)
 
 
 def _pattern(suffix: str) -> str:
     """The name of a mask without extension, as a pattern with {stem}."""
     return suffix if STEM in suffix else STEM + suffix
+
+
+def _may_be_numbered(mask_suffix: str) -> bool:
+    """Whether numbers may follow. Like a bare stem, a name that ends in the stem cannot be numbered."""
+    return not _pattern(mask_suffix).endswith(STEM)
 
 
 def _rule(suffix: str, numbered: bool) -> re.Pattern[str]:

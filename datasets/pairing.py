@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from datasets.files import IMAGE_SUFFIXES, MASK_SUFFIXES, case_name
+from datasets.names import FLAGS, STEM, Folder, MaskFinder, Problem, bar, names_of
 from datasets.names import LAYOUT as LAYOUT  # re-exported for error messages
-from datasets.names import STEM, Folder, MaskFinder, Problem, bar, names_of
 from utils.common.errors import UserError
 
 
@@ -45,8 +45,9 @@ def find_cases(
     """Find the files of the listed cases.
 
     base_dir: folder with the layout of `LAYOUT`.
-    names: entries of a list, with or without extension, with sub-folders if there are any. An entry that equals the
-        name of a file in `images/` means that file; otherwise any file with its stem and one of `IMAGE_SUFFIXES`.
+    names: entries of a list, with or without extension, with sub-folders if there are any. An entry means the file of
+        that name in `images/`, or any file with this stem and one of `IMAGE_SUFFIXES`; if there are both, e.g. a.png
+        and a.png.png, it is a problem.
     mask_suffix: suffix of the mask after the stem of the image; "" for none. Numbered masks are merged: "_gt" matches
         `_gt`, `_gt_1`, `_gt_2`, ... A value with {stem} is the whole name: "mask_{stem}". None: same stem, `_mask`
         (also numbered), `_pixels0`, `_segmentation`. Not case-sensitive.
@@ -76,6 +77,12 @@ def find_cases(
         except Problem as problem:
             problems.append(str(problem))
     return cases, problems
+
+
+def shared_masks(cases: Iterable[Case], others: Iterable[Case]) -> list[Path]:
+    """The mask files, sorted, that belong to a case of one list and to a case of another name in the other list."""
+    owner = {mask: case.name for case in cases for mask in case.masks}
+    return sorted({mask for case in others for mask in case.masks if owner.get(mask, case.name) != case.name})
 
 
 def pair_folders(
@@ -110,7 +117,7 @@ def choose_and_pair(
         names = ", ".join(sorted(mask_folder.by_key)[:3]) or "no image files"
         raise UserError(
             f"{mask_folder.path}: no file matches the mask name {finder.rule}; found {names} ... Pass the name of the "
-            "masks, e.g. {stem}_gt (prepare_data.py folder: --mask_pattern; other scripts: --mask_suffix)."
+            f"masks, e.g. {STEM}_gt ({FLAGS})."
         )
     files = {key: path for key, path in folder.by_key.items() if not (in_one and key in mask_files)}
     if not files:
@@ -178,7 +185,7 @@ def _find_image(images: Folder, entry: str) -> str:
     if len(found) > 1:
         raise Problem(
             f'"{entry}": ambiguous, {names_of(found)} are both in {images.folder_of(found[0])}; add the extension in '
-            "the list."
+            "the list, or rename one."
         )
     if not images.holds(found[0]):
         path = images.by_key[found[0]]
@@ -187,12 +194,13 @@ def _find_image(images: Folder, entry: str) -> str:
 
 
 def _keys(images: Folder, key: str) -> list[str]:
-    """The key itself, or the keys with its stem, or those with an equivalent stem in Unicode."""
-    if key in images.by_key:
-        return [key]
-    return images.by_stem.get(case_name(key)) or [
-        alike for stem in images.alike(case_name(key)) for alike in images.by_stem[stem]
-    ]
+    """The key itself and the keys of which it is the stem (a.tif of a.tif.png), or the keys with its stem, or with an
+    equivalent stem in Unicode."""
+    if found := [key] * (key in images.by_key) + images.by_stem.get(key, []):
+        return found
+    stems = [key, case_name(key)]
+    alike = ([other for name in images.alike(stem) for other in images.by_stem[name]] for stem in stems)
+    return images.by_stem.get(case_name(key)) or next(filter(None, alike), [])
 
 
 def in_numbers(key: str) -> list[str | int]:

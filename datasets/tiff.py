@@ -31,8 +31,8 @@ _UNSPECIFIED, _ASSOCIATED, _ALPHA = 0, 1, 2  # meanings of an extra sample
 _ORIENTATION = 274
 
 
-def read_tiff(path: Path) -> tuple[np.ndarray, int]:
-    """The pixels, and the orientation tag (1: upright), which is not applied.
+def read_tiff(path: Path) -> tuple[np.ndarray, int, bool]:
+    """The pixels, the orientation tag (1: upright), which is not applied, and whether the file is WhiteIsZero.
 
     (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA; uint16 for 16-bit files, otherwise uint8 in 0..255: 1, 2 and 4 bits
     are scaled to that range. Three samples are always RGB, interleaved or planar. WhiteIsZero is inverted, and palettes
@@ -46,12 +46,13 @@ def read_tiff(path: Path) -> tuple[np.ndarray, int]:
         page = tif.pages.first
         if reason := _refusal(tif, page):
             raise UserError(f"{path}: {reason}")
+        inverted = page.photometric == _WHITE_IS_ZERO
         if page.compression in _FAX:
-            return _by_pillow(path), 1
+            return _by_pillow(path), 1, inverted
         # (planes, 1, H, W, samples)
         stored = page.asarray(squeeze=False, maxworkers=1)[:, 0]
         pixels = stored[0] if stored.shape[0] == 1 else np.moveaxis(stored[..., 0], 0, -1)
-        return np.ascontiguousarray(_colours(pixels, page, path)), _orientation(page)
+        return np.ascontiguousarray(_colours(pixels, page, path)), _orientation(page), inverted
 
 
 def tiff_size(path: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets.checks import THREADS
 from datasets.decode import decode
 from datasets.kept import Kept
-from datasets.names import is_mask_of
+from datasets.names import images_of_mask
 from datasets.pairing import Case, image_files
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
@@ -18,7 +18,11 @@ from utils.common.progress import Progress
 
 
 def unlabeled_cases(
-    folders: Sequence[str | Path], train: Sequence[Case], val: Sequence[Case], kept: Kept | None = None
+    folders: Sequence[str | Path],
+    train: Sequence[Case],
+    val: Sequence[Case],
+    kept: Kept | None = None,
+    mask_suffix: str | None = None,
 ) -> tuple[list[Case], list[str]]:
     """The images of the folders as training cases without masks, and one sentence for each reason to skip some.
 
@@ -29,11 +33,12 @@ def unlabeled_cases(
 
     Args:
         kept: holds the digests of the cases that were decoded before; stores what is decoded here.
+        mask_suffix: see `unlabeled_files`.
 
     Raises:
         UserError: see `unlabeled_files`; or with every unreadable image (up to 20, and their number).
     """
-    files, masks = unlabeled_files(folders)
+    files, masks = unlabeled_files(folders, mask_suffix)
     cases = [Case(f"unlabeled: {file.as_posix()}", file, ()) for file in files]
     kept = kept if kept is not None else Kept(digests=True)
     seen = dict.fromkeys(_digests(train, kept, "looking for copies"), "training images")
@@ -53,11 +58,11 @@ def unlabeled_cases(
     return chosen, notes
 
 
-def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
+def unlabeled_files(folders: Sequence[str | Path], mask_suffix: str | None = None) -> tuple[list[Path], list[Path]]:
     """The images below the folders, each once, in the order of the folders and sorted within them; and the masks.
 
     A mask is a file with the name of a mask in the folder of its image ("a_mask.png" for "a.png"), or a file in a
-    masks/ folder next to an images/ folder.
+    masks/ folder next to an images/ folder. A mask_suffix (see `datasets.pairing.find_cases`) is another such name.
 
     Raises:
         UserError: for a folder that is missing or has no images.
@@ -69,7 +74,9 @@ def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Pat
             raise UserError(f"--unlabeled_dir {folder} was not found")
         files = image_files(folder)
         stems = {_stem(file) for file in files}
-        masks_here = {file for file in files if is_mask_of(_stem(file)) in stems or _in_masks_folder(file, folder)}
+        masks_here = {
+            file for file in files if images_of_mask(_stem(file), mask_suffix) & stems or _in_masks_folder(file, folder)
+        }
         for file in files:
             (masks if file in masks_here else images).setdefault(str(file.resolve()), file)
         if len(masks_here) == len(files):
@@ -77,9 +84,9 @@ def unlabeled_files(folders: Sequence[str | Path]) -> tuple[list[Path], list[Pat
     return list(images.values()), list(masks.values())
 
 
-def fingerprint(folders: Sequence[str | Path]) -> str:
+def fingerprint(folders: Sequence[str | Path], mask_suffix: str | None = None) -> str:
     """SHA-256 of the names and sizes of the files of `unlabeled_files`, which identifies the images of a run."""
-    files, _ = unlabeled_files(folders)
+    files, _ = unlabeled_files(folders, mask_suffix)
     names = [f"{_below(file, folders)}\t{file.stat().st_size}\n" for file in files]
     return hashlib.sha256("".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 

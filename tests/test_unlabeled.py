@@ -15,6 +15,7 @@ from datasets.unlabeled import fingerprint, unlabeled_cases, unlabeled_files
 from utils.common.errors import UserError
 from utils.networks.checkpoints import load_checkpoint
 from utils.settings.data_loaders import training_loaders
+from utils.settings.provenance import list_hashes
 
 SMALL = ["--img_size", "32", "--batch_size", "4", "--epochs", "1", "--workers", "0", "--variant", "srs_tiny"]
 
@@ -40,9 +41,9 @@ def more(base):
     return base.parent / "more"
 
 
-def cases(base, *folders):
+def cases(base, *folders, mask_suffix=None):
     lists = load_lists(base, {"training": "train.txt", "validation": "val.txt"}, need_masks=False)
-    found, notes = unlabeled_cases(folders, lists["training"], lists["validation"])
+    found, notes = unlabeled_cases(folders, lists["training"], lists["validation"], mask_suffix=mask_suffix)
     return lists, found, notes
 
 
@@ -91,6 +92,22 @@ def test_masks_are_no_images(base, more):
     _, found, notes = cases(base, more)
     assert names(found, more) == ["a.png", "b.jpg", "deep/a.png", "deep/c.tif", "set/images/i.png", "z_mask.png"]
     assert notes == ["4 masks of images"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mask"),
+    [("_gt", "a_gt"), ("_gt", "a_GT_2"), ("{stem}-gt", "a-gt"), ("gt_{stem}", "gt_a"), ("", "a_mask")],
+)
+def test_masks_by_suffix_are_no_images(base, more, tmp_path, suffix, mask):
+    before = fingerprint([more], suffix)
+    for number, name in enumerate((f"{mask}.png", "deep/a_mask.png")):
+        picture(more / name, 50 + number)
+    _, found, notes = cases(base, more, mask_suffix=suffix)
+    assert names(found, more) == ["a.png", "b.jpg", "deep/a.png", "deep/c.tif"]
+    assert notes == ["2 masks of images"] and fingerprint([more], suffix) == before
+    args = settings(base, tmp_path, "--unlabeled_dir", more, *(["--mask_suffix", suffix] if suffix else []))
+    train, _ = training_loaders(args, False, 4, args.unlabeled_dir)
+    assert len(train.dataset) == 4 + 4 and list_hashes(args)["unlabeled_dir"] == before
 
 
 def test_a_folder_and_its_sub_folder_count_once(more):

@@ -72,6 +72,11 @@ def convert(
     """
     names = Counter(case.name for case in cases)
     problems = [f'"{name}": {count} images have this name; rename them' for name, count in names.items() if count > 1]
+    files = {f"{case.name}{case.image.suffix}" for case in cases}
+    # In a list such a name would be ambiguous, e.g. a.png beside a.png.png.
+    problems += [
+        f'"{name}": the name of a case and of the file of another; rename one' for name in names if name in files
+    ]
     resized = []
     with making_folder(out) as whole, ThreadPoolExecutor(THREADS) as pool:
 

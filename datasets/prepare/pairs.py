@@ -17,6 +17,7 @@ from datasets.names import STEM
 from datasets.prepare.convert import Converted, convert, listed, pairs, require_folders
 from datasets.prepare.division import divide
 from datasets.prepare.patterns import listed_names, pairs_by_pattern
+from datasets.problems import raise_problems
 from utils.common.errors import UserError
 
 LAYOUTS = (("images", "masks"), ("IRSTD1k_Img", "IRSTD1k_Label"))
@@ -55,7 +56,7 @@ def convert_folders(
 
     Raises:
         UserError: if `out` exists, a folder is missing or empty, no file matches the pattern, an image has no mask or a
-            mask no image, a list does not fit, or a file cannot be read.
+            mask no image, a list does not fit, a training case is in another list, or a file cannot be read.
     """
     if image_pattern is not None and mask_pattern is None:
         raise UserError("--image_pattern requires --mask_pattern, which uses its groups, e.g. {1}_manual1")
@@ -75,6 +76,15 @@ def convert_folders(
         cases, left_out = pairs(source, images, masks, mask_pattern)
     files = _list_files(source, train_list, val_list)
     lists = listed(source, images, files) if image_pattern is None else listed_names(cases, files)
+    raise_problems(
+        [
+            f'"{name}": in both {files["train.txt"]} and {files[other]}. Remove one of the lines, or choose two lists '
+            "with --train_list and --val_list."
+            for other in lists
+            if other != "train.txt"
+            for name in sorted(set(lists["train.txt"]) & set(lists[other]))
+        ]
+    )
     if not lists:
         train, val = divide([case.name for case in cases], SHARE, seed)
         lists = {"train.txt": train, "val.txt": val}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
@@ -89,16 +89,25 @@ def listed_names(cases: Sequence[Case], lists: Mapping[str, Path]) -> dict[str, 
     """The names of the cases in list files of the source, whose entries are case names or image names.
 
     Raises:
-        UserError: for an unreadable list, and for entries that are missing or listed twice.
+        UserError: for an unreadable list, and for entries that are missing, ambiguous or listed twice.
     """
-    known = {case_name(case.image.name): case.name for case in cases} | {case.name: case.name for case in cases}
+    known: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        known[case_name(case.image.name)].append(case.name)
+    known |= {case.name: [case.name] for case in cases}
     names, problems = {}, []
     for name, file in lists.items():
-        entries = read_list(file)
-        found = Counter(known.get(case_name(entry)) for entry in entries)
-        problems += [f'{file}: "{entry}": case not found.' for entry in entries if case_name(entry) not in known]
-        problems += [f'{file}: "{case}": listed twice.' for case, count in found.items() if case and count > 1]
-        names[name] = [case for case in found if case]
+        found: Counter[str] = Counter()
+        for entry in read_list(file):
+            of_entry = known.get(entry) or known.get(case_name(entry), [])  # a case name may end in an extension
+            if len(of_entry) == 1:
+                found.update(of_entry)
+            else:
+                some = ", ".join(of_entry[:3]) + (" ..." if len(of_entry) > 3 else "")
+                what = f"ambiguous ({some}). Write the name of one case." if of_entry else "case not found."
+                problems.append(f'{file}: "{entry}": {what}')
+        problems += [f'{file}: "{case}": listed twice.' for case, count in found.items() if count > 1]
+        names[name] = list(found)
     raise_problems(problems)
     return names
 

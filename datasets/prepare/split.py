@@ -14,9 +14,11 @@ import numpy as np
 from datasets import SHARE
 from datasets.checks import THREADS
 from datasets.decode import read_mask
+from datasets.files import IMAGE_SUFFIXES
 from datasets.lists import write_list
 from datasets.load import data_folder
-from datasets.pairing import Case, pair_folders
+from datasets.names import names_of
+from datasets.pairing import Case, find_cases, pair_folders
 from datasets.prepare.division import divisions
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
@@ -38,7 +40,7 @@ def split(
     mask_threshold: float | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Divides all images of the folder, writes the lists and returns a table of their contents.
+    """Divides all images of the folder, writes the lists and returns a table of their contents, and warnings.
 
     Args:
         base_dir: the data folder, with the layout of `datasets.pairing.LAYOUT`.
@@ -50,17 +52,18 @@ def split(
         overwrite: replace all lists of an earlier call.
 
     Raises:
-        UserError: if there are lists of an earlier call, a pattern does not match some names, a file cannot be read, or
-            there are too few cases or groups; existing lists stay unchanged.
+        UserError: if there are lists of an earlier call, a pattern does not match some names, training would refuse a
+            case, or there are too few cases or groups; existing lists stay unchanged.
     """
     base = data_folder(base_dir)
     before = sorted(path for path in base.iterdir() if re.fullmatch(r"(train|val|test)\d+\.txt", path.name))
     if before and not overwrite:
         there = ", ".join(path.name for path in before)
         raise UserError(f"{base} already contains lists: {there}. Pass --overwrite to replace all of them")
-    cases, problems, _ = pair_folders(base, mask_suffix=mask_suffix)
+    cases, problems, orphans = pair_folders(base, mask_suffix=mask_suffix)
     raise_problems(problems)
     names = [case.name for case in cases]
+    raise_problems(find_cases(base, names, mask_suffix)[1])  # as training reads the lists
     strata = _found(stratify_by, names, "--stratify_by") if stratify_by else None
     groups = _found(group, names, "--group") if group else None
     shares = _target_shares(cases, mask_threshold)
@@ -70,8 +73,11 @@ def split(
     _replace_lists(base, lists, before)
     by_name = [dict(zip(names, labels, strict=True)) if labels else None for labels in (strata, groups)]
     twins = len(vals := [lists[name] for name in lists if name.startswith("val")]) - len(set(map(tuple, vals)))
-    note = f"\nwarning: {twins} of the divisions equal another one, because there are too few cases" if twins else ""
-    return _table(lists, shares, *by_name) + note
+    notes = [f"warning: {twins} of the divisions equal another one, because there are too few cases"] if twins else []
+    if orphans:
+        some = names_of(path.name for path in orphans[:3]) + (" ..." if len(orphans) > 3 else "")
+        notes.append(f"warning: {len(orphans)} masks have no image ({' '.join(IMAGE_SUFFIXES)}) of their name: {some}")
+    return "\n".join([_table(lists, shares, *by_name), *notes])
 
 
 def _found(pattern: re.Pattern[str], names: Sequence[str], flag: str) -> list[str]:

@@ -21,10 +21,10 @@ import numpy as np
 from datasets.checks import ORIENTATIONS, THREADS, UPRIGHT, Look, decode_case
 from datasets.decode import digest, to_rgb
 from datasets.known_divisions import remarks
-from datasets.levels import bits_in_use
+from datasets.levels import bits_in_use, dark_images
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
-from datasets.pairing import Case, find_cases, image_files
+from datasets.pairing import Case, find_cases, image_files, shared_masks
 from datasets.prepare.twins import perceptual_hash, twins_across, twins_in_list
 from datasets.problems import grouped
 from datasets.resizing import too_small_targets
@@ -213,14 +213,10 @@ def _levels(facts: Mapping[str, Facts], white_level: int | str | None) -> list[s
     bits = Counter(fact.bits for fact in facts.values())
     if not bits or set(bits) == {0}:
         return []
-    (usual, count), *_ = bits.most_common()
+    (usual, _), *_ = bits.most_common()
     found = []
-    if 0 < usual < 16 and white_level is None:
-        level = 2**usual - 1
-        found.append(
-            f"{count} images use {usual} of 16 bits and are read as nearly black (0 to {level / 257:.1f} of 255). "
-            f"Train with --white_level {level} (or auto)"
-        )
+    if white_level is None and (warning := dark_images(fact.bits for fact in facts.values())):
+        found.append(warning)
     if odd := [f"{name} ({fact.bits or 'an 8-bit file'})" for name, fact in facts.items() if fact.bits != usual]:
         most = f"{usual} bits" if usual else "8-bit files"
         found.append(f"{len(odd)} images use another number of bits than most ({most}): {_some(odd)}")
@@ -265,6 +261,8 @@ def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str
         shared = {case.name for case in cases[one]} & {case.name for case in cases[other]}
         if shared:
             result.errors.append(f"{len(shared)} cases are in both {one} and {other}: {_some(sorted(shared))}")
+        if masks := [mask.name for mask in shared_masks(cases[one], cases[other])]:
+            result.errors.append(f"{len(masks)} masks belong to two cases, in {one} and in {other}: {_some(masks)}")
         a, b = ({name: fact for name, fact in facts[of].items() if name not in shared} for of in (one, other))
         same, nearly = twins_across(one, a, other, b)
         exact += same

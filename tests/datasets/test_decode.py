@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from datasets.decode import read_image, read_mask
@@ -192,9 +193,24 @@ def test_mask_modes(tmp_path, suffix, mode):
 
 @pytest.mark.parametrize("compression", ["group4", None])
 def test_bilevel_tiff_with_white_as_zero(tmp_path, compression):
+    """Programs disagree whether it is inverted: an image is, a mask is refused."""
     one_bit = Image.fromarray(TARGET * 255).convert("1")
     path = save(tmp_path / "a.tif", one_bit, compression=compression, tiffinfo={262: 0})
-    np.testing.assert_array_equal(read_mask([path]), TARGET)
+    np.testing.assert_array_equal(read_image(path)[..., 0], TARGET * 255)
+    for threshold in (None, 0):
+        with pytest.raises(UserError, match="WhiteIsZero") as caught:
+            read_mask([path], threshold)
+        assert 'photometric="minisblack"' in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("mask", [TARGET.astype(bool), TARGET * 255, TARGET.astype(np.uint16)])
+def test_tiff_mask_of_tifffile(tmp_path, mask):
+    """tifffile writes boolean arrays as WhiteIsZero."""
+    tifffile.imwrite(tmp_path / "a.tif", mask, photometric="minisblack")
+    np.testing.assert_array_equal(read_mask([tmp_path / "a.tif"]), TARGET)
+    tifffile.imwrite(tmp_path / "b.tif", mask, photometric=None if mask.dtype == bool else "miniswhite")
+    with pytest.raises(UserError, match="WhiteIsZero"):
+        read_mask([tmp_path / "b.tif"])
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
@@ -269,7 +285,7 @@ def test_jpeg_is_no_class_map(tmp_path):
     np.testing.assert_array_equal(read_mask([path]), array > 127)
 
 
-@pytest.mark.parametrize("values", [(0, 3, 255), (0, 32, 223, 255), (2, 250), (0, 1, 254, 255)])
+@pytest.mark.parametrize("values", [(0, 3, 250, 255), (0, 32, 223, 255), (2, 250, 251), (0, 1, 254, 255)])
 def test_noise_around_black_and_white(tmp_path, values):
     array = with_values(*values)
     np.testing.assert_array_equal(read_mask([save(tmp_path / "a.png", array)]), array > 127)
@@ -306,6 +322,11 @@ def rgba_that_disagrees():
 AMBIGUOUS = {
     "class numbers": (with_values(0, 1, 2), "0, 1, 2"),
     "class numbers and 255 to ignore": (with_values(0, 1, 255), "0, 1, 255"),
+    "one class of many and 255 to ignore": (with_values(0, 15, 255), "0, 15, 255"),
+    "three class numbers and 255 to ignore": (with_values(0, 2, 7, 255), "0, 2, 7, 255"),
+    "no class 0 and 255 to ignore": (with_values(1, 2, 255), "1, 2, 255"),
+    "one class number and 255 to ignore": (with_values(1, 255), "1, 255"),
+    "254 to ignore": (with_values(0, 1, 254), "0, 1, 254"),
     "soft edges": (with_values(0, 128, 255), "0, 128, 255"),
     "just outside of noise": (with_values(0, 33, 255), "0, 33, 255"),
     "outside of noise at white": (with_values(0, 222, 255), "0, 222, 255"),

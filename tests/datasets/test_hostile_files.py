@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from waiting import run
 
 from datasets.decode import read_image, read_mask
 from datasets.lists import read_list
 from datasets.pairing import find_cases
 from utils.common.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def png_of(width, height, rows=None):
@@ -73,6 +77,14 @@ def test_hostile_image(tmp_path, name):
         with pytest.raises(UserError, match=message) as caught:
             read(path)
         assert "case.png" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_opencv_itself_prints_nothing(tmp_path):
+    path = tmp_path / "cut.bmp"
+    path.write_bytes(saved("RGB", "BMP")[:300])
+    code = f"from pathlib import Path; from datasets.decode import decode; decode(Path({str(path)!r}))"
+    done = run([sys.executable, "-c", code], cwd=ROOT)
+    assert "cut.bmp: cannot be decoded" in done.stderr and "loadsave" not in done.stderr
 
 
 def test_the_wrong_extension_does_not_matter(tmp_path):

@@ -50,6 +50,13 @@ def test_one_image_named_twice_is_one(tree):
     assert names("a", str(tree / "a"), "a/x.png") == ["deep/x", "x"]
 
 
+def test_links_to_an_image_keep_their_names(tree):
+    (tree / "a" / "y.png").symlink_to(tree / "a" / "x.png")
+    (tree / "b" / "z.png").symlink_to(tree / "a" / "x.png")
+    assert names("a") == ["deep/x", "x", "y"]
+    assert names("a/x.png", "a/y.png", "b/z.png") == ["x", "y", "z"]
+
+
 def test_two_images_of_one_name_are_refused(tree):
     with pytest.raises(UserError, match=r"a/x.png and b/x.tif would both be written as x"):
         names("a/x.png", "b/x.tif")

@@ -12,7 +12,7 @@ import train_recon
 import train_seg
 from datasets.decode import read_image, to_rgb
 from datasets.folder import SegmentationFolder
-from datasets.levels import bits_in_use, common_white_level
+from datasets.levels import bits_in_use, common_white_level, dark_images
 from datasets.pairing import Case
 from datasets.prepare.sample import make_sample
 from datasets.transforms import Transform
@@ -20,7 +20,7 @@ from utils.common.errors import UserError
 from utils.common.pictures import as_rgb8
 from utils.networks.checkpoints import load_checkpoint, save_checkpoint
 from utils.prediction.predictor import Predictor
-from utils.settings.data_loaders import evaluation_loader
+from utils.settings.data_loaders import evaluation_loader, training_loaders
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,25 @@ def test_auto_is_of_the_bits_that_the_list_uses(tmp_path):
     assert common_white_level(cases, progress=False) == 65535
 
 
+@pytest.mark.parametrize(
+    ("factor", "level", "warned"), [(16, None, True), (16, 4095, False), (16, "auto", False), (257, None, False)]
+)
+def test_training_warns_of_dark_images(tmp_path, capsys, factor, level, warned):
+    base = deep(tmp_path / "set", factor)
+    flags = ["--base_dir", str(base), "--img_size", "32", "--workers", "0"]
+    args = train_seg.parser().settings([*flags, *(["--white_level", str(level)] if level else [])])
+    training_loaders(args, True, 1)
+    shown = capsys.readouterr().out
+    assert shown.count("images use 12 of 16 bits") == warned
+    assert ("warning: 8 images use 12 of 16 bits and are read as nearly black (0 to 15.9 of 255)" in shown) == warned
+    assert ("Train with --white_level 4095 (or auto)" in shown) == warned
+
+
+def test_images_of_eight_bits_are_not_dark():
+    assert dark_images([0, 0, 12]) is None and dark_images([16, 16, 12]) is None
+    assert dark_images([10, 10, 0]).startswith("2 images use 10 of 16 bits")
+
+
 @pytest.mark.slow
 def test_from_auto_to_evaluation_and_prediction(tmp_path):
     """Phase 1 finds the level, phase 2, evaluation and prediction take it, each image's tensor being the same."""
@@ -80,7 +99,7 @@ def test_from_auto_to_evaluation_and_prediction(tmp_path):
     ]
     flags += ["--epochs", "1", "--batch_size", "4", "--workers", "0", "--threads", "1", "--white_level"]
     train_recon.main(train_recon.settings([*flags, "auto"]))
-    with pytest.raises(UserError, match="--white_level 4095, but this run uses None"):
+    with pytest.raises(UserError, match="--white_level 4095, but this run uses no --white_level"):
         train_seg.main(train_seg.settings(flags[:-1]))
     train_seg.main(train_seg.settings([*flags, "auto"]))
     weights = tmp_path / "out" / "seg" / "last.pth"

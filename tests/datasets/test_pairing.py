@@ -2,6 +2,7 @@ import unicodedata
 
 import pytest
 
+from datasets.load import load_lists
 from datasets.pairing import LAYOUT, Case, find_cases, pair_folders
 from utils.common.errors import UserError
 
@@ -70,6 +71,10 @@ def test_case_has_name_image_and_masks(tmp_path):
         (f"{NFD}/a.png", f"{NFC}/a.png"),
         (f"{NFD}/{NFC}.png", f"images\\{NFC}\\{NFD}"),
         ("각.png", "\u1100\u1161\u11a8"),
+        ("a.tif.png", "a.tif"),
+        ("a.tif.png", "images/a.tif"),
+        ("a.tif.png", "a.tif.png"),
+        (f"{NFD}.tif.png", f"{NFC}.tif"),
     ],
 )
 def test_entry_finds_its_image(tmp_path, file, entry):
@@ -92,6 +97,14 @@ def test_same_stem_twice_needs_the_extension(tmp_path):
         assert "ambiguous" in problem and "a.png" in problem and "a.jpg" in problem
     cases, problems = find_cases(tmp_path, ["a.jpg"], need_masks=False)
     assert (cases[0].image.name, problems) == ("a.jpg", [])
+
+
+def test_a_name_that_is_a_file_and_the_stem_of_another_is_ambiguous(tmp_path):
+    make(tmp_path, ["a.png", "a.png.png"])
+    problem = problem_of(tmp_path, "a.png", need_masks=False)
+    assert "ambiguous, a.png, a.png.png" in problem
+    cases, problems = find_cases(tmp_path, ["a", "a.png.png"], need_masks=False)
+    assert [case.image.name for case in cases] == ["a.png", "a.png.png"] and problems == []
 
 
 @pytest.mark.parametrize("entry", ["../secret", "sub/../../secret.png", "/etc/a.png", "C:\\a.png"])
@@ -190,7 +203,25 @@ def test_mask_suffix_means_only_that(tmp_path, suffix, masks):
 def test_masks_by_two_rules(tmp_path, masks):
     make(tmp_path, ["a.png"], masks)
     problem = problem_of(tmp_path, "a")
-    assert all(mask in problem for mask in masks) and "--mask_suffix" in problem
+    assert all(mask in problem for mask in masks) and "choose {stem}" in problem
+    assert "prepare_data.py folder: --mask_pattern; other scripts: --mask_suffix" in problem
+
+
+def test_a_mask_belongs_to_one_case(tmp_path):
+    """Masks that were copied into images/, too: each would be an image, and its own target."""
+    make(tmp_path, ["a.png", "a_mask.png", "b.png"], ["a_mask.png", "b.png"])
+    cases, problems = find_cases(tmp_path, ["a", "a_mask", "b"])
+    assert [case.name for case in cases] == ["a", "b"] and len(problems) == 1
+    assert f'"a_mask": mask {tmp_path}/masks/a_mask.png also belongs to "a"' in problems[0]
+    cases, problems, _ = pair_folders(tmp_path)
+    assert [case.name for case in cases] == ["a", "b"]
+    assert len(problems) == 1 and problems[0].startswith('"a_mask.png": mask ') and 'belongs to "a"' in problems[0]
+    for list_name, entry in (("train", "a"), ("val", "a_mask")):
+        (tmp_path / f"{list_name}.txt").write_text(entry)
+    with pytest.raises(
+        UserError, match=r"a_mask\.png: a mask of two cases, one in the training list and one in the val"
+    ):
+        load_lists(tmp_path, {"training": "train.txt", "val": "val.txt"})
 
 
 def test_masks_that_differ_in_extension_only(tmp_path):

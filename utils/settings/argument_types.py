@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
     """A parser whose error messages are one line; control characters of the command line are escaped."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(one_line(message))
+        self.exit(2, f"error: {one_line(message)} (python {self.prog} --help lists the flags)\n")
 
 
 class Repeated(argparse.Action):

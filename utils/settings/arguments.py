@@ -31,7 +31,6 @@ from utils.settings.argument_types import folder as folder
 from utils.settings.argument_types import minutes as minutes
 from utils.settings.argument_types import number as number
 from utils.settings.argument_types import white_level as white_level
-from utils.training.watched_figures import WATCHED
 
 CODES = ("own", "swap", "mean", "zero")
 RESIZE = ("img_size", "keep", "back")
@@ -40,6 +39,7 @@ DEVICES = "compute device: auto (CUDA, else XPU, else MPS, else the CPU), cpu, c
 THREADS = "CPU threads (default: one per core)"
 FIELDS = ("medical", "infrared", "both")  # values of evaluation.py --field
 LOSS = "bce_dice"  # the paper's
+WATCHED = ("iou", "pooled_iou", "iou_with_target", "F1", "loss")  # values of --watch
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

@@ -186,7 +186,7 @@ def run_settings(script: ScriptParser, phase: str, argv: Sequence[str] | None = 
     from utils.networks.checkpoints import EARLIER, load_settings  # here: it imports torch
     from utils.settings.recorded import recorded_settings
 
-    begun_with = recorded_settings(load_settings(last, phase), last)
+    begun_with = recorded_settings(load_settings(last, phase), last, script)
     names = dict.fromkeys([*EARLIER, *script.configured(argv)])
     recorded = {name: begun_with[name] for name in names if name in begun_with and name not in FREE_SETTINGS}
     kept = script.settings(argv, recorded)

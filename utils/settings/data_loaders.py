@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from datasets.folder import SegmentationFolder, make_loader
 from datasets.kept import Kept
 from datasets.known_divisions import remarks
-from datasets.levels import common_white_level
+from datasets.levels import common_white_level, dark_images
 from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
@@ -44,8 +44,11 @@ def training_loaders(
     if settings.white_level == AUTO:
         settings.white_level = common_white_level(train_cases, rank() == 0, kept.bits())
         say(f"--white_level auto: detected {settings.white_level} in the 16-bit training images")
+    elif settings.white_level is None and (warning := dark_images(kept.bits().values())):
+        say(f"warning: {warning}")
     if unlabeled_dirs:
-        unlabeled, left_out = unlabeled_cases(unlabeled_dirs, train_cases, cases["validation"], kept)
+        listed = train_cases, cases["validation"]
+        unlabeled, left_out = unlabeled_cases(unlabeled_dirs, *listed, kept, settings.mask_suffix)
         say(f"{len(train_cases)} listed and {len(unlabeled)} unlabeled training images")
         for note in left_out:
             say(f"  skipped: {one_line(note)}")

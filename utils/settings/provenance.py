@@ -60,7 +60,7 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
     base = Path(settings.base_dir)
     hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
     folders = getattr(settings, "unlabeled_dir", None)
-    return {**hashes, "unlabeled_dir": fingerprint(folders)} if folders else hashes
+    return {**hashes, "unlabeled_dir": fingerprint(folders, settings.mask_suffix)} if folders else hashes
 
 
 def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -8,29 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
-from utils.settings.arguments import add_segmentation_arguments, add_shared_arguments
+from utils.settings.arguments import Repeated, add_layer_argument, add_shared_arguments
 from utils.settings.config import ScriptParser, as_flags
-from utils.training import losses
 
 PREPROCESSING = ("normalization", "white_level")
 
 
-def recorded_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The settings of the checkpoint `path`, parsed like flags; unknown settings are returned unchanged.
+def recorded_settings(settings: Mapping[str, Any], path: Path, script: ScriptParser | None = None) -> dict[str, Any]:
+    """The settings of the checkpoint `path`, parsed like flags of `script`; its other settings are returned unchanged.
+
+    Args:
+        script: parser of the script that resumes; by default, the flags of the data and the network are known.
 
     Raises:
         UserError: for a value that the command line would reject.
     """
-    parser = ScriptParser("train", "")
-    add_shared_arguments(parser, epochs=1)
-    add_segmentation_arguments(parser, losses.names())
-    known = {action.dest for action in parser._actions} - {"help", "version"}
+    parser = script or ScriptParser("train", "")
+    if script is None:
+        add_shared_arguments(parser, epochs=1)
+        add_layer_argument(parser)
+    known = {action.dest: action for action in parser._actions if action.dest not in ("help", "version")}
     checked = dict(settings)
     for name, value in settings.items():
         if name not in known or value is None:
             continue
         try:
-            if isinstance(value, list | tuple):
+            if isinstance(value, list | tuple) and not isinstance(known[name], Repeated):
                 raise UserError("must be a single value")
             checked[name] = parser.given(as_flags(name, value))[name]
         except UserError as error:

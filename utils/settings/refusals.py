@@ -66,10 +66,23 @@ def network_flags(settings: argparse.Namespace) -> str:
 
 
 def check_evaluation(settings: argparse.Namespace) -> None:
-    """Checks the data folder, its list and the weights.
+    """Checks the views, the data folder, its list and the weights.
 
     Raises:
         UserError: for the first problem, with the flag.
+    """
+    check_views(settings)
+    refuse_one_gpu_for_all(settings.device)
+    read_list(list_path(data_folder(settings.base_dir), settings.val_file_dir))
+    for name in ("weights", "recon_weights", "seg_weights"):
+        check_file(getattr(settings, name), f"--{name}")
+
+
+def check_views(settings: argparse.Namespace) -> None:
+    """Checks --code, --tta, --tile and --overlap of evaluation.py; sets the default of the overlap.
+
+    Raises:
+        UserError: for the first combination that is impossible.
     """
     if (code := other_code(settings)) and settings.engine != "torch":
         raise UserError(f"--code {code} requires --engine torch: other engines accept only images")
@@ -82,10 +95,6 @@ def check_evaluation(settings: argparse.Namespace) -> None:
             raise UserError(str(error)) from error
         if settings.resize != "keep":
             raise UserError("--tile requires --resize keep: tiles are predicted at the original size")
-    refuse_one_gpu_for_all(settings.device)
-    read_list(list_path(data_folder(settings.base_dir), settings.val_file_dir))
-    for name in ("weights", "recon_weights", "seg_weights"):
-        check_file(getattr(settings, name), f"--{name}")
 
 
 def check_file(path: str | None, flag: str) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-WATCHED = ("iou", "pooled_iou", "iou_with_target", "F1", "loss")
 _PARTS = ("TP", "union", "with_target", "iou_where_target")
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from raw_sets import make_pairs, picture, target, write
+from waiting import finish, wait_for
 
 import prepare_data
 from datasets.decode import read_mask
@@ -190,6 +196,16 @@ def test_lists_that_leave_a_doubt(tmp_path, names, flags, message):
         convert_folders(source, tmp_path / "out", **flags)
 
 
+@pytest.mark.parametrize("other", ["val", "test"])
+def test_a_training_case_in_another_list(tmp_path, other):
+    source = make_pairs(tmp_path / "raw")
+    parts = {"train": A[:5], "val": A[5:7], "test": A[7:]}
+    lists(source, **parts | {other: [*parts[other], "a2"]})
+    with pytest.raises(UserError, match=rf'1 problem[^"]*"a2": in both .*train\.txt and .*{other}\.txt\. Remove'):
+        convert_folders(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_sizes_are_refused_unless_asked_for(tmp_path):
     source = make_pairs(tmp_path / "raw")
     write(source / "masks" / "a2.png", target(4, 5, height=40, width=60))
@@ -221,3 +237,19 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         convert_folders(source, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"raw"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_a_terminated_command_leaves_nothing(tmp_path):
+    script = Path(prepare_data.__file__)
+    command = [sys.executable, str(script), "sample", str(tmp_path / "out"), "--count", "10000", "--size", "256"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: list(tmp_path.glob(".out.*/out/images/*")), process)
+        process.send_signal(signal.SIGTERM)
+        output, errors = finish(process)
+    assert (process.returncode, output, errors) == (128 + signal.SIGTERM, "", "terminated\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_help_says_where_the_flags_are():
+    assert "python prepare_data.py COMMAND --help" in prepare_data.parser().format_help()

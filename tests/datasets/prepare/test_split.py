@@ -12,6 +12,7 @@ from raw_sets import picture, target, write
 
 import prepare_data
 from datasets.lists import read_list
+from datasets.load import load_lists
 from datasets.prepare.division import divide, divisions
 from utils.common.errors import UserError
 
@@ -161,12 +162,57 @@ def test_faults_of_the_data_are_named_and_cost_no_list(base):
     assert drawn(base) == before
 
 
+REFUSED = {
+    "an image outside": (lambda base: link_out(base / "images" / "b3.png"), '"b3": .* is a link to a file outside'),
+    "a mask outside": (lambda base: link_out(base / "masks" / "b3.png"), '"b3": mask .* is a link to a file outside'),
+    "a name that is a file": (lambda base: write_pair(base, "b3.png"), r'"b3\.png": ambiguous, b3\.png, b3\.png\.png'),
+}
+
+
+def link_out(path):
+    outside = path.rename(path.parents[2] / path.name)
+    path.symlink_to(outside)
+
+
+def write_pair(base, name):
+    write(base / "images" / f"{name}.png", picture(3))
+    write(base / "masks" / f"{name}.png", target(3))
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_training_refuses_is_in_no_list(base, fault):
+    spoil, message = REFUSED[fault]
+    spoil(base)
+    with pytest.raises(UserError, match=message):
+        run(base)
+    assert not drawn(base)
+
+
+def test_names_with_two_extensions_are_read_back(base):
+    write_pair(base, "b14.tif")
+    run(base, "--divisions", 1)
+    cases = load_lists(base, {"training": "train1.txt", "validation": "val1.txt"})
+    assert "b14.tif" in {case.name for of_list in cases.values() for case in of_list}
+
+
+def test_masks_without_an_image_are_named(base, capsys):
+    run(base, "--divisions", 1)
+    assert "warning" not in capsys.readouterr().out
+    for name in ("b3", "b4"):
+        (base / "images" / f"{name}.png").rename(base / "images" / f"{name}.webp")
+    run(base, "--divisions", 1, "--overwrite")
+    assert "warning: 2 masks have no image (.png .bmp .jpg .jpeg .tif .tiff)" in (shown := capsys.readouterr().out)
+    assert ": b3.png, b4.png" in shown
+
+
 def test_a_missing_folder_and_a_bad_pattern(tmp_path, capsys):
     with pytest.raises(UserError, match="was not found"):
         run(tmp_path / "nowhere")
     with pytest.raises(SystemExit):
         run(tmp_path, "--group", "(")
-    assert "must be a regular expression" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: argument --group: must be a regular expression, got '('")
+    assert line.endswith("(python prepare_data.py split --help lists the flags)")
 
 
 def test_divisions_that_are_equal_are_reported(base, capsys):

@@ -99,6 +99,13 @@ def test_the_same_case_in_both_lists(base):
     assert result.warnings == ["1 images are in no list: v2.png"]
 
 
+def test_a_mask_of_cases_in_both_lists(base):
+    (base / "masks" / "v1.png").rename(base / "masks" / "v1_mask.png")
+    write(base, "v1_mask", mask=cv2.imread(str(base / "masks" / "v1_mask.png"), cv2.IMREAD_UNCHANGED))
+    (base / "train.txt").write_text("t1\nt2\nt3\nv1_mask\n")
+    assert look(base).errors == ["1 masks belong to two cases, in train.txt and in val.txt: v1_mask.png"]
+
+
 def test_duplicates_under_another_name(base):
     image = cv2.imread(str(base / "images" / "t1.png"), cv2.IMREAD_GRAYSCALE)
     write(base, "v1", image=image)

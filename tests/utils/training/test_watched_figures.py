@@ -18,9 +18,10 @@ from datasets.kept import Kept
 from datasets.load import load_lists
 from datasets.transforms import Transform
 from utils.evaluation.pixel_metrics import confusion, figures, pooled_iou
+from utils.settings.arguments import WATCHED
 from utils.training.engine import _better
 from utils.training.run_state import Means
-from utils.training.watched_figures import WATCHED, derive, empty_note
+from utils.training.watched_figures import derive, empty_note
 
 
 def target(pixels):
