@@ -15,7 +15,8 @@
 The variant, image size, normalization and encoder_bn are read from the checkpoint; flags on the command line override
 them. The script writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png to
 OUTPUT_DIR/evaluation/WEIGHTS-LIST. A --resize or --code other than the default is appended to this name (-keep, -back,
--swap, -mean, -zero). docs/reference/metrics.md defines all figures.
+-swap, -mean, -zero); --code also writes per_image-own.csv and, for example, per_image-swap.csv.
+docs/reference/metrics.md defines all figures.
 """
 
 from __future__ import annotations
@@ -246,9 +247,13 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         say(code_section.as_text(test))
     with written_together(folder, summary) as beside:
         write_results(results, beside)
+        if test:
+            test.write(beside)
         save_png(beside / "examples.png", draw_examples(predict, loader, results))
+    of_codes = f"per_image-own.csv, per_image-{other}.csv, " if test else ""
     say(
-        f"wrote per_image.csv, sweep.csv, summary.json, examples.png (image | target | prediction | errors) to {folder}"
+        f"wrote per_image.csv, {of_codes}sweep.csv, summary.json, examples.png (image | target | prediction | errors) "
+        f"to {folder}"
     )
     if "report" in args:
         # Other engines run a file: what DPConv does in it is seen in the network that the file was written from.

@@ -120,7 +120,7 @@ def stopped_and_resumed(newcomer, train, resume):
 
 
 def test_the_page_has_the_five_changes():
-    assert list(SECTIONS) == ["a variant", "a layer in DPConv's place", "a loss", "a figure", "a network"]
+    assert list(SECTIONS) == ["a variant", "a layer in DPConv's place", "a loss", "a metric", "a network"]
 
 
 @pytest.mark.slow
@@ -190,7 +190,7 @@ def test_a_loss(newcomer):
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_figure_from_counts_and_one_from_masks(newcomer, capsys):
-    train, evaluate, again, compare = newcomer.follow("a figure")
+    train, evaluate, again, compare = newcomer.follow("a metric")
     newcomer.run(train)
     assert "FPR" in read_log(SEG / "log.jsonl")[-1]["val"]
     capsys.readouterr()

@@ -133,31 +133,79 @@ def check_images(out, base, line):
             assert statistics.fmean(images.columns[name]) == pytest.approx(figures[name], rel=1e-8)
 
 
-def test_a_finished_run_leaves_its_line_and_is_not_run_again(write, base, ran, tmp_path):
-    file = write(MINI)
-    call(file, base, tmp_path)
-    assert scripts(ran) == ["train_seg", "evaluation", "evaluation"]
-    assert ran[0][1] == tmp_path / "runs" / "none" / "division1-seed41"
-    (line,) = lines(tmp_path).values()
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    """The folder of a whole call of MINI, which the tests leave as it is; what ran; the settings of the evaluation."""
+    out = tmp_path_factory.mktemp("finished")
+    (out / "trial.yaml").write_text(MINI)
+    with pytest.MonkeyPatch.context() as patch:
+        calls = in_process.run_inside(patch, [])
+        call(out / "trial.yaml", base, out)
+    (summary,) = (out / "runs").glob("none/*/evaluation/last-val1/summary.json")
+    used = json.loads(summary.read_text())["settings"]
+    shutil.rmtree(out / "runs")  # a finished run is not run again, wherever its files are
+    return out, calls, used
+
+
+def test_a_finished_run_leaves_its_line_and_is_not_run_again(finished, write, base, failing):
+    out, calls, used = finished
+    assert scripts(calls) == ["train_seg", "evaluation", "evaluation"]
+    assert calls[0][1] == out / "runs" / "none" / "division1-seed41"
+    (line,) = lines(out).values()
     assert line["encoder"] is None and line["settings"]["recon"] is None and line["code"] is None
     assert line["network"]["parameters"]["frozen"] == 0 < line["network"]["parameters"]["trained"]
     assert line["network"]["macs"] > 1e4 and line["curve"]["epoch"] == [1] and line["epochs"] == {"best": 1, "last": 1}
-    assert str(base) not in json.dumps(line) and str(tmp_path) not in json.dumps(line)
-    check_images(tmp_path, base, line)
-    assert (tmp_path / "results" / "trial.csv").is_file() and "none" in (tmp_path / "results" / "trial.md").read_text()
-    before = (tmp_path / "results" / "trial.jsonl").read_bytes()
-    shutil.rmtree(tmp_path / "runs")  # wherever its files are
-    ran.clear()
-    call(file, base, tmp_path)
-    assert ran == [] and (tmp_path / "results" / "trial.jsonl").read_bytes() == before
-    for old, new, message in (
+    assert str(base) not in json.dumps(line) and str(out) not in json.dumps(line)
+    check_images(out, base, line)
+    recorded, views = line["settings"]["evaluation"], {"tta": False, "tile": None, "overlap": None}
+    assert recorded["resize"] == "img_size" and recorded["variant"] == "srs_tiny" and "workers" not in recorded
+    assert recorded == {name: {**views, **used}[name] for name in recorded}
+    assert (out / "results" / "trial.csv").is_file() and "none" in (out / "results" / "trial.md").read_text()
+    before = (out / "results" / "trial.jsonl").read_bytes()
+    call(write(MINI), base, out)
+    assert failing == [] and (out / "results" / "trial.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
         ("seg_epochs: 1", "seg_epochs: 3", r"seg epochs 1 \(now 3\)"),
         ("dynamic: none", "dynamic: static", r"arm none.*seg dynamic none \(now static\)"),
         ("data: {", "data: {val_file: test1.txt, ", "another val list"),
-    ):
-        with pytest.raises(UserError, match=rf"trial\.jsonl: the line of .*{message}.*Remove such lines"):
-            call(write(MINI.replace(old, new)), base, tmp_path)
-    assert ran == []
+        ("data: {", "data: {test_file: test1.txt, ", "another test list"),
+        ("dynamic: none", "dynamic: none, evaluation: {resize: back}", r"evaluation resize img_size \(now back\)"),
+        ("dynamic: none", "dynamic: none, evaluation: {tta: true}", r"evaluation tta False \(now True\)"),
+    ],
+)
+def test_a_line_of_other_settings_or_lists_is_refused(finished, write, base, failing, old, new, message):
+    with pytest.raises(UserError, match=rf"trial\.jsonl: the line of .*{message}.*Remove such lines"):
+        call(write(MINI.replace(old, new)), base, finished[0])
+    assert failing == []
+
+
+def test_a_line_of_another_training_list_is_refused(finished, write, base, failing, tmp_path):
+    shutil.copytree(base, tmp_path / "data")
+    path = tmp_path / "data" / "train1.txt"
+    names = path.read_text().split()
+    path.write_text("".join(f"{name}.png\n" for name in reversed(names)))  # the same cases
+    call(write(MINI), tmp_path / "data", finished[0])
+    path.write_text("\n".join(names[:-1]))
+    with pytest.raises(UserError, match=r"the line of arm none.*data: another train list\. Remove such lines"):
+        call(write(MINI), tmp_path / "data", finished[0])
+    path.unlink()  # the results alone are on this machine
+    call(write(MINI), tmp_path / "data", finished[0])
+    assert failing == []
+
+
+def test_a_line_of_before_the_settings_of_evaluations_were_recorded(finished, write, base, failing, tmp_path):
+    shutil.copytree(finished[0] / "results", tmp_path / "results")
+    (line,) = lines(tmp_path).values()
+    del line["settings"]["evaluation"]
+    (tmp_path / "results" / "trial.jsonl").write_text(json.dumps(line) + "\n")
+    call(write(MINI), base, tmp_path)
+    with pytest.raises(UserError, match="another val list"):
+        call(write(MINI.replace("data: {", "data: {val_file: test1.txt, ")), base, tmp_path)
+    assert failing == []
 
 
 @pytest.mark.long

@@ -285,6 +285,33 @@ def test_an_image_that_does_not_fit_into_memory_is_a_failure_like_others(weights
     assert "deep.tif" in report.failures[0] and "--tile 512" in report.failures[0]
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_an_image_whose_output_is_not_finite_is_a_failure_and_the_others_of_its_batch_are_predicted(
+    weights, scans, tmp_path, number
+):
+    predictor = Predictor(weights, resize="keep", tta=True)
+    network = predictor.network
+
+    def broken(images):
+        logits = network(images)
+        bits = torch.tensor([len(image.unique()) <= 6 for image in images])  # the image of one bit: two per channel
+        logits[bits, :, 3, 5] = number
+        return logits
+
+    predictor.network = broken
+    report = predict_files(predictor, find_inputs([str(scans)]), Outputs(tmp_path / "out"), {})
+    assert report.predicted == 6 and len(report.failures) == 1
+    assert report.failures[0].startswith(
+        f"{scans / 'bits.png'}: the output of the network is not finite. Try --amp off"
+    )
+    predictor.network = network
+    for image in find_inputs([str(scans)]):
+        if image.name != "bits":
+            np.testing.assert_array_equal(
+                read(tmp_path / "out" / f"{image.name}.png"), predictor(image.path) * np.uint8(255)
+            )
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_images(weights, scans, tmp_path):
     (scans / "bad.png").write_text("no image")

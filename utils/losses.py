@@ -1,4 +1,4 @@
-"""The old import path of `utils.training.losses`, kept for compatibility."""
+"""The path of `utils.training.losses` before version 1.0.0, which users' scripts may still import."""
 
 from utils.training.losses import BCEDiceLoss
 

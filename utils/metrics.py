@@ -1,4 +1,4 @@
-"""The old import path of `utils.evaluation.pixel_metrics`, kept for compatibility."""
+"""The path of `utils.evaluation.pixel_metrics` before version 1.0.0, which users' scripts may still import."""
 
 from utils.evaluation.pixel_metrics import confusion, figures, paper_metrics, pooled_iou
 

@@ -1,4 +1,4 @@
-"""The old import path of `utils.prediction.predictor`, kept for compatibility."""
+"""The path of `utils.prediction.predictor` before version 1.0.0, which users' scripts may still import."""
 
 from utils.prediction.predictor import Picture, Predictor
 

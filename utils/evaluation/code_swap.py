@@ -30,7 +30,7 @@ from utils.evaluation.evaluate import MaskLogits, evaluate
 from utils.evaluation.intervals import LEVEL
 from utils.evaluation.paired_tests import Paired, compare_figures
 from utils.evaluation.read_results import Evaluation
-from utils.evaluation.results import Results
+from utils.evaluation.results import Results, write_images
 
 IN_WORDS = {"swap": "another image's code", "mean": "the mean code of the list", "zero": "a code of zeros"}
 
@@ -95,6 +95,11 @@ class CodeTest:
                 f"{self.words} changes a kernel by {100 * np.mean(change):.3g} % (at most {100 * max(change):.3g} %)"
             )
         return ", ".join(words)
+
+    def write(self, folder: Path) -> None:
+        """Writes `per_image-own.csv` and, e.g., `per_image-swap.csv`: a row per image, in the order of the list."""
+        for run in self.runs:
+            write_images(folder / f"per_image-{run.label}.csv", run.names, run.columns, range(len(run.names)))
 
     def summary(self) -> dict[str, Any]:
         """The result for summary.json; None for an undefined figure."""

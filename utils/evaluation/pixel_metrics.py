@@ -130,8 +130,10 @@ def paper_metrics(logits: Tensor, mask: Tensor) -> dict[str, float]:
         mask: in {0, 1}, of the same shape.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or a logit is NaN: it would count as not predicted.
     """
+    if logits.isnan().any():
+        raise ValueError("the logits contain NaN")
     return {name: value.item() for name, value in figures(confusion(logits[None], mask[None])).items()}
 
 

@@ -59,11 +59,6 @@ def steps_an_epoch(images: int, batch_size: int) -> int:
     return -(-images // batch_size)
 
 
-def logged_rate(epoch: int, epochs: int, steps: int) -> float:
-    """The learning rate after an epoch (from 0), set after its last step: 0.01 (1 - i / total)^0.9, steps from 0."""
-    return 0.01 * (1 - ((epoch + 1) * steps - 1) / (epochs * steps)) ** 0.9
-
-
 def highest_f1(iou: float) -> float:
     """The highest possible mean F1 at a mean IoU, both in percent.
 

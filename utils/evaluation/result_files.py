@@ -29,6 +29,7 @@ HASHES = "files"  # the key of the hashes in the summary
 _NEW = ".new"
 _UNFINISHED = ".writing-"
 _ABANDONED = 3600  # seconds after which an unfinished folder is taken to be from a killed writer
+WEIGHTS = ("weights", "seg_weights", "recon_weights")
 _TRIES = 5  # attempts to read while a writer is active
 
 Read = TypeVar("Read")
@@ -93,7 +94,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def refuse_other_results(folder: Path, settings: argparse.Namespace) -> None:
     """Checks that a folder does not contain the results of other weights or of another list, which would be lost.
 
-    Files are the same if their path or their content is: a trained run replaces its own earlier results.
+    Files are the same if their path or their content is. The run that the folder belongs to may have new weights.
 
     Args:
         settings: of evaluation.py.
@@ -110,7 +111,9 @@ def refuse_other_results(folder: Path, settings: argparse.Namespace) -> None:
     except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return  # there is nothing, or nothing that can be read
     now = {**weight_hashes(settings), **list_hashes(settings)}
-    for name in ("weights", "seg_weights", "recon_weights", "val_file_dir"):
+    weights = Path(settings.weights or settings.seg_weights).resolve()
+    of_this_run = weights.parent.parent == folder.resolve().parent.parent  # OUTPUT_DIR/seg and OUTPUT_DIR/evaluation
+    for name in (*(() if of_this_run else WEIGHTS), "val_file_dir"):
         was, is_now = recorded.get(name), getattr(settings, name)
         if was is None and is_now is None:
             continue

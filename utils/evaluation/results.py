@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -248,11 +249,19 @@ def write_results(results: Results, folder: Path) -> None:
         "target_pixels": results.counts["TP"] + results.counts["FN"],
         **results.targets,
     }
-    rows = ([escaped(results.names[i]), *(values[i].item() for values in columns.values())] for i in results.ranked())
-    _write_csv(folder / "per_image.csv", ["name", *columns], rows)
+    lists = {name: values.tolist() for name, values in columns.items()}
+    write_images(folder / "per_image.csv", results.names, lists, results.ranked())
     names = ("thresholds", "precision", "recall", "fpr", "tpr", "iou", "f1")
     curves = [getattr(results.sweep, name).tolist() for name in names]
     _write_csv(folder / "sweep.csv", ["threshold", *names[1:]], zip(*curves, strict=True))
+
+
+def write_images(
+    path: Path, names: Sequence[str], columns: Mapping[str, Sequence[float]], order: Iterable[int]
+) -> None:
+    """Writes a row per image, with its name and its value in each column, in that order of their indices."""
+    rows = ([escaped(names[i]), *(values[i] for values in columns.values())] for i in order)
+    _write_csv(path, ["name", *columns], rows)
 
 
 def _write_csv(path: Path, header: list[str], rows: Any) -> None:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from datasets.resizing import Shift, restore
-from utils.common.errors import UserError
 from utils.common.progress import Progress
 from utils.networks.tiles import Strip, strips
 
@@ -26,24 +25,24 @@ def probabilities(
 
     The logits of a view are resized (`datasets.resizing.restore`) and converted to probabilities, which are averaged
     over the views. Averaging logits would be worse: the Dice loss makes them large, so that one wrong view could
-    outweigh seven correct ones.
+    outweigh seven correct ones. All pixels of an image are NaN if the network's output for one of its views is not
+    finite.
 
     Args:
         images: (B, 3, h, w), on the network's device.
         sizes: (height, width) of each.
         shift: see `datasets.resizing.restore`.
         tta: average the eight rotations and flips of the square.
-
-    Raises:
-        UserError: if the network's output is not finite.
     """
     views = _EIGHT if tta else _EIGHT[:1]
     totals = [torch.zeros(*size, device=images.device) for size in sizes]
     for turns, flip in views:
         logits = network(torch.rot90(images.flip(3) if flip else images, turns, (2, 3)))
-        if not logits.isfinite().all():
-            raise UserError("the output of the network is not finite. Try --amp off, which computes in float32")
-        for total, of_image, (height, width) in zip(totals, logits, sizes, strict=True):
+        finite = logits.isfinite().flatten(1).all(1).tolist()
+        for total, of_image, is_finite, (height, width) in zip(totals, logits, finite, sizes, strict=True):
+            if not is_finite:
+                total.fill_(torch.nan)
+                continue
             # The network has learned its shift on upright images: it is undone before the view is turned back.
             seen = restore(of_image[None], (width, height) if turns % 2 else (height, width), shift)
             seen = torch.rot90(torch.sigmoid(seen[0, 0]), -turns, (0, 1))

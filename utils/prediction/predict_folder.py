@@ -1,4 +1,4 @@
-"""Prediction of many images: existing results are skipped, and unreadable images are listed at the end."""
+"""Prediction of many images: existing results are skipped, and images that fail are listed at the end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from datasets.inputs import Input, claimed_size
@@ -54,7 +55,7 @@ def predict_files(
         workers: image-decoding threads.
 
     Raises:
-        UserError: see `Outputs`. Unreadable images do not raise, see `Report.failures`.
+        UserError: see `Outputs`. Images that cannot be read or predicted do not raise, see `Report.failures`.
         Stopped: at a SIGINT or SIGTERM; the same call continues.
     """
     outputs.check(inputs, made_with, overwrite)
@@ -90,6 +91,21 @@ def _predict_share(
     def read(image: Input) -> Picture:
         return predictor.read(image.path, keep_pixels=outputs.needs_pixels(image.name))
 
+    def predict(batch: Sequence[tuple[Input, Picture]]) -> Sequence[np.ndarray | None]:
+        """The probabilities of each image; None for one that failed."""
+        try:
+            return predictor.probabilities([picture for _, picture in batch])
+        except UserError as error:
+            if len(batch) > 1:  # alone, the others succeed
+                return [found for one in batch for found in predict([one])]
+            fail(batch[0][0], str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            for image, _ in batch:
+                fail(image, "out of memory; --tile 512 predicts the image in tiles")
+        return [None] * len(batch)
+
     def network(images: Tensor) -> Tensor:
         if stop.number:  # checked here, because a large image takes a hundred passes through the network
             raise Stopped(stop.number, f"stopped after {written} images; run the same command again to continue")
@@ -98,15 +114,9 @@ def _predict_share(
     forward, predictor.network = predictor.network, network
     try:
         for batch in _batches(_read_ahead(share, read, workers, fail), predictor.batch_of):
-            try:
-                found = predictor.probabilities([picture for _, picture in batch])
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                for image, _ in batch:
-                    fail(image, "out of memory; --tile 512 predicts the image in tiles")
-                continue
-            for (image, picture), probability in zip(batch, found, strict=True):
+            for (image, picture), probability in zip(batch, predict(batch), strict=True):
+                if probability is None:
+                    continue
                 outputs.write(image.name, picture.pixels, probability, predictor.threshold, predictor.white_level)
                 turned += [str(image.path)] if picture.orientation > 1 else []
                 written += 1

@@ -20,6 +20,7 @@ from datasets.decode import decode, to_rgb
 from datasets.resizing import Shift
 from datasets.transforms import Transform
 from utils.common.devices import pick_device
+from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.networks.inference_engines import load_engine
 from utils.networks.load_weights import load_trained
@@ -176,7 +177,11 @@ class Predictor:
         return min(self.batch_size, max(1, self.batch_size * self.img_size**2 // (height * width)))
 
     def probabilities(self, pictures: Sequence[Picture]) -> list[np.ndarray]:
-        """The probabilities, (H, W) float32 each, of pictures from `read`: one, or several of one tensor shape."""
+        """The probabilities, (H, W) float32 each, of pictures from `read`: one, or several of one tensor shape.
+
+        Raises:
+            UserError: if the network's output for one of them is not finite.
+        """
         if pictures[0].tensor is None:
             return [self._in_tiles(picture.pixels) for picture in pictures]
         images = torch.stack([picture.tensor for picture in pictures])
@@ -199,7 +204,10 @@ class Predictor:
         return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
 
     def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-        return probabilities(self.network, images.to(self.device), sizes, self.mask_shift, self.tta)
+        found = probabilities(self.network, images.to(self.device), sizes, self.mask_shift, self.tta)
+        if any(of_image.isnan().any() for of_image in found):
+            raise UserError("the output of the network is not finite. Try --amp off, which computes in float32")
+        return found
 
 
 def _at_least_smallest(image: np.ndarray) -> np.ndarray:

@@ -26,7 +26,13 @@ PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "ve
 def main(args: argparse.Namespace) -> list[Paired]:
     """Compares, prints the table, and writes the page with --report."""
     folders = [find_evaluation(Path(run)) for run in args.compare]
-    runs = align(list(map(read_evaluation, folders, labels(folders))))
+    runs = list(map(read_evaluation, folders, labels(folders)))
+    if of_codes := [run.folder for run in runs if run.summary.get("code")]:
+        raise UserError(
+            f"{of_codes[0]} contains a test of --code, which compares with the images' own codes itself (summary.json, "
+            "per_image-own.csv and the file beside it). To compare the run with others, evaluate it without --code"
+        )
+    runs = align(runs)
     differing, unknown = unlike([(run.label, run.summary.get("protocol")) for run in runs])
     if differing and "unlike_protocols" not in args:
         raise UserError(

@@ -1,8 +1,9 @@
 """Claims, so that only one process does a piece of work: files in a shared folder, without file locks.
 
-A claim is a file, created exclusively (O_EXCL): `NAME.1`, with its owner's host, process and start time. The owner
-touches it while it works and removes it at the end. A claim whose owner has died is not removed by others: who takes
-over creates the next one, `NAME.2`, and of two that try the system lets one succeed. What stands is the live claim.
+A claim is a file, created exclusively (O_EXCL): `NAME.1`, with its owner's host, process and start time, and a token as
+soon as no other live claim is found. The owner touches it while it works and removes it at the end. A claim whose owner
+has died is not removed by others: who takes over creates the next one, `NAME.2`, and of two that try the system lets
+one succeed. What stands is the live claim.
 
 Whether an owner is alive: on its own host the system is asked for the process and its start time; of other hosts the
 file's age decides, by the clock of the disk that it is on.
@@ -22,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from utils.common.errors import UserError
 from utils.common.files import writing
@@ -58,7 +59,9 @@ class Claim:
         """Whether the claim is still this process's: another host takes over what has been silent for too long."""
         own = (_owner(self.path) or {}).get("token") == self._token
         base, number = _split(self.path)
-        return own and all(other <= number for _, other in _standing(self.path.parent, base))
+        higher = [path for path, other in _standing(self.path.parent, base) if other > number]
+        # A file without a token is that of a process that is about to see this one and to give way.
+        return own and not any("token" in (_owner(path) or {}) and _is_alive(path) for path in higher)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
@@ -84,14 +87,22 @@ def take(folder: Path, name: str) -> Claim | None:
         except FileExistsError:
             return None
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({**_this_process(), "token": token}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        # Each of two that have both created one, having looked at different moments, sees the other's here.
-        if any(_is_alive(other) for other, _ in _standing(folder, name) if other != path):
-            path.unlink(missing_ok=True)
-            return None
+            _write(file, this := _this_process())
+            # Each of two that have both created one, having looked at different moments, sees the other's here.
+            if any(_is_alive(other) for other, _ in _standing(folder, name) if other != path):
+                path.unlink(missing_ok=True)
+                return None
+            _write(file, {**this, "token": token})
     return Claim(path, token)
+
+
+def _write(file: TextIO, owner: dict[str, Any]) -> None:
+    """Writes the content of a claim in place of the one before."""
+    file.seek(0)
+    file.truncate()
+    json.dump(owner, file)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 @contextmanager

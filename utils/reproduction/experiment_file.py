@@ -14,6 +14,7 @@ code: [swap]
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 from models import DPCONV, VARIANTS
 from utils.common.errors import UserError
 from utils.reproduction.result_lines import NAME
+from utils.settings.argument_types import seed
 from utils.settings.arguments import CODES
 from utils.settings.config import SCRIPTS, read_yaml
 
@@ -116,7 +118,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
     if not isinstance(data.get("base_dir"), str):
         raise ValueError("data.base_dir must name the data folder, such as DataSet/BUSI")
     for key, value in data.items():
-        if not isinstance(value, str) and value is not None:
+        if not isinstance(value, str) and (value is not None or key != "test_file"):
             raise ValueError(f"data.{key} must be a text, found {value!r}")
     divisions = values["divisions"]
     divisions = list(range(1, _positive(divisions, "divisions") + 1)) if isinstance(divisions, int) else divisions
@@ -130,7 +132,7 @@ def _experiment(path: Path, values: Mapping[str, Any]) -> Experiment:
         path,
         {**DATA, **data},
         _numbers(divisions, "divisions", 1),
-        _numbers(values["seeds"], "seeds", 0),
+        _seeds(values["seeds"]),
         *(None if values.get(key) is None else _positive(values[key], key) for key in ("recon_epochs", "seg_epochs")),
         read,
         _groups(values.get("groups"), list(read)),
@@ -141,6 +143,7 @@ def _arm(name: str, given: Any, common: Mapping[str, Any], of_all: tuple[str, ..
     if not NAME.fullmatch(name):
         raise ValueError(f"arm {name!r}: a name is made of letters, digits, _, . and -")
     given = dict(_mapping(given or {}, f"arm {name}"))
+    own_codes = "code" in given
     code = _codes(given.pop("code", None), f"arm {name}, code")
     parts = [dict(common), given]
     sections: dict[str, dict[str, Any]] = {}
@@ -150,7 +153,7 @@ def _arm(name: str, given: Any, common: Mapping[str, Any], of_all: tuple[str, ..
                 sections.setdefault(script, {}).update(_mapping(part.pop(script) or {}, f"arm {name}, {script}"))
     flags = {key: value for part in parts for key, value in part.items()}
     by_dpconv = flags.get("variant", "srs") in VARIANTS and flags.get("dynamic", DPCONV) == DPCONV
-    return Arm(flags, sections, code or (of_all if by_dpconv else ()))
+    return Arm(flags, sections, code if own_codes else of_all if by_dpconv else ())
 
 
 def _groups(groups: Any, arms: list[str]) -> tuple[tuple[str, ...], ...]:
@@ -185,6 +188,16 @@ def _numbers(values: Any, what: str, least: int) -> tuple[int, ...]:
     if not whole or not values or len(set(values)) < len(values):
         raise ValueError(f"{what} must be different integers of at least {least}, such as [41, 42], found {values!r}")
     return tuple(values)
+
+
+def _seeds(values: Any) -> tuple[int, ...]:
+    numbers = _numbers(values, "seeds", 0)
+    for number in numbers:
+        try:
+            seed(str(number))  # as the flag
+        except ArgumentTypeError as error:
+            raise ValueError(f"seeds: {error}") from error
+    return numbers
 
 
 def _codes(values: Any, what: str) -> tuple[str, ...]:

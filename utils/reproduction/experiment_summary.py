@@ -21,12 +21,11 @@ from utils.reproduction.image_statistics import (
     of_division,
     over_images,
 )
-from utils.reproduction.per_image_files import Tables, read_per_image
+from utils.reproduction.per_image_files import OF_IMAGES, Tables, images_of
 from utils.reproduction.result_lines import EPOCH_RULES, LISTS, Line, run_of
 from utils.reproduction.run_statistics import Run, Spread, images_needed, paired, spread
 
 FIGURES = ("iou", "F1", "benchmark_iou", "benchmark_F1", "pooled_iou", "nIoU", "Pd", "Fa_1e-6")
-OF_IMAGES = ("iou", "F1")  # what the per-image files have, too: these have intervals over the images
 
 Files = Mapping[str, Mapping[Run, Tables]]  # of each arm and run, its per-image file
 Plan = Sequence[tuple[str, int, int]]  # arm, division, seed
@@ -88,6 +87,16 @@ class Summary:
     missing: list[tuple[str, int, int]]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def arms_with_runs(self) -> list[str]:
+        return [arm for arm in self.arms if self.runs[arm]]
+
+    @property
+    def not_run_yet(self) -> str:
+        """A sentence about the arms without a run, for the end of a table; "" if all have one."""
+        arms = [arm for arm in self.arms if not self.runs[arm]]
+        return f"Not run yet: {', '.join(arms)}." if arms else ""
+
 
 def summarise(name: str, lines: Sequence[Line], results: Path, planned: Plan = ()) -> Summary:
     """Everything that tables and plots show.
@@ -98,14 +107,12 @@ def summarise(name: str, lines: Sequence[Line], results: Path, planned: Plan = (
         planned: all runs of the experiment, in its order; without them, those of the lines.
 
     Raises:
-        UserError: if a per-image file cannot be read.
+        UserError: for a per-image file that cannot be read or is not of its line.
     """
     arms = list(dict.fromkeys([arm for arm, _, _ in planned] + [line["arm"] for line in lines]))
     runs = {arm: {run_of(line)[1:]: line for line in sorted(lines, key=run_of) if line["arm"] == arm} for arm in arms}
     lists = [on for on in LISTS if any(on in line["figures"] for line in lines)]
-    files = {
-        arm: {run: read_per_image(results / line["per_image"]) for run, line in of.items()} for arm, of in runs.items()
-    }
+    files = {arm: {run: images_of(line, results) for run, line in of.items()} for arm, of in runs.items()}
     done = set(map(run_of, lines))
     cells: dict[tuple[str, str, str, str], Cell] = {}
     divisions: dict[tuple[str, str, int, str], DivisionCell] = {}

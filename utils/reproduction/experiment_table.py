@@ -54,7 +54,7 @@ def tabulate(name: str, lines: Sequence[Line], results: Path, planned: Plan = ()
         plots: whether to draw them; those that exist are in the page in any case.
 
     Raises:
-        UserError: if a per-image file cannot be read, or a table cannot be written.
+        UserError: see `summarise`; or if a table cannot be written.
     """
     summary = summarise(name, lines, results, planned)
     if plots:
@@ -86,7 +86,8 @@ def page(summary: Summary, plots: Sequence[str] = ()) -> str:
         if len(summary.arms) > 1:
             first = f"Differences of IoU from `{summary.arms[0]}`, over the runs of the same division and seed:"
             parts += [first, difference_table(summary, on), verdicts(summary, on)]
-            parts += ["The same over the images of each division:", division_table(summary, on)]
+            if divisions := division_table(summary, on):
+                parts += ["The same over the images of each division:", divisions]
         parts += ["Every figure:", figure_table(summary, on)]
     if codes := code_table(summary.runs):
         parts += ["## Another code in place of the image's own", codes]
@@ -124,28 +125,30 @@ def _short(commit: str | None) -> str | None:
 
 
 def iou_table(summary: Summary, on: str, figure: str = "iou") -> str:
-    """A row for each arm: n, and of best and last epoch the mean, its deviation, and both intervals."""
+    """A row for each arm with runs: n, and of best and last epoch the mean, its deviation, and both intervals."""
     headings = ["arm", "n"]
     for rule in EPOCH_RULES:
         headings += [f"{rule} epoch: {TITLES[figure]}", "95 % (t)", "95 % (images)"]
     rows = []
-    for arm in summary.arms:
+    for arm in summary.arms_with_runs:
         cells = [summary.cells[on, figure, arm, rule] for rule in EPOCH_RULES]
         row = [arm, count(cells[0].spread)]
         for cell in cells:
             row += [with_deviation(cell.spread, figure), t_interval(cell.spread, figure), interval(cell.images, figure)]
         rows.append(row)
-    return markdown(headings, rows)
+    return _table(summary, headings, rows)
 
 
 def difference_table(summary: Summary, on: str, figure: str = "iou") -> str:
-    """A row for each arm but the first."""
+    """A row for each arm but the first that has a pair of runs to compare."""
     headings = ["arm", "n"]
     for rule in EPOCH_RULES:
         headings += [f"{rule} epoch: difference", "95 % (t)", "95 % (images)", "p", "images"]
     rows = []
     for arm in summary.arms[1:]:
         cells = [summary.cells[on, figure, arm, rule] for rule in EPOCH_RULES]
+        if not any(cell.difference for cell in cells):
+            continue
         row = [arm, count(cells[0].difference)]
         for cell in cells:
             row += [
@@ -156,11 +159,11 @@ def difference_table(summary: Summary, on: str, figure: str = "iou") -> str:
                 NONE if cell.needed is None else f"{cell.needed:,}",
             ]
         rows.append(row)
-    return markdown(headings, rows)
+    return _table(summary, headings, rows)
 
 
 def division_table(summary: Summary, on: str) -> str:
-    """A row for each arm but the first, and each division."""
+    """A row for each arm but the first, and each division; "" without a pair of runs."""
     headings = ["arm", "division", "images", "seeds"]
     for rule in EPOCH_RULES:
         headings += [f"{rule} epoch: difference", "95 % (images)", "p"]
@@ -173,35 +176,40 @@ def division_table(summary: Summary, on: str) -> str:
                 row += [shown(cell.difference, "iou", "+"), interval(cell.interval, "iou", "+"), p_value(cell.p)]
             rows.append(row)
     order = {arm: i for i, arm in enumerate(summary.arms)}
-    return markdown(headings, sorted(rows, key=lambda row: (order[row[0]], int(row[1]))))
+    return markdown(headings, sorted(rows, key=lambda row: (order[row[0]], int(row[1])))) if rows else ""
 
 
 def figure_table(summary: Summary, on: str) -> str:
-    """A row for each figure of each arm."""
+    """A row for each figure of each arm with runs."""
     headings = ["figure", "arm", "n"]
     for rule in EPOCH_RULES:
         headings += [f"{rule} epoch", "95 % (t)"]
     rows = []
     for figure in FIGURES:
-        for arm in summary.arms:
+        for arm in summary.arms_with_runs:
             spreads = [summary.cells[on, figure, arm, rule].spread for rule in EPOCH_RULES]
             row = [TITLES[figure], arm, count(spreads[0])]
             for spread in spreads:
                 row += [with_deviation(spread, figure), t_interval(spread, figure)]
             rows.append(row)
-    return markdown(headings, rows)
+    return _table(summary, headings, rows)
+
+
+def _table(summary: Summary, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of arms, and a line about those without runs."""
+    parts = [markdown(headings, rows) if rows else "", summary.not_run_yet]
+    return "\n\n".join(part for part in parts if part)
 
 
 def cost_table(summary: Summary) -> str:
-    """A row for each arm: its size, and the means over its runs of their seconds and of the best epoch."""
+    """A row for each arm with runs: its size, and the means over them of their seconds and of the best epoch."""
     headings = ["arm", "parameters: trained", "frozen", "GMACs", "phase 1, s", "phase 2, s", "evaluation, s"]
     headings += ["best epoch", "epochs"]
-    return markdown(headings, [_cost(arm, list(runs.values())) for arm, runs in summary.runs.items()])
+    rows = [_cost(arm, list(summary.runs[arm].values())) for arm in summary.arms_with_runs]
+    return _table(summary, headings, rows)
 
 
 def _cost(arm: str, lines: Sequence[Line]) -> list[str]:
-    if not lines:
-        return [arm, *[NONE] * 8]
     network = lines[0]["network"]
     parameters, macs = network["parameters"], network["macs"]
     seconds = [[line["seconds"][part] for line in lines] for part in ("recon", "seg", "evaluation")]
@@ -231,7 +239,7 @@ def verdicts(summary: Summary, on: str, figure: str = "iou") -> str:
 
 
 def as_csv(summary: Summary) -> str:
-    """A row for each list, epoch rule, figure and arm; fractions (Fa: millionths), unrounded."""
+    """A row for each list, epoch rule, figure and arm; fractions (Fa: millionths), with ten digits."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     parts = ("runs", "divisions", "mean", "deviation", "of_divisions", "of_seeds", "low", "high", "over")

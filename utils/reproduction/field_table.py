@@ -33,13 +33,13 @@ def field_table(summary: Summary) -> str:
     headings = ["network", "params M", "GMACs", "IoU", "95 % (t)", "F1", "excess"]
     rows = [[name, *of[:3], _published_interval(of[2]), of[3], _points(_excess(*_means(of)))] for name, of in _rows()]
     parts = [source, markdown(headings, rows)]
-    arms = [arm for arm, runs in summary.runs.items() if runs]
-    if arms:
+    if arms := summary.arms_with_runs:
         headings = ["ours", "params M", "GMACs", "epochs", "n", "counted over"]
         headings += ["best epoch: IoU", "95 % (t)", "F1", "excess", "last epoch: IoU", "95 % (t)", "F1", "excess"]
         parts.append(markdown(headings, [row for arm in arms for row in _arm_rows(summary, arm)]))
+        parts.append(summary.not_run_yet)
         parts.append("\n".join([f"- {_counting(summary, arms)}", *(f"- {_standing(summary, arm)}" for arm in arms)]))
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _published() -> dict[str, Any]:

@@ -6,16 +6,20 @@ import csv
 import gzip
 import io
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.evaluation.csv_names import escaped, unescaped
-from utils.reproduction.result_lines import EPOCH_RULES, LISTS
+from utils.reproduction.result_lines import EPOCH_RULES, LISTS, Line
 
 KEYS = ("list", "epoch_rule", "image")
+OF_IMAGES = ("iou", "F1")  # the figures of a line that are means over its file's images
 SHARE = "target_share"  # of the image's pixels
 
 
@@ -79,6 +83,39 @@ def read_per_image(path: Path) -> dict[tuple[str, str], Images]:
             images.names.append(unescaped(name))
             for column, value in zip(images.columns, values, strict=True):
                 images.columns[column].append(float(value) if value else math.nan)
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+        if any(len(set(images.names)) < len(images.names) for images in tables.values()):
+            raise ValueError("an image is in it twice")
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     return tables
+
+
+def images_of(line: Line, results: Path) -> Tables:
+    """The per-image file of a run, from the folder of results, after checking that its means are those of the line.
+
+    Raises:
+        UserError: if it cannot be read, is incomplete, or belongs to another run.
+    """
+    path = results / line["per_image"]
+    tables = read_per_image(path)
+    for on, of_list in line["figures"].items():
+        for rule, figures in of_list.items():
+            if problem := _unlike(tables.get((on, rule), Images([], {})), figures):
+                raise UserError(
+                    f"{path} is not the file of its line: {on}, {rule} epoch, {problem}. Restore it, or remove it and "
+                    "repeat reproduce.py --experiment"
+                )
+    return tables
+
+
+def _unlike(images: Images, figures: Mapping[str, Any]) -> str | None:
+    """What a list's images and figures do not agree in."""
+    if not images.names or len(images.names) != figures["images"]:
+        return f"{len(images.names)} images, not {figures['images']}"
+    if missing := [name for name in (*OF_IMAGES, SHARE) if name not in images.columns]:
+        return f"no column {missing[0]}"
+    for name in OF_IMAGES:
+        mean, recorded = fmean(images.columns[name]), math.nan if figures[name] is None else figures[name]
+        if not math.isclose(mean, recorded, abs_tol=1e-8):  # the file has ten digits
+            return f"mean {name} {mean:.6f}, not {recorded:.6f}"
+    return None

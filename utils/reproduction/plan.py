@@ -15,12 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from models import needs_phase_1
+import models
 from utils.common.errors import UserError
 from utils.reproduction.experiment_file import Arm, Experiment
 from utils.reproduction.protocol import EvaluationStep, Step, TrainingStep, numbered
 from utils.settings import config
 from utils.settings.config import FREE_SETTINGS
+from utils.settings.refusals import check_views, naming_the_network
 
 # What phase 1 does not read, so that arms that differ in it share one.
 NOT_READ_BY_PHASE_1 = {"encoder_bn", "mask_interpolation", "mask_suffix", "mask_threshold", "fit_masks"}
@@ -116,7 +117,7 @@ def steps(run: Run, scripts: Scripts) -> list[Step]:
 def trainings(run: Run, scripts: Scripts) -> list[ModuleType]:
     """The training scripts of a run: both, or phase 2 alone where the network holds no pretrained encoder."""
     network = scripts.train_seg.parser().settings(as_argv({**run.flags["train_seg"], "base_dir": "."}))
-    both = needs_phase_1(network.variant, network.dynamic, network.kernel_source)
+    both = models.needs_phase_1(network.variant, network.dynamic, network.kernel_source)
     return [scripts.train_recon, scripts.train_seg] if both else [scripts.train_seg]
 
 
@@ -133,6 +134,19 @@ def training_flags(run: Run, script: ModuleType, after_phase_1: bool) -> list[st
     if after_phase_1 and run.encoder != run.folder:
         given["recon_weights"] = run.encoder / "recon" / "best.pth"
     return as_argv(given)
+
+
+def evaluation_settings(run: Run, scripts: Scripts) -> argparse.Namespace:
+    """The settings of a run's evaluations, from the experiment's file alone; not their list and weights.
+
+    What evaluation.py reads from the checkpoint is what phase 2 will record there.
+    """
+    script, training = scripts.evaluation, scripts.train_seg
+    argv = [*as_argv({"base_dir": "."}), *training_flags(run, training, False)]
+    trained_with = vars(training.parser().settings(argv))
+    names = (*script.MODEL_SETTINGS, *script.DATA_SETTINGS)
+    recorded = {**{name: trained_with[name] for name in names}, "resize": config.trained_resize(trained_with)}
+    return script.parser().settings(as_argv({**run.flags["evaluation"], "base_dir": "."}), recorded)
 
 
 def _phase(script: ModuleType) -> str:
@@ -187,7 +201,8 @@ def experiment_runs(experiment: Experiment, scripts: Scripts, output_dir: Path, 
         free: flags of the command line, base_dir among them: they change no result.
 
     Raises:
-        UserError: for a flag that no script takes, or a value that does not fit; names the file and the arm.
+        UserError: for a flag that no script takes, a value that does not fit, or an evaluation that is impossible;
+            names the file and the arm.
     """
     flags = {name: _checked(experiment, name, arm, scripts) for name, arm in experiment.arms.items()}
     patterns = {on: experiment.data[f"{on}_file"] for on in ("train", "val", "test")}
@@ -209,7 +224,26 @@ def experiment_runs(experiment: Experiment, scripts: Scripts, output_dir: Path, 
             experiment.arms[name].code,
         )
         runs.append(replace(run, encoder=run.encoder / _encoder_name(run, scripts.train_recon)))
+    for name, run in {run.arm: run for run in runs}.items():
+        try:
+            _check_evaluations(run, scripts)
+        except UserError as error:
+            raise UserError(f"{experiment.path}, arm {name}: {error}") from error
     return runs
+
+
+def _check_evaluations(run: Run, scripts: Scripts) -> None:
+    """The checks of evaluation.py, which would fail after the training."""
+    settings = evaluation_settings(run, scripts)
+    for code in run.codes or ("own",):
+        settings.code = code
+        check_views(settings)
+    if run.codes and (settings.variant not in models.VARIANTS or settings.dynamic != models.DPCONV):
+        from utils.evaluation.code_swap import check_codes  # here: it imports torch
+
+        with naming_the_network(settings):
+            network = models.build(settings.variant, layer=settings.dynamic, kernel_source=settings.kernel_source)
+        check_codes(network, run.codes[0])
 
 
 def _encoder_name(run: Run, script: ModuleType) -> str:

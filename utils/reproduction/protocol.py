@@ -17,7 +17,7 @@ from typing import Any
 from datasets.load import data_folder, list_path
 from utils.common.errors import UserError
 from utils.common.processes import say
-from utils.evaluation.result_files import read_summary
+from utils.reproduction.evaluation_files import are_complete
 from utils.settings.config import FREE_SETTINGS, with_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,15 +117,18 @@ class EvaluationStep:
         return Progress(True, "done") if self.summary() else Progress(False, "to do")
 
     def summary(self) -> dict[str, Any] | None:
-        """The summary of evaluation.py; None if it is missing, damaged, inconsistent or outdated."""
+        """The summary of evaluation.py; None if it is missing, damaged, incomplete, inconsistent or outdated."""
         if not self.checkpoint.exists():
             return None
+        from utils.evaluation.read_results import read_evaluation  # here: it imports numpy and scipy
+
         settings = self.settings()
         try:
-            summary = read_summary(self.folder(settings))
-        except (OSError, ValueError, UserError):
+            found = read_evaluation(self.folder(settings))
+        except UserError:
             return None
-        return None if _outdated(summary, settings) else summary
+        complete = are_complete(found, with_code=self.code is not None)
+        return found.summary if complete and not _outdated(found.summary, settings) else None
 
     def epoch(self) -> int:
         """The epoch, counted from 1, whose weights were evaluated."""
@@ -140,9 +143,11 @@ def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
 
     before, now = with_defaults(summary.get("settings", {})), vars(settings)
     came_from = summary.get("provenance", {})
+    lists = came_from.get("lists")
+    evaluated = lists.get("val_file_dir") if isinstance(lists, Mapping) else None
     return (
         any(before.get(name) != now[name] for name in now.keys() - FREE_SETTINGS - {"weights", "batch_size"})
-        or came_from.get("lists", {}).get("val_file_dir") != list_hashes(settings).get("val_file_dir")
+        or evaluated != list_hashes(settings).get("val_file_dir")
         or came_from.get("weights") != weight_hashes(settings)
     )
 

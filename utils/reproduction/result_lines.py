@@ -113,6 +113,15 @@ def check(line: Any) -> None:
         raise ValueError(f"per_image must be {expected}, found {_shown(line['per_image'])}")
 
 
+def check_figures(figures: Any) -> None:
+    """Checks the figures of one list at one epoch rule against the schema.
+
+    Raises:
+        ValueError: as `check` does.
+    """
+    _FIGURES(figures, "figures")
+
+
 def _text(value: Any, where: str) -> None:
     _require(isinstance(value, str), value, where, "a text")
 
@@ -171,14 +180,16 @@ def _by_name(kind: _Kind, required: Sequence[str] = (), allowed: Sequence[str] =
     return check
 
 
-def _object(**kinds: _Kind) -> _Kind:
-    """An object with exactly these keys."""
-    keys = _by_name(lambda value, where: None, required=[*kinds], allowed=[*kinds])
+def _object(optional: Sequence[str] = (), others: bool = False, **kinds: _Kind) -> _Kind:
+    """An object with exactly these keys, of which some may be missing; with `others` it may have further ones."""
+    required = [name for name in kinds if name not in optional]
+    keys = _by_name(lambda value, where: None, required, () if others else [*kinds])
 
     def check(value: Any, where: str) -> None:
         keys(value, where)
         for name, kind in kinds.items():
-            kind(value[name], _key(where, name))
+            if name in value:
+                kind(value[name], _key(where, name))
 
     return check
 
@@ -205,14 +216,24 @@ def _on_lists(kind: _Kind) -> _Kind:
     return _by_name(_object(**dict.fromkeys(EPOCH_RULES, kind)), required=["val"], allowed=LISTS)
 
 
-_CODE = _by_name(_mapping, required=[], allowed=("swap", "mean", "zero"))
+def _code_test(given: str) -> _Kind:
+    """A part of summary.json with what the tables show of it, and the list."""
+    means = {"own": _number, given: _number, "difference": _number}
+    figure = _object(others=True, n=_count, **means, low=_or_null(_number), high=_or_null(_number), p=_number)
+    change = _or_null(_object(others=True, mean=_number))
+    figures = _object(others=True, iou=figure)
+    return _object(["kernel_change"], others=True, list=_text, figures=figures, kernel_change=change)
+
+
+_CODES = ("swap", "mean", "zero")
+_FIGURES = _by_name(_or_null(_number), required=["images", *FIGURES])
 _LINE = _object(
     schema=_count,
     experiment=_name,
     arm=_name,
     division=_count,
     seed=_count,
-    settings=_object(recon=_or_null(_mapping), seg=_mapping),
+    settings=_object(["evaluation"], recon=_or_null(_mapping), seg=_mapping, evaluation=_mapping),
     encoder=_or_null(_hash),
     protocol=_on_lists(_mapping),
     versions=_by_name(_or_null(_text), required=["python", "torch"]),
@@ -221,8 +242,8 @@ _LINE = _object(
     network=_object(parameters=_object(trained=_count, frozen=_count), macs=_or_null(_count)),
     seconds=_object(recon=_or_null(_number), seg=_number, evaluation=_or_null(_number)),
     epochs=_object(best=_count, last=_count),
-    figures=_on_lists(_by_name(_or_null(_number), required=["images", *FIGURES])),
+    figures=_on_lists(_FIGURES),
     curve=_by_name(_list_of(_or_null(_number)), required=["epoch", "train_loss", "val_loss", "val_iou"]),
-    code=_or_null(_CODE),
+    code=_or_null(_object(_CODES, **{given: _code_test(given) for given in _CODES})),
     per_image=_text,
 )

@@ -46,8 +46,8 @@ RESULTS = PAGE.with_suffix("")
 BLOCKS: dict[str, Callable[[Summary, str], str]] = {
     "settings": lambda of, on: f"{shared_settings(of.runs)}\n\n{differing_settings(of.runs)}".strip(),
     "iou": iou_table,
-    "differences": lambda of, on: f"{difference_table(of, on)}\n\n{verdicts(of, on)}",
-    "divisions": division_table,
+    "differences": lambda of, on: f"{difference_table(of, on)}\n\n{verdicts(of, on)}".strip(),
+    "divisions": lambda of, on: division_table(of, on) or "No pair of runs to compare.",
     "figures": figure_table,
     "field": lambda of, on: field_table(of),
     "code": lambda of, on: code_table(of.runs) or "No run was tested with another code.",
@@ -69,7 +69,8 @@ def recorded(results: Path = RESULTS) -> list[str]:
 
 
 def compose(text: str, results: Path = RESULTS) -> str:
-    """The page with its blocks generated again.
+    """The page with its blocks generated again. The first block of an experiment without runs says so, the others are
+    empty.
 
     Raises:
         UserError: for a block of an unknown kind, list or experiment.
@@ -81,9 +82,15 @@ def compose(text: str, results: Path = RESULTS) -> str:
             raise UserError(f"a block of results names the experiment {name}; known are {', '.join(sorted(known))}")
         return summarise(name, read(results / f"{name}.jsonl"), results, planned(name))
 
+    without_runs: set[str] = set()
+
     def block(found: re.Match[str]) -> str:
         start, kind, name, on, end = found.groups()
-        return f"{start}\n{_block(kind, summary(name), on, results)}\n\n{end}"
+        made = _block(kind, summary(name), on, results)
+        if not summary(name).lists:
+            made = "" if name in without_runs else made
+            without_runs.add(name)
+        return f"{start}\n{made}\n\n{end}" if made else f"{start}{end}"
 
     return _BLOCK.sub(block, text)
 

@@ -14,15 +14,19 @@ from datasets.lists import read_list
 from datasets.load import list_path
 from datasets.pairing import find_cases
 from utils.common.errors import UserError
+from utils.reproduction.evaluation_files import figures_of
 from utils.reproduction.per_image_files import Images, in_list_order, write_per_image
-from utils.reproduction.plan import Run, Scripts, as_argv, training_flags, trainings
+from utils.reproduction.plan import Run, Scripts, as_argv, evaluation_settings, training_flags, trainings
 from utils.reproduction.protocol import EvaluationStep, Step, TrainingStep
-from utils.reproduction.result_lines import SCHEMA, append, per_image_name, read
+from utils.reproduction.result_lines import LISTS, SCHEMA, append, per_image_name, read
 from utils.settings.config import FREE_SETTINGS, with_defaults
 
 # Settings that say where files are on this machine, or nothing of the experiment.
 PATHS = ("Dataset", "base_dir", "config", "init_from", "output_dir", "recon_weights", "resume", "test_file_dir")
 PATHS += ("unlabeled_dir",)
+# Settings of an evaluation that change no figure, or that the line has in another place.
+NOT_OF_EVALUATION = {*FREE_SETTINGS, "batch_size", "field", "train_file_dir", "val_file_dir", "weights", "seg_weights"}
+VIEWS = {"tta": False, "tile": None, "overlap": None}  # which are left out of the settings unless given
 CURVES = {"train_loss": ("train", "loss"), "val_loss": ("val", "loss"), "train_iou": ("train", "iou")}
 CURVES |= {"val_iou": ("val", "iou"), "val_F1": ("val", "F1")}
 
@@ -69,13 +73,15 @@ class Records:
 
     def record(self, run: Run, steps: Sequence[Step], seconds: Mapping[str, float]) -> None:
         """Writes the per-image file of a finished run, and then its line."""
-        line, images = line_of(self.name, run, steps, seconds, self.base_dir)
+        line, images = line_of(self.name, run, steps, seconds, self.base_dir, _of_evaluations(run, self.scripts))
         write_per_image(self.results / line["per_image"], images)
         append(self.path, line)
 
     def _refuse_another_run(self, run: Run, line: Mapping[str, Any]) -> None:
         now = _resolved(run, self.scripts)
         recorded = {phase: settings for phase, settings in line["settings"].items() if settings is not None}
+        if "evaluation" not in recorded:  # a line of before these were recorded
+            del now["evaluation"]
         differing = [
             f"{phase} {name} {before} (now {now[phase][name]})"
             for phase in recorded.keys() & now.keys()
@@ -83,36 +89,51 @@ class Records:
             if name in now[phase] and name not in FREE_SETTINGS and before != now[phase][name]
         ]
         differing += [f"{phase} in one of them alone" for phase in recorded.keys() ^ now.keys()]
-        for on, card in line["protocol"].items():
-            path = list_path(self.base_dir, run.lists.get(on, ""))
-            evaluated = (card["last"].get("evaluated_list") or {}).get("sha256")
-            if on not in run.lists or (path.is_file() and fingerprint(read_list(path)) != evaluated):
-                differing.append(f"another {on} list")
+        differing += [f"another {on} list" for on in ("train", *LISTS) if self._is_another(run, on, line["protocol"])]
         if differing:
             raise UserError(
                 f"{self.path}: the line of {run.title} is of other settings or data: {'; '.join(differing)}. Remove "
                 "such lines, or give the experiment another name"
             )
 
+    def _is_another(self, run: Run, on: str, protocol: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether the run's list `on` is not that of the cards, as far as both are known."""
+        if on != "train" and (on in run.lists) != (on in protocol):
+            return True
+        path = list_path(self.base_dir, run.lists.get(on, ""))
+        card = protocol["val" if on == "train" else on]["last"] if path.is_file() else {}
+        facts = card.get("training_list" if on == "train" else "evaluated_list")
+        return isinstance(facts, Mapping) and fingerprint(read_list(path)) != facts.get("sha256")
+
 
 def recorded_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without paths of this machine. A list outside the data folder is reduced to its file name."""
-    lists = {name: PurePath(settings[name]).name for name in ("train_file_dir", "val_file_dir") if name in settings}
-    lists = {name: value for name, value in lists.items() if PurePath(settings[name]).is_absolute()}
+    lists = {name: settings.get(name) for name in ("train_file_dir", "val_file_dir")}
+    lists = {name: path.name for name, file in lists.items() if (path := PurePath(str(file))).is_absolute()}
     return {name: value for name, value in {**settings, **lists}.items() if name not in PATHS}
 
 
 def _resolved(run: Run, scripts: Scripts) -> dict[str, dict[str, Any]]:
-    """The settings of both phases, in the form of the lines, from the experiment's file alone."""
+    """The settings of both phases and the evaluations, in the form of the lines, from the experiment's file alone."""
     found: dict[str, dict[str, Any]] = {}
     for script in trainings(run, scripts):
         argv = [*as_argv({"base_dir": "."}), *training_flags(run, script, bool(found))]
         found[script.__name__.removeprefix("train_")] = recorded_settings(vars(script.parser().settings(argv)))
-    return found
+    return {**found, "evaluation": _of_evaluations(run, scripts)}
+
+
+def _of_evaluations(run: Run, scripts: Scripts) -> dict[str, Any]:
+    settings = {**VIEWS, **recorded_settings(vars(evaluation_settings(run, scripts)))}
+    return {name: value for name, value in settings.items() if name not in NOT_OF_EVALUATION}
 
 
 def line_of(
-    experiment: str, run: Run, steps: Sequence[Step], seconds: Mapping[str, float], base_dir: Path
+    experiment: str,
+    run: Run,
+    steps: Sequence[Step],
+    seconds: Mapping[str, float],
+    base_dir: Path,
+    of_evaluations: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[tuple[str, str], Images]]:
     """The line of a run whose steps are all done, and its images' figures by list and epoch rule."""
     from utils.common.run_log import read_log  # here: torch comes with them
@@ -131,8 +152,11 @@ def line_of(
         "division": run.division,
         "seed": run.seed,
         "settings": {
-            phase: recorded_settings(vars(phases[phase].settings)) if phase in phases else None
-            for phase in ("recon", "seg")
+            **{
+                phase: recorded_settings(vars(phases[phase].settings)) if phase in phases else None
+                for phase in ("recon", "seg")
+            },
+            "evaluation": of_evaluations,
         },
         "encoder": encoder_hash(last["model"]) if "recon" in phases else None,
         "protocol": _by_list(summaries, lambda summary: summary["protocol"]),
@@ -158,19 +182,6 @@ def line_of(
         (step.on, step.weights): _images(step, base_dir, run.lists[step.on]) for step in evaluations if not step.code
     }
     return line, images
-
-
-def figures_of(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures of a line, from summary.json."""
-    means = {name: value for name, value in summary["mean_over_images"].items() if not name.endswith("_undefined")}
-    return {
-        "images": summary["images"],
-        **means,
-        "pooled_iou": summary["pooled_iou"],
-        **{f"benchmark_{name}": summary["benchmark"][name] for name in ("iou", "F1")},
-        **{name: summary["infrared"][name] for name in ("nIoU", "Pd", "Fa_1e-6")},
-        "hd95": summary["medical"]["HD95"],
-    }
 
 
 def encoder_hash(state: Mapping[str, Any]) -> str:
@@ -201,7 +212,10 @@ def _images(step: EvaluationStep, base_dir: Path, name: str) -> Images:
 
     found = read_evaluation(step.folder(step.settings()))
     cases, _ = find_cases(base_dir, read_list(list_path(base_dir, name)), need_masks=False)
-    return in_list_order(Images(found.names, found.columns), [case.name for case in cases])
+    names = [case.name for case in cases]
+    if set(names) != set(found.names):
+        raise UserError(f"{found.folder} is not of the cases of {name}. Remove it, and start again")
+    return in_list_order(Images(found.names, found.columns), names)
 
 
 def _seconds(folder: Path) -> float:

@@ -30,6 +30,7 @@ class Spread:
 
     Attributes:
         runs, divisions: how many there are.
+        seeds: of each division; None where divisions have different numbers.
         mean: of the divisions' means, so that a division with more seeds weighs no more than another.
         deviation: the standard deviation of all runs, n - 1 in the denominator; None for a single run.
         of_divisions, of_seeds: its two components, see `components`; None where they cannot be told apart.
@@ -39,6 +40,7 @@ class Spread:
 
     runs: int
     divisions: int
+    seeds: int | None
     mean: float
     deviation: float | None
     of_divisions: float | None
@@ -58,6 +60,7 @@ def spread(values: Mapping[Run, float]) -> Spread:
     return Spread(
         len(everything),
         len(groups),
+        len(groups[0]) if len({len(group) for group in groups}) == 1 else None,
         float(np.mean(means)),
         float(np.std(everything, ddof=1)) if len(everything) > 1 else None,
         *components(groups),

@@ -21,8 +21,7 @@ NONE = "–"
 def count(spread: Spread | None) -> str:
     if spread is None:
         return "0"
-    seeds, rest = divmod(spread.runs, spread.divisions)
-    return f"{spread.runs} runs" if rest else f"{spread.divisions} x {seeds}"
+    return f"{spread.runs} runs" if spread.seeds is None else f"{spread.divisions} x {spread.seeds}"
 
 
 def with_deviation(spread: Spread | None, figure: str, sign: str = "") -> str:

@@ -30,9 +30,10 @@ class Times:
                     self._of_folder[step.folder] = seconds
                     self._of_arm.setdefault((run.arm, step.phase), []).extend(seconds)
         for line in lines:
-            for phase, settings in line["settings"].items():
-                if settings and line["seconds"][phase]:
-                    each = line["seconds"][phase] / settings["epochs"]
+            for phase in ("recon", "seg"):
+                epochs = (line["settings"][phase] or {}).get("epochs")
+                if epochs and line["seconds"][phase]:
+                    each = line["seconds"][phase] / epochs
                     self._of_arm.setdefault((line["arm"], phase), []).append(each)
         self._plans = plans
 

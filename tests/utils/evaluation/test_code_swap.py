@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import math
 from dataclasses import replace
@@ -93,6 +94,20 @@ def test_a_network_whose_code_matters(given):
     assert ("No training image had such a code." in test.verdict()) == (given == "zero")
     assert test.changed >= 14
     assert network.state_dict().keys() == before.keys() and type(network.dpconv) is Reads
+
+
+@pytest.mark.parametrize("given", ["swap", "mean"])
+def test_the_images_with_both_codes_in_files(tmp_path, given):
+    test = run(Brightness(-1), given)
+    test.write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"per_image-{name}.csv" for name in sorted(("own", given))
+    ]
+    own, other = (list(csv.DictReader((tmp_path / f"per_image-{name}.csv").open())) for name in ("own", given))
+    assert [row["name"] for row in own] == [row["name"] for row in other] == [f"image{i}" for i in range(16)]
+    differences = [float(b["iou"]) - float(a["iou"]) for a, b in zip(own, other, strict=True)]
+    (row,) = (row for row in test.found if row.column == "iou")
+    assert np.mean(differences) == pytest.approx(row.difference) and row.difference < -0.3
 
 
 @pytest.mark.parametrize("given", ["swap", "mean", "zero"])
@@ -214,6 +229,8 @@ def test_from_the_command_line_to_the_page(tmp_path, capsys):
     assert set(written["code"]["figures"]["iou"]) >= {"own", "swap", "difference", "low", "high", "p", "n"}
     own = written["mean_over_images"]["iou"]
     assert written["code"]["figures"]["iou"]["own"] == pytest.approx(own, abs=1e-3)
+    assert "per_image.csv, per_image-own.csv, per_image-swap.csv, sweep.csv" in printed
+    assert {"per_image.csv", "per_image-own.csv", "per_image-swap.csv"} <= {*written["files"]}
     page = (tmp_path / "report" / "report.html").read_text()
     for text in (printed, page.replace("&#39;", "'")):
         assert written["code"]["verdict"] in text and "from the mean kernel" in text

@@ -79,6 +79,14 @@ def test_shapes_must_agree():
         metrics.paper_metrics(torch.zeros(1, 8, 8), torch.zeros(1, 8, 9))
 
 
+def test_logits_that_are_nan_are_not_counted_as_background():
+    logits = torch.full((1, 8, 8), torch.inf)
+    assert metrics.paper_metrics(logits, torch.ones(1, 8, 8))["iou"] == 1
+    logits[0, 3, 4] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.paper_metrics(logits, torch.ones(1, 8, 8))
+
+
 def test_loss_of_each_sample_averages_to_the_loss(golden):
     logits, mask = golden_row(golden, 0)
     both = torch.cat([logits, -logits]), torch.cat([mask, mask])

@@ -153,6 +153,10 @@ def test_results_of_other_weights_or_lists_are_not_replaced(run, tmp_path):
         evaluate("--weights", out / "seg" / "best.pth", *mine, "--val_file_dir", tmp_path / "val.txt")
     assert (tmp_path / "mine" / "evaluation" / "best-val" / "summary.json").read_bytes() == kept
     evaluate("--weights", out / "seg" / "best.pth", *mine)
+    moved = shutil.copytree(tmp_path / "mine", tmp_path / "moved")
+    (moved / "seg").mkdir()
+    save_checkpoint(moved / "seg" / "best.pth", content | {"epoch": 1})
+    evaluate("--weights", moved / "seg" / "best.pth")  # a moved run that was trained further
     save_checkpoint(other, content)
     evaluate("--weights", shutil.copy(out / "seg" / "best.pth", other), *mine)  # the same weights at another place
 

@@ -36,8 +36,8 @@ class Cases(torch.utils.data.Dataset):
         return {"image": 2 * predicted - 1, "mask": mask, "name": f"case{i}"}
 
 
-def evaluated(*pairs, batch_size=2):
-    predict = MaskLogits(nn.Identity(), Precision("off", torch.device("cpu")))
+def evaluated(*pairs, batch_size=2, **views):
+    predict = MaskLogits(nn.Identity(), Precision("off", torch.device("cpu")), **views)
     return evaluate(predict, make_loader(Cases(pairs), batch_size, workers=0))
 
 
@@ -138,3 +138,14 @@ def test_a_figure_of_ones_own_is_in_the_summary_the_terminal_and_the_table(monke
     assert (title("missed"), title("area_ratio")) == ("missed (%)", "ratio")
     compared = {row.column for row in compare_figures([evaluation, evaluation])}
     assert compared >= {"missed", "area_ratio", "iou", "hd95"}
+
+
+@pytest.mark.parametrize(
+    "views", [{}, {"tta": True}, {"tile": 8, "overlap": 0}, {"tile": 8, "overlap": 0, "tta": True}]
+)
+def test_an_output_that_is_not_finite_names_its_image(views):
+    pairs = [(square(1, 1, size=16), square(1, 1, size=16)) for _ in range(4)]
+    assert evaluated(*pairs, **views).counts["TP"].tolist() == [4] * 4
+    pairs[2][0][7, 9] = np.nan
+    with pytest.raises(UserError, match=r"^case2: the output of the network is NaN"):
+        evaluated(*pairs, **views)

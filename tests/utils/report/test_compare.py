@@ -98,6 +98,14 @@ def test_other_images_are_refused(ious, tmp_path):
         compare(a, b)
 
 
+def test_a_code_test_is_refused_since_its_table_is_of_the_images_own_codes(ious, tmp_path):
+    a, b = (write_run(tmp_path / name, values.tolist()) for name, values in zip("ab", ious, strict=True))
+    (b / "summary.json").write_text(json.dumps({"settings": {"img_size": 64}, "code": {"given": "swap"}}))
+    for folders in ((a, b), (b, a)):
+        with pytest.raises(UserError, match=r"b contains a test of --code, .*evaluate it without --code"):
+            compare(*folders)
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1, 1]

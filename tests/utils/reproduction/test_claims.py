@@ -104,6 +104,25 @@ def test_of_two_that_looked_at_different_moments_one_gives_way(tmp_path, monkeyp
     assert take(tmp_path, "run") is None and files(tmp_path) == ["run.7"]
 
 
+def test_a_claim_stays_its_owner_s_while_a_late_process_looks_and_when_a_later_owner_has_died(tmp_path, monkeypatch):
+    standing, looks = claims._standing, []
+
+    def late(folder, name):
+        """What another process sees that has looked before this claim, when a dead one was there, and then again."""
+        looks.append(name)
+        if len(looks) == 1:
+            return [(folder / "run.5", 5)]
+        monkeypatch.setattr(claims, "_standing", standing)
+        assert files(folder) == ["run.1", "run.6"] and mine.held()
+        return standing(folder, name)
+
+    with take(tmp_path, "run") as mine:
+        monkeypatch.setattr(claims, "_standing", late)
+        assert take(tmp_path, "run") is None and len(looks) == 2 and files(tmp_path) == ["run.1"]
+        foreign(tmp_path, "run.2", age=claims.SILENCE + 1)
+        assert mine.held()
+
+
 def test_a_claim_is_touched_while_it_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "BEAT", 0.01)
     with take(tmp_path, "run") as claim:

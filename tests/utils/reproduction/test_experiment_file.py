@@ -71,6 +71,13 @@ def test_codes_are_for_arms_with_dpconv_or_those_that_ask(write):
     assert codes == {"none": (), "dpconv": ("swap", "mean"), "batch": ("zero",), "fast": ("swap", "mean")}
 
 
+def test_what_an_arm_may_have_beside_a_code_of_all(write):
+    text = WHOLE.replace("{dynamic: none}", "{dynamic: none, crop: 64, evaluation: {tile: 32, tta: true}}")
+    text = text.replace("dpconv: {}", "dpconv: {code: [], evaluation: {tta: true}}").replace("code: [zero]", "code: []")
+    text = text.replace("{base_lr: 0.1}", "{dynamic: gate, code: [swap]}").replace("mine}", "mine, test_file: null}")
+    assert [run.codes for run in runs_of(write(text)) if run.key[1:] == (1, 41)] == [(), (), (), ("swap",)]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
@@ -84,6 +91,8 @@ def test_codes_are_for_arms_with_dpconv_or_those_that_ask(write):
         ("base_dir: DataSet/mine", "base: x", "unknown key of data 'base'"),
         ("base_dir: DataSet/mine", "val_file: v", "data.base_dir must name the data folder"),
         ("base_dir: DataSet/mine", "base_dir: x, val_file: 3", "data.val_file must be a text, found 3"),
+        ("base_dir: DataSet/mine", "base_dir: x, val_file: null", "data.val_file must be a text, found None"),
+        ("[41, 42]", "[41, 4294967296]", "seeds: must be at most 4294967295, got 4294967296"),
         ("{dynamic: none}", "[none]", "arm none must have the form"),
         ("  none:", "  a/b:", "arm 'a/b': a name is made of letters"),
         ("[batch, fast]]", "[batch]]", "groups must name each arm once"),
@@ -91,11 +100,16 @@ def test_codes_are_for_arms_with_dpconv_or_those_that_ask(write):
         ("[swap, mean]", "[own]", "code must be a list of swap, mean, zero"),
         ("img_size: 64", "img_sise: 64", "arm none: unknown flag 'img_sise'"),
         ("img_size: 64", "img_size: big", "arm none: argument --img_size: invalid"),
-        ("img_size: 64", "img_size: [64, 32]", "arm none: argument --img_size: invalid"),
+        ("img_size: 64", "img_size: [64, 32]", "arm none: img_size must be a single value"),
         ("watch: pooled_iou", "watsch: iou", "arm batch: unrecognized arguments: --watsch=iou"),
         ("base_lr: 0.1", "seed: 3", "arm fast: seed is not taken here, seeds lists them"),
         ("base_lr: 0.1", "train_seg: {epochs: 3}", "arm fast: epochs is not taken here, recon_epochs and seg_epochs"),
         ("seeds:", "seeds:\nseeds:", "'seeds' is given twice"),
+        ("{dynamic: none}", "{dynamic: none, code: [zero]}", "arm none: --code zero requires a layer with a source"),
+        ("{dynamic: none}", "{variant: unext, code: [zero]}", "arm none: --code zero requires a layer with a source"),
+        ("dpconv: {}", "dpconv: {evaluation: {tta: true}}", "arm dpconv: --code swap accepts neither --tta nor"),
+        ("dpconv: {}", "dpconv: {evaluation: {engine: openvino}}", "arm dpconv: --code swap requires --engine torch"),
+        ("{dynamic: none}", "{dynamic: none, evaluation: {tile: 32}}", "arm none: --tile requires --resize keep"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line_with_the_file(write, before, after, message):

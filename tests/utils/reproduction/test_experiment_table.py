@@ -19,8 +19,9 @@ from utils.reproduction.code_table import code_table
 from utils.reproduction.experiment_summary import summarise
 from utils.reproduction.experiment_table import tabulate
 from utils.reproduction.field_table import field_table
-from utils.reproduction.per_image_files import read_per_image
-from utils.reproduction.table_cells import shown
+from utils.reproduction.per_image_files import read_per_image, write_per_image
+from utils.reproduction.run_statistics import spread
+from utils.reproduction.table_cells import count, shown
 
 ARMS = {"none": 0.0, "static": 0.2, "dpconv": 3.0}
 
@@ -149,9 +150,24 @@ def test_runs_that_are_missing_are_named_and_the_others_tabulated(results, lines
     text = tabulate("trial", some, results, planned, plots=False)
     assert "7 of 24 runs are missing (division/seed): static 2/42; gate 1/41, 1/42, 2/41, 2/42, 3/41, 3/42." in text
     _, (_, rows), (_, differences), *_ = tables(text)
-    assert {row[0]: row[1] for row in rows} == {"none": "3 x 2", "static": "5 runs", "dpconv": "3 x 2", "gate": "0"}
-    assert rows[3][2:] == ["–"] * 6 and differences[2] == ["gate", "0", *["–"] * 10]
-    assert "`gate` against" not in text
+    assert {row[0]: row[1] for row in rows} == {"none": "3 x 2", "static": "5 runs", "dpconv": "3 x 2"}
+    assert [row[0] for row in differences] == ["static", "dpconv"] and "`gate` against" not in text
+    assert text.count("|\n\nNot run yet: gate.\n") == 4  # costs, IoU, differences, every figure
+    assert "Not run yet" not in tabulate("trial", lines, results, plots=False)
+
+
+def test_without_a_run_of_the_first_arm_nothing_is_compared(results, lines):
+    rest = [line for line in lines if line["arm"] == "dpconv"]
+    planned = [(arm, division, seed) for arm in ("none", "dpconv") for division in (1, 2, 3) for seed in (41, 42)]
+    text = tabulate("trial", rest, results, planned, plots=False)
+    assert "seed:\n\nNot run yet: none.\n\n- `dpconv` against `none`, best epoch: no pair of runs to compare." in text
+    assert "best epoch: difference" not in text and "images of each division" not in text
+
+
+def test_the_number_of_seeds_is_shown_where_it_is_one():
+    of_seeds = {(1, 41): 0.5, (2, 41): 0.5, (2, 42): 0.5, (2, 43): 0.5}
+    assert count(spread(of_seeds)) == "4 runs", "one and three seeds are not twice two"
+    assert count(spread({**of_seeds, (1, 42): 0.5, (1, 43): 0.5})) == "2 x 3" and count(None) == "0"
 
 
 def test_one_run_and_no_run(tmp_path):
@@ -210,10 +226,14 @@ def test_other_codes(tmp_path):
         figures = {"n": 30, "own": 0.7, "swap": 0.7 - 0.01 * division, "difference": -0.01 * division}
         more = {"low": -0.05, "high": 0.01, "p": 0.3, "higher": 10, "lower": 20}
         change = {"mean": 0.02 * division, "largest": 0.5}
-        return {"swap": {"figures": {"iou": figures | more}, "kernel_change": change}} if arm == "dpconv" else None
+        test = {"list": "val", "figures": {"iou": figures | more}, "kernel_change": change}
+        return {"swap": test} if arm == "dpconv" else None
 
     lines = write_experiment(tmp_path, "code", {"none": 0, "dpconv": 1}, seeds=(41,), code=code)
-    (_, (row,)), (_, each) = tables(code_table(summarise("code", lines, tmp_path).runs))
+    (_, (row,)), (head, each) = tables(code_table(summarise("code", lines, tmp_path).runs))
+    assert head[6:] == ["95 % (images, BCa)", "p, uncorrected"] and each[0][7] == "0.300"
+    largest = max(abs(70 - value) for value in values(lines, "dpconv", "best").values())
+    assert code_table(summarise("code", lines, tmp_path).runs).count(f"here by up to {largest:.2f} points.") == 1
     ends = stats.ttest_1samp([-1.0, -2.0, -3.0], 0).confidence_interval(0.95)
     assert row[:3] == ["dpconv", "another image's", "3 x 1"]
     assert row[5:] == ["-2.00 ± 1.00", f"[{ends.low:+.2f}, {ends.high:+.2f}]", "4.00 ± 2.00 %"]
@@ -252,6 +272,10 @@ def test_the_excess_tells_how_figures_were_counted(tmp_path):
 
     def counted_like(**figures):
         lines = write_experiment(tmp_path, "field", {"srs_tiny": 0}, divisions=1, seeds=(41,))
+        tables = read_per_image(path := tmp_path / lines[0]["per_image"])
+        for images in tables.values():
+            images.columns.update({name: [value] * len(images.names) for name, value in figures.items()})
+        write_per_image(path, tables)
         for rule in ("best", "last"):
             lines[0]["figures"]["val"][rule] |= {"benchmark_iou": 0.6, "benchmark_F1": 0.75, **figures}
         return field_table(summarise("field", lines, tmp_path))

@@ -11,18 +11,34 @@ from pathlib import Path
 
 import pytest
 from result_line import result_line
+from synthetic_experiment import write_experiment
 
 from utils.common.errors import UserError
-from utils.reproduction.per_image_files import Images, in_list_order, read_per_image, write_per_image
+from utils.reproduction.per_image_files import (
+    SHARE,
+    Images,
+    images_of,
+    in_list_order,
+    read_per_image,
+    write_per_image,
+)
 from utils.reproduction.result_lines import append, check, read, run_of
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "results_schema.md").read_text(encoding="utf-8")
 
 
+def code_test(given, **more):
+    """A code test with what the tables need, and something else."""
+    iou = {"n": 3, "own": 0.5, given: 0.4, "difference": -0.1, "low": None, "high": None, "p": 1.0, "higher": 0}
+    return {"list": "val", "given": given, "figures": {"iou": iou, "hd95": None}, **more}
+
+
 def test_lines_are_read_as_they_were_appended_and_a_run_stands_once(tmp_path):
     path = tmp_path / "results" / "trial.jsonl"
     assert read(path) == []
-    lines = [result_line(seed=41), result_line(seed=42, test=True), result_line("none")]
+    codes = {"swap": code_test("swap"), "zero": code_test("zero", kernel_change={"mean": 0.1, "largest": 0.2})}
+    settings = {"recon": None, "seg": {}, "evaluation": {"resize": "back"}}
+    lines = [result_line(seed=41, code=codes), result_line(seed=42, test=True), result_line("none", settings=settings)]
     for line in lines:
         append(path, line)
     assert read(path) == lines
@@ -69,6 +85,16 @@ def test_a_broken_last_line_is_left_out_and_the_next_append_removes_it(tmp_path,
         ({"seconds": {"recon": None, "seg": math.nan, "evaluation": 0}}, r"seconds\.seg must be a finite number"),
         ({"per_image": "../secret"}, r"per_image must be trial/dpconv-division1-seed41\.csv\.gz"),
         ({"protocol": {"val": {"best": {}, "last": []}}}, r"protocol\.val\.last must be an object"),
+        ({"settings": {"recon": None, "seg": {}, "evaluation": None}}, r"settings\.evaluation must be an object"),
+        (
+            {"settings": {"recon": None, "seg": {}, "test": {}}},
+            r"settings\.test is unknown; the keys are recon, seg, ev",
+        ),
+        ({"code": {"swap": {}}}, r"code\.swap\.list is missing"),
+        ({"code": {"own": {}}}, r"code\.own is unknown; the keys are swap, mean, zero"),
+        ({"code": {"swap": {"list": "val", "figures": {}}}}, r"code\.swap\.figures\.iou is missing"),
+        ({"code": {"zero": code_test("swap")}}, r"code\.zero\.figures\.iou\.zero is missing"),
+        ({"code": {"zero": code_test("zero", kernel_change={})}}, r"code\.zero\.kernel_change\.mean is missing"),
     ],
 )
 def test_another_line_is_refused(tmp_path, other, message):
@@ -118,10 +144,40 @@ def test_a_file_that_holds_no_per_image_figures_is_refused(tmp_path):
         b"list",
         gzip.compress(b"name,iou\na,1\n"),
         gzip.compress(b"list,epoch_rule,image,iou\nval,best,a\n"),
+        gzip.compress(b"list,epoch_rule,image,iou\nval,best,a,1\nval,best,a,1\n"),
+        gzip.compress(b"list,epoch_rule,image,iou\n")[:10] + b"\xff" * 9,
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"cannot read .*run\.csv\.gz"):
             read_per_image(path)
+
+
+def test_a_file_that_is_not_of_its_line_is_refused(tmp_path):
+    line = write_experiment(tmp_path, "trial", {"none": 0}, divisions=1, seeds=(41,), lists=("val", "test"))[0]
+    path = tmp_path / line["per_image"]
+    whole = images_of(line, tmp_path)
+    assert [*whole] == [(on, rule) for on in ("val", "test") for rule in ("best", "last")]
+
+    (tmp_path / "other").mkdir()
+    other = write_experiment(tmp_path / "other", "trial", {"none": 1}, divisions=1, seeds=(41,), lists=("val", "test"))
+    for tables, message in (
+        ({("val", "best"): whole["val", "best"]}, "val, last epoch, 0 images, not 30"),
+        ({**whole, ("test", "last"): first(whole["test", "last"], 10)}, "test, last epoch, 10 images, not 30"),
+        ({key: without_column(of, "F1") for key, of in whole.items()}, "val, best epoch, no column F1"),
+        ({key: without_column(of, SHARE) for key, of in whole.items()}, "val, best epoch, no column target_share"),
+        (images_of(other[0], tmp_path / "other"), r"val, best epoch, mean iou 0\.\d+, not 0\.\d+\. Restore it"),
+    ):
+        write_per_image(path, tables)
+        with pytest.raises(UserError, match=rf"none-division1-seed41\.csv\.gz is not the file of its line: {message}"):
+            images_of(line, tmp_path)
+
+
+def first(images, count):
+    return Images(images.names[:count], {name: values[:count] for name, values in images.columns.items()})
+
+
+def without_column(images, column):
+    return Images(images.names, {name: values for name, values in images.columns.items() if name != column})
 
 
 def test_the_page_names_every_key():

@@ -81,7 +81,9 @@ def test_a_block_is_of_the_test_list_unless_it_names_another(results):
 
 def test_experiments_without_lines_and_unknown_words(results):
     name = known_experiments()[0]
-    assert f"No run of {name} is finished" in compose(block("iou", name), results)
+    made = compose(block("iou", name) + block("code", name) + block("iou"), results)
+    assert made.count(f"No run of {name} is finished") == 1 and compose(made, results) == made
+    assert f"<!-- results: code {name} -->\n<!-- end -->" in made and "REPLACED" not in made and "| arm " in made
     with pytest.raises(UserError, match=r"the experiment tial; known are .*trial"):
         compose(block("iou", "tial"), results)
     with pytest.raises(UserError, match=r"unknown block of results: ious trial .* Known are settings, iou"):
