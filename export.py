@@ -70,15 +70,18 @@ def main(args: argparse.Namespace) -> Path:
     names_weights(args)
     for name in ("weights", "recon_weights", "seg_weights"):
         check_file(getattr(args, name), f"--{name}")
-    from utils.networks.export import FORMATS, export_model
+    from utils.networks.export import FORMATS, export_model, files_of
 
     model, weights, metadata = load(args)
     output = Path(args.output or weights.with_suffix(FORMATS[args.format].suffix))
-    if output.resolve() == weights.resolve():
-        raise UserError(f"--output must not be the file of the weights, got {output}")
+    files = files_of(output)
+    for flag in ("weights", "recon_weights", "seg_weights"):
+        source = getattr(args, flag)
+        if source and any(file.exists() and file.samefile(source) for file in files):
+            raise UserError(f"the export would overwrite --{flag} {source}: pass another --output")
     say(f"exporting {weights} to {args.format} and comparing the result with torch")
     export_model(model, args.format, output, metadata["normalization"], metadata)
-    say(f"wrote {output}" + (f" and {output.with_suffix('.bin')}" if args.format == "openvino" else ""))
+    say(f"wrote {' and '.join(map(str, files))}")
     return output
 
 

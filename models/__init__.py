@@ -45,7 +45,6 @@ __all__ = [
     "DPCONV",
     "ENCODER_BN",
     "KERNEL_SOURCES",
-    "NETWORKS",
     "SRS",
     "STRIDE",
     "VARIANTS",
@@ -73,8 +72,6 @@ _HOMES = {"DPConv": "dpconv", "DPConv2d": "dpconv", "NestedUNet": "nested", "SRS
 def __getattr__(name: str) -> Any:
     if name == "authors":
         return import_module("models.authors")
-    if name == "NETWORKS":  # the current result of `networks`
-        return networks()
     if name in _HOMES:
         return getattr(import_module(f"models.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,8 @@ def with_dynamic(
     Args:
         network: (B, 3, H, W), H and W multiples of `multiple`, to (B, 1, H, W) logits. It stays the same object.
         encoder: (B, 3, H, W) to a map or a list of maps with the deepest last, e.g. `build_reconstruction().encode`. It
-            becomes part of the result and is frozen.
+            becomes part of the result and is frozen, also where `network` contains it or parts of it; pass a copy
+            (copy.deepcopy) if those are to be trained.
         layer: one of `models.layers`.
         deepest: the name of the submodule of `network` that returns the deepest map, or a list of maps with the deepest
             last; "encoder" in segmentation_models_pytorch. It must be called exactly once in a forward pass.

@@ -5,7 +5,7 @@
     srs = load_srs(recon, seg, encoder_bn="batch")      # as in their training
 
 The files contain entries that the authors' forward pass never uses; these are skipped by name. Any other entry that is
-missing, unexpected or of another shape is an error.
+missing, unexpected, of another shape or not finite is an error.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def load_reconstruction(state: Mapping[str, Tensor]) -> NestedUNet:
         state: the state dict of 'SRS_R'.
 
     Raises:
-        ValueError: with the entries (up to 10) that are missing, unexpected or of another shape.
+        ValueError: with the entries (up to 10) that are missing, unexpected, of another shape or not finite.
     """
     network = build_reconstruction("srs")
     _fill("SRS_R", state, [network], _DEAD)
@@ -82,7 +82,7 @@ def load_srs(recon_state: Mapping[str, Tensor], seg_state: Mapping[str, Tensor],
         encoder_bn: "frozen" or "batch", see `models.SRS`; the released weights were trained with "batch".
 
     Raises:
-        ValueError: with the entries (up to 10) that are missing, unexpected or of another shape.
+        ValueError: with the entries (up to 10) that are missing, unexpected, of another shape or not finite.
     """
     srs = build_srs("srs", encoder_bn, load_reconstruction(recon_state).encode)
     _fill("SRS_S", seg_state, [srs.segmenter, srs.dpconv], _DEAD_IN_SEGMENTATION)
@@ -101,11 +101,11 @@ def _fill(source: str, state: Mapping[str, Tensor], networks: Iterable[nn.Module
     theirs = {_authors_name(ours): value for net in networks for ours, value in net.state_dict().items()}
     problems = [f"missing {name}" for name in theirs if name not in living]
     problems += [f"unexpected {name}" for name in living if name not in theirs]
-    problems += [
-        f"{name} has shape {_shape(living[name])}, expected {_shape(value)}"
-        for name, value in theirs.items()
-        if name in living and _shape(living[name]) != _shape(value)
-    ]
+    for name, value in theirs.items():
+        if name in living and _shape(living[name]) != _shape(value):
+            problems.append(f"{name} has shape {_shape(living[name])}, expected {_shape(value)}")
+        elif name in living and not living[name].isfinite().all():
+            problems.append(f"{name} contains values that are not finite")
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(f"this is not a state dict of {source}: {'; '.join(problems[:10])}{more}")

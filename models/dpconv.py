@@ -157,7 +157,6 @@ class DPConv(DPConv2d):
 
     def __init__(self, channels: int, deep_channels: int = 64, form: str = "shared") -> None:
         super().__init__(channels, channels, source_channels=deep_channels, form=form)
-        self.channels = channels
 
 
 def build(channels: int, deep_channels: int) -> DPConv:

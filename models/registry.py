@@ -44,7 +44,7 @@ RECONSTRUCTION_DEPTHS = (5, 5, 5, 5)
 
 def networks() -> dict[str, Callable[..., nn.Module]]:
     """Builders by name: the variants of SRS, then the files of models/baselines, which are imported when building."""
-    others = {name: partial(_build_baseline, name) for name in _files(baselines)}
+    others = {name: partial(_build_baseline, name) for name in _files(baselines) if name not in VARIANTS}
     return {**{name: partial(build_srs, name) for name in VARIANTS}, **others}
 
 
@@ -170,10 +170,16 @@ def build_srs(
 
 
 def _build_baseline(
-    name: str, encoder_bn: str = "frozen", encoder: None = None, layer: str = DPCONV, kernel_source: str = "recon"
+    name: str,
+    encoder_bn: str = "frozen",
+    encoder: NestedEncoder | None = None,
+    layer: str = DPCONV,
+    kernel_source: str = "recon",
 ) -> nn.Module:
     """`build()` of models/baselines/NAME.py; the options of `build_srs` must have their defaults."""
     check_network(name, layer, encoder_bn, kernel_source)
+    if encoder is not None:
+        raise ValueError(f"encoder requires a variant of SRS, got one for {name}")
     return import_module(f"{baselines.__name__}.{name}").build()
 
 
@@ -189,6 +195,8 @@ def _reads_source(layer: str) -> bool:
 def _check_layer(name: str) -> None:
     if name not in layers():
         raise ValueError(f"unknown layer {name!r}; must be one of {', '.join(layers())}")
+    if name == DPCONV and name in _files(dynamic):
+        raise ValueError(f"{name} is the layer of the paper, models/dpconv.py: rename models/dynamic/{name}.py")
 
 
 def _files(package: Any) -> list[str]:
@@ -200,4 +208,6 @@ def _files(package: Any) -> list[str]:
 def _known(name: str) -> str:
     if name not in networks():
         raise ValueError(f"unknown variant {name!r}; must be one of {', '.join(networks())}")
+    if name in VARIANTS and name in _files(baselines):
+        raise ValueError(f"{name} is a variant of SRS, models/registry.py: rename models/baselines/{name}.py")
     return name

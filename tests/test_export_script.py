@@ -131,6 +131,24 @@ def test_an_error_is_one_message_and_exit_code_2(tmp_path):
 def test_the_weights_are_not_overwritten(weights, tmp_path):
     renamed = tmp_path / "best.pt"
     renamed.write_bytes(weights.read_bytes())
-    with pytest.raises(UserError, match="must not be the file of the weights"):
+    with pytest.raises(UserError, match=r"the export would overwrite --weights .*best\.pt: pass another --output"):
         run("--weights", renamed, "--format", "torchscript")
     assert renamed.read_bytes() == weights.read_bytes()
+
+
+def test_the_weights_are_not_overwritten_by_the_second_file_of_openvino(weights, tmp_path):
+    renamed = tmp_path / "pytorch_model.bin"
+    renamed.write_bytes(weights.read_bytes())
+    with pytest.raises(UserError, match=r"the export would overwrite --weights .*pytorch_model\.bin"):
+        run("--weights", renamed, "--format", "openvino")
+    assert renamed.read_bytes() == weights.read_bytes() and len(list(tmp_path.iterdir())) == 1
+
+
+def test_neither_of_the_authors_files_is_overwritten(monkeypatch, tmp_path):
+    files = [tmp_path / "SRS_R.pt", tmp_path / "SRS_S.pth"]
+    for file in files:
+        file.write_bytes(b"weights")
+    monkeypatch.setattr(export, "load", lambda args: (None, files[1], {}))
+    flags = "--recon_weights", files[0], "--seg_weights", files[1], "--format", "torchscript", "--output"
+    with pytest.raises(UserError, match=r"the export would overwrite --recon_weights .*SRS_R\.pt"):
+        run(*flags, files[0])

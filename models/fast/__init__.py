@@ -26,11 +26,12 @@ import torch
 from torch import nn
 
 from models.fast import comparison, worth_it
-from models.fast.known import nothing_in_the_way
+from models.fast.fingerprints import CLASSES, as_recorded
+from models.fast.known import hooked, hooks_of, nothing_in_the_way, with_hooked_ancestor
 from models.fast.native import library
 from models.fast.packed_conv import can_pack
 from models.fast.packed_network import Packing
-from models.fast.twins import KNOWN, swap, swap_back
+from models.fast.twins import KNOWN, PLAIN, swap, swap_back
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,16 @@ class Found:
     compiled: bool = False  # whether the fast modules use the C++ kernels (native/)
 
 
+_IN_THE_WAY = "torch's functions were edited, or global hooks, modes, transforms or saved-tensor hooks are active"
+
+
 class for_training:
     """A context in which the known modules of `network` are replaced by their faster twins; its value is `Found`.
 
-    The modules stay the same objects. Edits during the context, e.g. hooks, take effect: an edited module is plain from
-    then on.
+    The modules stay the same objects, but of a subclass: `type(module)` is that of the twin, while copies and pickles
+    are plain. A twin runs its plain form if it is edited during the context (a hook, settings, another forward, the
+    source of its class), and while torch does not compute as it assumes (`known.nothing_in_the_way`). Modules that are
+    hooked at the beginning, and all below them, are not twins.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -55,8 +61,10 @@ class for_training:
 
     def __enter__(self) -> Found:
         kinds = {name: type(module).__name__ for name, module in self.network.named_modules()}
-        plain = _left_plain(self.network)
-        why = comparison.difference(self.network, _make_twins, training=True) if _has_known(self.network) else None
+        plain, why = _left_plain(self.network), None
+        if _has_known(self.network):
+            compare = nothing_in_the_way()
+            why = comparison.difference(self.network, _make_twins, training=True) if compare else _IN_THE_WAY
         names = swap(self.network) if why is None else ()
         compiled = bool(names) and library("training") is not None
         return Found(dict(Counter(kinds[name] for name in names)), plain, why, compiled)
@@ -68,22 +76,32 @@ class for_training:
 def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, Found]:
     """A copy of `network` for prediction, in evaluation mode, with convolutions in `dtype`; and its fast modules.
 
+    The copy has the hooks of the network, not copies of them. It does not follow later edits; `unedited` tells those of
+    torch and of classes.
+
     Returns the network itself if it contains no known modules, cannot be copied, or differs from its copy.
     """
     if not _has_known(network) or not can_pack(dtype):
         return network, Found(plain=_left_plain(network))
-    if not nothing_in_the_way():
-        return network, Found(why="global module hooks are registered, or torch's modules were edited")
+    if not unedited()[0]:
+        return network, Found(why=_IN_THE_WAY)
     # Before the copy is made, to limit the peak memory.
     make = _make_packed if dtype == torch.float32 else _make_packed_without_winograd
     why = comparison.difference(network, make, training=False)
     if why is not None:
         return network, Found(plain=_left_plain(network), why=why)
-    made = copy.deepcopy(network).eval().requires_grad_(False)
+    shared = {id(hooks): hooks for hooks in hooks_of(network)}  # what they record stays where their owner reads it
+    made = copy.deepcopy(network, shared).eval().requires_grad_(False)
     plain = _left_plain(made)
     packed = dict(_pack(made.to(memory_format=torch.channels_last), dtype))
     _spare_memory()
     return made, Found(packed, plain, compiled=library("prediction") is not None)
+
+
+def unedited() -> tuple[bool, ...]:
+    """Whether torch, and each class that has a fast form, is as prediction assumes; cheap enough for every call."""
+    with torch.no_grad():  # in prediction, no tensors are saved
+        return nothing_in_the_way(), *map(as_recorded, CLASSES)
 
 
 @lru_cache
@@ -116,26 +134,34 @@ def _pack(
     names: list[str] | None = None,
 ) -> Counter[str]:
     """Packs and replaces modules in place; returns the fast modules by kind, and adds their names to `names`."""
-    packing = Packing(dtype, allowed)
-    packing.pack(network)
-    plain = {twin: cls for cls, (twin, _) in KNOWN.items()}
+    packing = Packing(network, dtype, allowed)
     twins = swap(network, allowed)
     if names is not None:
         names += [*packing.done, *twins]
-    return Counter([*packing.done.values(), *(plain[type(module)].__name__ for module in twins.values())])
+    return Counter([*packing.done.values(), *(PLAIN[type(module)].__name__ for module in twins.values())])
 
 
 def _has_known(network: nn.Module) -> bool:
-    return any(type(module) in KNOWN for module in network.modules())
+    plain = with_hooked_ancestor(network)
+    return any(type(module) in KNOWN and module not in plain for module in network.modules())
 
 
 def _left_plain(network: nn.Module) -> tuple[str, ...]:
-    """The names of modules whose class, or a base class of it, has a twin, but which are not known."""
-    return tuple(
-        f"{name} ({type(module).__name__})"
-        for name, module in network.named_modules()
-        if isinstance(module, tuple(KNOWN)) and not (type(module) in KNOWN and KNOWN[type(module)][1](module))
-    )
+    """The names of modules whose class, or a base class of it, has a twin, but which are not known.
+
+    Of hooked modules that contain such ones, the highest is named.
+    """
+    names, below = [], set[nn.Module]()
+    for name, module in network.named_modules():
+        if module in below:
+            continue
+        parts = set(module.modules()) if hooked(module) else {module}
+        if any(isinstance(part, tuple(KNOWN)) for part in parts) and not (
+            type(module) in KNOWN and KNOWN[type(module)][1](module)
+        ):
+            names.append(f"{name or 'the network'} ({type(module).__name__})")
+            below |= parts
+    return tuple(names)
 
 
 def words(found: Found) -> tuple[str, str]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from models.fast.columns import fold, foldable, unfold
+from models.fast.conv_gradients import gradients_of
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -86,13 +86,16 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         ctx.statistics = Statistics(norm)
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x, weight, bias)
         return ctx.statistics.forward(x, norm)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return *ctx.statistics.backward(gradient, *ctx.saved_tensors), None
+        x, weight, bias = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradients are differentiated again, see training_steps.py
+            y = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.statistics.eps)
+            return *gradients_of(y, [x, weight, bias], gradient, create_graph=True), None
+        return *ctx.statistics.backward(gradient, x, weight), None
 
 
 def _normalize(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -3,7 +3,7 @@
 Copies of the network get random weights, so that branches that are still zero are tested too, and small random images,
 on which every fast form runs regardless of the size (`worth_it.py`). Both compute in float32. The output is compared,
 and for training also the loss, all gradients (a gradient that only one network has is a difference) and the running
-statistics.
+statistics. The copies have no hooks: hooked modules stay plain anyway, and what hooks record is for the user's images.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ import contextlib
 import copy
 import ctypes
 import math
+import random
+import sys
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType, MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.fast import worth_it
+from models.fast.known import hooks_of
 
 # Rows of 16x40, 8x20, 4x10 and 2x5 pixels: sizes that each fast form supports, and sizes that it does not.
 SIZE = (16, 40)
@@ -47,10 +54,37 @@ def difference(network: nn.Module, make: Make, training: bool) -> str | None:
     """
     key = (make, training, _structure(network))
     if key not in _agreed:
-        with torch.random.fork_rng(devices=[]), torch.autocast("cpu", enabled=False), _one_thread():
+        with _random_states_kept(), _gradients_kept(network), torch.autocast("cpu", enabled=False), _one_thread():
             _agreed[key] = _difference(network, make, training)
         give_memory_back()
     return _agreed[key]
+
+
+@contextlib.contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """A context after which the random generators of torch, Python and numpy, if it is in use, continue as before."""
+    numpy, state = sys.modules.get("numpy"), random.getstate()
+    numpys = numpy and numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)
+        if numpy:
+            numpy.random.set_state(numpys)
+
+
+@contextlib.contextmanager
+def _gradients_kept(network: nn.Module) -> Iterator[None]:
+    """A context after which the network has its gradients: functions of its copies may use its own parameters."""
+    before = [(parameter, parameter.grad) for parameter in network.parameters()]
+    try:
+        for parameter, _ in before:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, gradient in before:
+            parameter.grad = gradient
 
 
 @contextlib.contextmanager
@@ -73,11 +107,25 @@ def give_memory_back() -> None:
 def _structure(network: nn.Module) -> tuple:
     """Everything that determines the computation of a network, except the values of its parameters."""
     of_modules = tuple(
-        (name, type(module), type(module).forward, module.extra_repr(), module.training, len(module.__dict__))
+        (name, type(module), type(module).forward, module.extra_repr(), *_own(module))
         for name, module in network.named_modules()
     )
     of_numbers = tuple((name, tuple(p.shape), p.requires_grad) for name, p in network.named_parameters())
     return of_modules, of_numbers
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The settings of a module, e.g. whether it is in training, and the functions that it has itself."""
+    for name, value in vars(module).items():
+        kind = type(value)
+        if kind in (bool, int, float, str):
+            yield name, value
+        elif kind in (tuple, list):
+            yield name, repr(value)
+        elif kind in (FunctionType, MethodType):
+            yield name, weakref.ref(getattr(value, "__func__", value))
+        else:
+            yield name, kind
 
 
 class _PlainFails(Exception):
@@ -96,7 +144,7 @@ def _difference(network: nn.Module, make: Make, training: bool) -> str | None:
 
 def _copy(network: nn.Module, randomised: bool, training: bool) -> nn.Module:
     try:
-        copied = copy.deepcopy(network).float().cpu()
+        copied = copy.deepcopy(network, {id(hooks): OrderedDict() for hooks in hooks_of(network)}).float().cpu()
     except RuntimeError as error:  # computed parameters, e.g. of pruning
         raise _PlainFails(_line(error)) from error
     if not training:
@@ -143,14 +191,8 @@ def _apart(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None], tr
     """The difference in words; each result must agree on at least one of the images."""
     least: dict[str, float] = {}
     for number in range(IMAGES):
-        network = plain()  # one copy at a time, to save memory
-        before = [buffer.clone() for buffer in network.buffers()]
-        expected = _plain_results(network, number, training)
-        if number:  # the step may have changed more than the buffers
-            network = plain()
-        else:
-            for buffer, value in zip(network.buffers(), before, strict=True):
-                buffer.copy_(value)
+        expected = _plain_results(plain(), number, training)  # one copy at a time, to save memory
+        network = plain()  # another one, because a step may change any part of the first
         make(network)
         with worth_it.at_any_size():
             errors = _errors(expected, _results(network, number, training))
@@ -205,13 +247,14 @@ def _results(network: nn.Module, number: int, training: bool) -> Results:
     generator = torch.Generator().manual_seed(number)
     results: Results = {}
     for batch in BATCHES[:1] if training else BATCHES:
-        image = torch.randn(batch, 3, *SIZE, generator=generator).to(memory_format=torch.channels_last)
-        torch.manual_seed(number)  # so that random operations, e.g. dropout, are the same in both networks
+        image = torch.randn(batch, 3, *SIZE, generator=generator, dtype=torch.float32)
+        image = image.to(memory_format=torch.channels_last)
+        _seed(number)  # so that random operations, e.g. dropout, are the same in both networks
         with torch.set_grad_enabled(training):
             outputs = _tensors(network(image))
         results |= {f"output {i} of a batch of {batch}": output.detach() for i, output in enumerate(outputs)}
     if training:
-        targets = [torch.randn(output.shape, generator=generator) for output in outputs]
+        targets = [torch.randn(output.shape, generator=generator, dtype=torch.float32) for output in outputs]
         loss = sum((output - target).square().mean() for output, target in zip(outputs, targets, strict=True))
         network.zero_grad(set_to_none=True)
         loss.backward()
@@ -219,6 +262,13 @@ def _results(network: nn.Module, number: int, training: bool) -> Results:
         results |= {name: buffer.float().clone() for name, buffer in network.named_buffers()}
         results["the loss"] = loss.detach()
     return results
+
+
+def _seed(number: int) -> None:
+    torch.manual_seed(number)
+    random.seed(number)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(number)
 
 
 def _tensors(output: object) -> list[Tensor]:

@@ -1,9 +1,18 @@
-"""The gradients of convolutions for the custom autograd functions."""
+"""Gradients for the custom autograd functions: of convolutions, and of what is left to autograd."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def gradients_of(output: Tensor, inputs: Sequence[Tensor], gradient: Tensor, **options: Any) -> list[Tensor | None]:
+    """The gradients of the inputs by torch.autograd.grad; None for those that need none, e.g. frozen parameters."""
+    found = iter(torch.autograd.grad(output, [x for x in inputs if x.requires_grad], gradient, **options))
+    return [next(found) if x.requires_grad else None for x in inputs]
 
 
 def conv_backward(

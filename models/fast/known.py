@@ -6,35 +6,88 @@ wrapper or another forward that is added later takes effect. Modules that are no
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from operator import attrgetter
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, WrapperDescriptorType
+from typing import Any
+
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn.modules import module as torch_module
 
 from models.blocks import ChannelAttention, EfficientChannelAttention, ResidualBlock, ShuffleUp, SpatialAttention
+from models.fast import native
 from models.fast.fingerprints import as_recorded
 from models.fast.narrow_conv import LARGEST
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = [getattr(torch_module, f"_global{name}") for name in _HOOKS]
+DTYPES = (torch.float32, torch.float64)  # of weights; `Packing` takes float32 alone
 
-# The modules of these functions in an unmodified torch; they may have been replaced.
-_TORCHS = {
-    (nn.Conv2d, "forward"): "torch.nn.modules.conv",
-    (nn.Conv2d, "_conv_forward"): "torch.nn.modules.conv",
-    (nn.BatchNorm2d, "forward"): "torch.nn.modules.batchnorm",
-    (nn.Sequential, "forward"): "torch.nn.modules.container",
-    (nn.ReLU, "forward"): "torch.nn.modules.activation",
-    (nn.Identity, "forward"): "torch.nn.modules.linear",
-    (nn.PixelShuffle, "forward"): "torch.nn.modules.pixelshuffle",
-    (nn.Module, "__call__"): "torch.nn.modules.module",
+# The functions of torch that the plain forms use and the fast forms replace, and those that only the fast forms use.
+_USED: dict[Any, str] = {
+    nn: "Module.__call__ Module._call_impl Conv2d.forward Conv2d._conv_forward BatchNorm2d.forward Sequential.forward "
+    "ReLU.forward Identity.forward PixelShuffle.forward",
+    F: "conv2d batch_norm relu max_pool2d interpolate pixel_shuffle linear",
+    torch: "batch_norm relu sigmoid cat stack max_pool2d maximum addcmul",
+    Tensor: "mean max sum amax flatten __add__ __mul__",
 }
+_READ = [(owner, attrgetter(*names.split())) for owner, names in _USED.items()]
+_AT_IMPORT = [read(owner) for owner, read in _READ]
+
+
+def _is_torchs(function: Any) -> bool:
+    """Whether a function is defined by torch; a wrapper may have its name and `__module__`."""
+    if isinstance(function, FunctionType):
+        return function.__globals__["__name__"].split(".")[0] == "torch"
+    return isinstance(function, (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType))
+
+
+_UNPATCHED_AT_IMPORT = all(_is_torchs(function) for functions in _AT_IMPORT for function in functions)
 
 
 def nothing_in_the_way() -> bool:
-    """Whether there are no global hooks, no tracing and no compilation, and torch's modules are unmodified."""
+    """Whether torch computes as the fast forms assume.
+
+    That is: its functions are the original ones; no global hooks, function or dispatch modes, transforms of torch.func
+    or hooks on saved tensors are active; and nothing is traced or compiled.
+    """
     if any(_GLOBAL_HOOKS) or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
-    return all(getattr(cls, name).__module__ == module for (cls, name), module in _TORCHS.items())
+    measured = native.observer is not None  # by a dispatch mode that only measures, utils/benchmarking
+    if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack() > measured:
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None or (torch.is_grad_enabled() and _saved_by_hooks()):
+        return False
+    return _UNPATCHED_AT_IMPORT and [read(owner) for owner, read in _READ] == _AT_IMPORT
+
+
+def _saved_by_hooks() -> bool:
+    """Whether hooks pack the tensors that autograd saves, as in activation checkpointing."""
+    try:
+        with disable_saved_tensors_hooks("used"):  # an error if there are any
+            return False
+    except RuntimeError:
+        return True
+
+
+def hooked(module: nn.Module) -> bool:
+    own = module.__dict__
+    return bool(
+        own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    )
+
+
+def with_hooked_ancestor(network: nn.Module) -> set[nn.Module]:
+    """The hooked modules and all below them, which stay plain: a hook may change whatever its module contains."""
+    return {inner for module in network.modules() if hooked(module) for inner in module.modules()}
+
+
+def hooks_of(network: nn.Module) -> list[OrderedDict]:
+    """The dictionaries of hooks of all modules that are hooked, for the memo of copy.deepcopy."""
+    return [module.__dict__[name] for module in network.modules() if hooked(module) for name in _HOOKS]
 
 
 def untouched(module: nn.Module, *types: type, children: tuple[str, ...] = ()) -> bool:
@@ -42,8 +95,7 @@ def untouched(module: nn.Module, *types: type, children: tuple[str, ...] = ()) -
     own = module.__dict__
     return (
         type(module) in types
-        and not (own["_forward_hooks"] or own["_forward_pre_hooks"])
-        and not (own["_backward_hooks"] or own["_backward_pre_hooks"])
+        and not hooked(module)
         and "forward" not in own
         and own.get("_compiled_call_impl") is None
         and (not children or tuple(own["_modules"]) == children)
@@ -61,6 +113,7 @@ def knows_conv(module: nn.Module, kernel: int | None = None, bias: bool | None =
         and isinstance(padding, tuple)
         and all(isinstance(each, int) for each in padding)
         and module.groups == 1
+        and parameters["weight"].dtype in DTYPES
         and (bias is None or bias == (parameters["bias"] is not None))
         and parameters["weight"].shape == (module.out_channels, module.in_channels, *module.kernel_size)
     )
@@ -75,13 +128,17 @@ def knows_norm(module: nn.Module, *twins: type) -> bool:
     if not untouched(module, nn.BatchNorm2d, *twins) or module._modules:
         return False
     parameters, buffers = module._parameters, module._buffers
-    return (
-        tuple(parameters) == ("weight", "bias")
-        and None not in parameters.values()
-        and tuple(buffers) == ("running_mean", "running_var", "num_batches_tracked")
-        and isinstance(module.momentum, float)
-        and (buffers["running_mean"] is None) == (buffers["running_var"] is None)
-    )
+    if (
+        tuple(parameters) != ("weight", "bias")
+        or None in parameters.values()
+        or tuple(buffers) != ("running_mean", "running_var", "num_batches_tracked")
+        or not isinstance(module.momentum, float)
+    ):
+        return False
+    dtype, mean, variance = parameters["weight"].dtype, buffers["running_mean"], buffers["running_var"]
+    if mean is None or variance is None:
+        return dtype in DTYPES and mean is variance
+    return dtype in DTYPES and mean.dtype == variance.dtype == dtype
 
 
 def knows_channel_attention(module: nn.Module, *twins: type) -> bool:

@@ -124,7 +124,7 @@ class CompiledNorm:
         moments = x.new_empty(batch, 2, channels, dtype=torch.float32)
         sign, self.extreme, self.where = None, None, None
         if attended:
-            sign = torch.where(norm.weight < 0, -1.0, 1.0)
+            sign = torch.where(norm.weight < 0, -1.0, 1.0).float()
             self.extreme = torch.empty_like(moments[:, 0])
             self.where = torch.empty_like(self.extreme, dtype=torch.int32)
         self.passes("moments", x, sign, moments, self.extreme, self.where)
@@ -160,7 +160,7 @@ class CompiledNorm:
 
     def relu_backward(self, to_y: Tensor, y: Tensor, x: Tensor) -> Gradients:
         to_y = _like(x, to_y)
-        sums = torch.empty(len(x), 2, x.shape[1])
+        sums = torch.empty(len(x), 2, x.shape[1], dtype=torch.float32)
         self.passes("norm_relu_sums", x, to_y, self.numbers, sums)
         total, along = sums.sum(0)
         self.passes("norm_relu_backward", x, to_y, self.numbers, torch.stack(self.linear(total, along)))
@@ -174,8 +174,12 @@ class _CompiledWeighted:
     def __init__(self, norm: CompiledNorm, x: Tensor, channels: Tensor) -> None:
         self.norm, self.x, self.channels = norm, x, channels
 
+    def _values(self) -> Tensor:
+        """Memory for a value per pixel, (B, 1, H, W)."""
+        return torch.empty(len(self.x), 1, *self.x.shape[2:], dtype=torch.float32)  # whatever the default type is
+
     def pool(self) -> tuple[Tensor, Tensor]:
-        average, maximum = (torch.empty(len(self.x), 1, *self.x.shape[2:]) for _ in range(2))
+        average, maximum = self._values(), self._values()
         self.norm.passes("pool_channels", self.x, self.norm.numbers, self.channels, average, maximum)
         return average, maximum
 
@@ -186,7 +190,7 @@ class _CompiledWeighted:
         return out
 
     def gate(self, gradient: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        after, to_pixels = torch.empty_like(self.x), torch.empty(len(self.x), 1, *self.x.shape[2:])
+        after, to_pixels = torch.empty_like(self.x), self._values()
         maps = _like(self.x, gradient), out
         self.norm.passes("gate", self.x, *maps, self.norm.numbers, self.channels, after, to_pixels)
         return after, to_pixels
@@ -196,7 +200,7 @@ class _CompiledWeighted:
     ) -> Tensor:
         x, norm = self.x, self.norm
         pixels, to_average = pixels.float().contiguous(), (to_average / x.shape[1]).contiguous()
-        self.share, sums = torch.empty_like(pixels), torch.empty(len(x), 2, x.shape[1])
+        self.share, sums = torch.empty_like(pixels), torch.empty(len(x), 2, x.shape[1], dtype=torch.float32)
         self.of_z = x, after, norm.numbers, self.channels, pixels, to_average, maximum
         norm.passes("attend_sums", *self.of_z, to_maximum.contiguous(), self.share, sums)
         self.total, self.along = sums.unbind(1)  # of the gradient of z, and of this gradient times (x - mean)

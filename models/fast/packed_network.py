@@ -15,7 +15,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models.blocks import BLAM, LocalContrast, ResidualBlock
 from models.fast.columns import fold, unfold
-from models.fast.known import knows_block, knows_container, knows_conv, knows_norm, knows_sequence, untouched
+from models.fast.known import (
+    knows_block,
+    knows_container,
+    knows_conv,
+    knows_norm,
+    knows_sequence,
+    untouched,
+    with_hooked_ancestor,
+)
 from models.fast.narrow_conv import BLOCK, block_weight
 from models.fast.native.prediction import attend
 from models.fast.packed_conv import PackedConv2d
@@ -27,20 +35,23 @@ _CONTAINERS = (NestedEncoder, NestedDecoder, BLAM, LocalContrast)  # they only c
 
 
 class Packing:
-    """Packs the known modules of a network for prediction, in place; `done` contains their names and kinds.
+    """Packs the known modules of `network` for prediction, in place; `done` contains their names and kinds.
 
-    The packed network has no gradients and cannot be copied or moved.
+    Modules whose weights are not float32 stay plain. The packed network has no gradients and cannot be copied or moved.
 
     Args:
         dtype: the type in which convolutions compute.
         allowed: whether the module of a name may be packed.
     """
 
-    def __init__(self, dtype: torch.dtype, allowed: Callable[[str], bool] = lambda name: True) -> None:
-        self.dtype, self.allowed = dtype, allowed
+    def __init__(
+        self, network: nn.Module, dtype: torch.dtype, allowed: Callable[[str], bool] = lambda name: True
+    ) -> None:
+        self.dtype, self.allowed, self.plain = dtype, allowed, with_hooked_ancestor(network)
         self.done: dict[str, str] = {}
+        self._pack(network)
 
-    def pack(self, network: nn.Module, path: str = "", inside: bool = False) -> None:
+    def _pack(self, network: nn.Module, path: str = "", inside: bool = False) -> None:
         """Args:
         path: the name of `network` in the whole network.
         inside: whether the parent of `network` only calls its children, so that convolutions may be replaced.
@@ -49,18 +60,19 @@ class Packing:
         inside = (transparent and inside) or any(knows_container(network, each) for each in _CONTAINERS)
         for name, child in list(network.named_children()):
             at = f"{path}.{name}" if path else name
-            if self._may(at, knows_block(child), ResidualBlock):
+            if self._may(at, child, knows_block):
                 network._modules[name] = PackedNode([child], self.dtype)
-            elif inside and knows_sequence(child):
+            elif inside and child not in self.plain and knows_sequence(child):
                 network._modules[name] = self._sequence(child, at)
-            elif inside and self._may(at, knows_conv(child), nn.Conv2d):
+            elif inside and self._may(at, child, knows_conv):
                 network._modules[name] = pack_conv(child, self.dtype)
             else:
-                self.pack(child, at, inside)
+                self._pack(child, at, inside)
 
-    def _may(self, path: str, known: bool, kind: type) -> bool:
-        if known and self.allowed(path):
-            self.done[path] = kind.__name__
+    def _may(self, path: str, module: nn.Module, knows: Callable[[nn.Module], bool]) -> bool:
+        known = module not in self.plain and knows(module) and self.allowed(path)
+        if known and all(parameter.dtype == torch.float32 for parameter in module.parameters()):
+            self.done[path] = type(module).__name__
             return True
         return False
 
@@ -70,12 +82,12 @@ class Packing:
         rest = [(name, f"{path}.{name}", child) for name, child in sequence.named_children()]
         while rest:
             name, at, child = rest.pop(0)
-            if self._may(at, knows_block(child), ResidualBlock):
+            if self._may(at, child, knows_block):
                 blocks = [child]
-                while rest and self._may(rest[0][1], knows_block(rest[0][2]), ResidualBlock):
+                while rest and self._may(*rest[0][1:], knows_block):
                     blocks.append(rest.pop(0)[2])
                 child = PackedNode(blocks, self.dtype)
-            elif self._may(at, knows_conv(child), nn.Conv2d):
+            elif self._may(at, child, knows_conv):
                 if rest and foldable_norm(rest[0][2]):
                     child = fuse_conv_bn_eval(child, rest.pop(0)[2])
                 relu = bool(rest) and untouched(rest[0][2], nn.ReLU)
@@ -84,7 +96,7 @@ class Packing:
             elif knows_sequence(child):
                 child = self._sequence(child, at)
             else:
-                self.pack(child, at)
+                self._pack(child, at)
             packed.add_module(name, child)
         return packed
 

@@ -5,6 +5,9 @@ In the plain form each of them reads and writes a map, stores it for the backwar
 size; together they take 40 % of a training step. The functions here store only the *outputs of the convolutions* and
 compute the rest again, with two kinds of passes (`norm_passes.py`). The small tensors, i.e. the pooled vectors and the
 one-channel map, are left to autograd.
+
+Autograd enables gradients in a backward pass only if they are differentiated again (create_graph=True, e.g. for a
+gradient penalty). The functions then return the gradients of the plain form.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from models.fast.conv_gradients import conv_backward, pointwise_backward
+from models.blocks import ChannelAttention, SpatialAttention
+from models.fast.conv_gradients import conv_backward, gradients_of, pointwise_backward
 from models.fast.narrow_conv import conv_two_to_one
 from models.fast.norm_passes import norm_pass
 
@@ -86,7 +89,6 @@ class _ConvAndShortcut(torch.autograd.Function):
         return y, x.view_as(x) if shortcut_weight is None else F.conv2d(x, shortcut_weight, shortcut_bias)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, shortcut_gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, shortcut_weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0], True, False
@@ -109,14 +111,18 @@ class _NormReLUConv(torch.autograd.Function):
         norm: nn.BatchNorm2d,
         padding: tuple[int, int],
     ) -> Tensor:
-        ctx.norm, ctx.padding = norm_pass(x, norm), padding
+        ctx.norm, ctx.eps, ctx.padding = norm_pass(x, norm), norm.eps, padding
         ctx.save_for_backward(x, norm_weight, norm_bias, weight)
         return F.conv2d(ctx.norm.relu(x), weight, bias, padding=padding)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, _, _, weight = ctx.saved_tensors
+        x, norm_weight, norm_bias, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            y = F.relu(F.batch_norm(x, None, None, norm_weight, norm_bias, training=True, eps=ctx.eps))
+            out = F.conv2d(y, weight, padding=ctx.padding)
+            found = gradients_of(out, [x, norm_weight, norm_bias, weight], gradient, create_graph=True)
+            return *found, weight.new_zeros(len(weight)), None, None
         y = ctx.norm.relu(x)
         to_y, *to_conv = conv_backward(gradient, y, weight, ctx.padding, (True, True, False))
         return *ctx.norm.relu_backward(to_y, y, x), *to_conv, None, None
@@ -147,35 +153,40 @@ class _NormAttend(torch.autograd.Function):
         ctx.save_for_backward(x, norm_weight, norm_bias, out)
         ctx.small = pooled, channels, pixels
         ctx.parameters = list(channel_attention.parameters()), list(spatial_attention.parameters())
+        ctx.attentions, ctx.eps = (channel_attention, spatial_attention), norm.eps
+        device = x.device.type
+        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, _, _, out = ctx.saved_tensors
+        x, norm_weight, norm_bias, out = ctx.saved_tensors
         (*pooled, average_z, maximum_z), channels, pixels = ctx.small
         of_channels, of_pixels = ctx.parameters
+        if torch.is_grad_enabled():
+            after = gradient * (out > 0)
+            with torch.autocast(*ctx.autocast):
+                y = F.batch_norm(x, None, None, norm_weight, norm_bias, training=True, eps=ctx.eps)
+                z = ChannelAttention.forward(ctx.attentions[0], y) * y
+                weighted = SpatialAttention.forward(ctx.attentions[1], z) * z
+            inputs = [x, norm_weight, norm_bias, *of_channels, *of_pixels]
+            to_x, to_weight, to_bias, *rest = gradients_of(weighted, inputs, after, create_graph=True)
+            return to_x, to_weight, to_bias, after, None, None, None, *rest
         z = ctx.norm.weighted(x, channels.detach())
         after, to_pixels = z.gate(gradient, out)  # `after`: the gradient before the ReLU, also that of the shortcut
 
         # z is used in the product with the pixel weights and in two poolings.
-        to_average, to_maximum, *to_spatial = _small_gradients(pixels, [average_z, maximum_z], of_pixels, to_pixels)
+        inputs = [average_z, maximum_z, *of_pixels]
+        to_pixels = to_pixels.to(pixels.dtype)
+        to_average, to_maximum, *to_spatial = gradients_of(pixels, inputs, to_pixels, retain_graph=True)
         to_channels = z.to_channels(after, pixels.detach(), to_average, to_maximum, maximum_z.detach())
 
         # y is used in z and in two poolings.
-        to_average, to_maximum, *to_channel = _small_gradients(channels, pooled, of_channels, to_channels)
+        inputs = [*pooled, *of_channels]
+        to_channels = to_channels.to(channels.dtype)
+        to_average, to_maximum, *to_channel = gradients_of(channels, inputs, to_channels, retain_graph=True)
         to_x = z.to_x(to_average, to_maximum)
         return *to_x, after, None, None, None, *to_channel, *to_spatial
-
-
-def _small_gradients(
-    weights: Tensor, pooled: Sequence[Tensor], parameters: Sequence[nn.Parameter], gradient: Tensor
-) -> list[Tensor | None]:
-    """The gradients of the pooled values of an attention and of its parameters (None for frozen ones)."""
-    trained = [each for each in parameters if each.requires_grad]
-    found = torch.autograd.grad(weights, [*pooled, *trained], gradient.to(weights.dtype), retain_graph=True)
-    rest = iter(found[len(pooled) :])
-    return [*found[: len(pooled)], *(next(rest) if each.requires_grad else None for each in parameters)]
 
 
 class _Concatenation(torch.autograd.Function):
@@ -187,6 +198,5 @@ class _Concatenation(torch.autograd.Function):
         return torch.cat(maps, dim=1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return tuple(part.clone() for part in gradient.split(ctx.widths, dim=1))

@@ -7,14 +7,16 @@ not, it runs the forward of the plain class.
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import ChannelAttention, Concatenate, EfficientChannelAttention, ResidualBlock, SpatialAttention
-from models.dpconv import DPConv
+from models.dpconv import DPConv, DPConv2d
 from models.fast import known
 from models.fast.batch_norm import batch_norm
 from models.fast.columns import foldable
@@ -31,7 +33,15 @@ from models.fast.training_steps import (
 from models.nested import Down, Join, up
 
 
-class FastResidualBlock(ResidualBlock):
+class _Twin(nn.Module):
+    """A base class of twins, whose copies and pickles are of the plain class: they outlive the twin."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        _, _, state, *rest = super().__reduce_ex__(2)
+        return copyreg._reconstructor, (PLAIN[type(self)], object, None), state, *rest
+
+
+class FastResidualBlock(_Twin, ResidualBlock):
     """In training, two autograd functions (`training_steps.py`)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +64,7 @@ class FastResidualBlock(ResidualBlock):
         return norm_attend(y, self.bn2, shortcut, self.channel_attention, self.spatial_attention)
 
 
-class FastBatchNorm2d(nn.BatchNorm2d):
+class FastBatchNorm2d(_Twin, nn.BatchNorm2d):
     """Folds columns into channels on maps with few channels (`columns.py`)."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,21 +73,21 @@ class FastBatchNorm2d(nn.BatchNorm2d):
         return super().forward(x)
 
 
-class FastChannelAttention(ChannelAttention):
+class FastChannelAttention(_Twin, ChannelAttention):
     def forward(self, x: Tensor) -> Tensor:
         if known.nothing_in_the_way() and known.knows_channel_attention(self, *TWINS):
             return channel_weights(self, spatial_mean(x), spatial_maximum(x))
         return super().forward(x)
 
 
-class FastSpatialAttention(SpatialAttention):
+class FastSpatialAttention(_Twin, SpatialAttention):
     def forward(self, x: Tensor) -> Tensor:
         if known.nothing_in_the_way() and known.knows_spatial_attention(self, *TWINS):
             return pixel_weights(self, channel_mean(x), channel_maximum(x))
         return super().forward(x)
 
 
-class FastEfficientChannelAttention(EfficientChannelAttention):
+class FastEfficientChannelAttention(_Twin, EfficientChannelAttention):
     def forward(self, x: Tensor) -> Tensor:
         if not (known.nothing_in_the_way() and known.knows_eca(self, *TWINS)):
             return super().forward(x)
@@ -86,7 +96,7 @@ class FastEfficientChannelAttention(EfficientChannelAttention):
         return x * weights[:, :, None, None]
 
 
-class FastConcatenate(Concatenate):
+class FastConcatenate(_Twin, Concatenate):
     """Returns separate gradients, see `concatenate`."""
 
     def forward(self, *maps: Tensor) -> Tensor:
@@ -95,7 +105,7 @@ class FastConcatenate(Concatenate):
         return super().forward(*maps)
 
 
-class FastJoin(Join):
+class FastJoin(_Twin, Join):
     """In prediction, upsamples and concatenates with one C++ kernel."""
 
     def forward(self, left: Tensor, below: Tensor, *others: Tensor) -> Tensor:
@@ -105,7 +115,7 @@ class FastJoin(Join):
         return concatenate([left, up(below), *others]) if joined is None else joined
 
 
-class FastDown(Down):
+class FastDown(_Twin, Down):
     """In prediction, two passes that take a third of the time; their gradient would be divided among equal maxima."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +127,7 @@ class FastDown(Down):
         return torch.maximum(rows[..., ::2], rows[..., 1::2])
 
 
-class FastDPConv(DPConv):
+class FastDPConv(_Twin, DPConv):
     """Builds the kernel when predicting a single image, with half the multiplications of the shared form."""
 
     def forward(self, x: Tensor, deep: Tensor) -> Tensor:
@@ -151,12 +161,15 @@ KNOWN: dict[type, tuple[type, Callable[[nn.Module], bool]]] = {
 }
 
 
+PLAIN = {twin: cls for cls, (twin, _) in KNOWN.items()}
+
+
 def swap(network: nn.Module, allowed: Callable[[str], bool] = lambda name: True) -> dict[str, nn.Module]:
     """Makes twins of the modules of `network` that are known, by name; returns them."""
-    swapped = {}
+    swapped, plain = {}, known.with_hooked_ancestor(network)
     for name, module in network.named_modules():
         twin, knows = KNOWN.get(type(module), (None, None))
-        if twin is not None and allowed(name) and knows(module):
+        if twin is not None and module not in plain and allowed(name) and knows(module):
             module.__class__ = twin
             swapped[name] = module
     return swapped
@@ -164,9 +177,8 @@ def swap(network: nn.Module, allowed: Callable[[str], bool] = lambda name: True)
 
 def swap_back(network: nn.Module) -> None:
     """Converts the twins in `network` back to the plain modules."""
-    plain = {twin: cls for cls, (twin, _) in KNOWN.items()}
     for module in network.modules():
-        module.__class__ = plain.get(type(module), type(module))
+        module.__class__ = PLAIN.get(type(module), type(module))
 
 
 def _in_training(norm: nn.BatchNorm2d) -> bool:
@@ -183,5 +195,10 @@ def _computes_in(x: Tensor) -> torch.dtype:
 def _knows_dpconv(module: nn.Module) -> bool:
     if not (known.untouched(module, DPConv, FastDPConv) and known.as_recorded(DPConv)):
         return False
+    if not vars(module).keys().isdisjoint(vars(DPConv2d)):  # it has another method than its class
+        return False
     expand = module.expand
-    return known.untouched(expand, nn.Conv2d) and None not in (expand._parameters.get(n) for n in ("weight", "bias"))
+    if not known.untouched(expand, nn.Conv2d):
+        return False
+    weight, bias = (expand._parameters.get(name) for name in ("weight", "bias"))
+    return weight is not None and bias is not None and weight.dtype in known.DTYPES

@@ -100,6 +100,14 @@ def test_the_encoder_is_frozen_and_all_else_is_trained():
     assert len(model.trained_parameters()) == len(list(model.parameters())) - len(list(model.encoder.parameters()))
 
 
+def test_an_encoder_that_is_a_part_of_the_network_is_frozen_there_and_a_copy_is_not():
+    networks = Pyramid(), Pyramid()
+    models.with_dynamic(networks[0], networks[0].encoder)
+    models.with_dynamic(networks[1], copy.deepcopy(networks[1].encoder))
+    trained = [any(p.requires_grad for p in network.encoder.parameters()) for network in networks]
+    assert trained == [False, True]
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match=r"a submodule of the network \(down, up, \.\.\.\), got 'encoder'$"):
         models.with_dynamic(Plain(), encoder())

@@ -77,6 +77,13 @@ def test_something_else_than_tensors_is_an_error(states):
         authors.load_reconstruction(states[0])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_an_error(states, value):
+    states[1]["conv0_2.0.bn1.weight"][3] = value
+    with pytest.raises(ValueError, match=r"SRS_S: conv0_2\.0\.bn1\.weight contains values that are not finite"):
+        authors.load_srs(*states)
+
+
 def test_result_is_in_evaluation_mode(states):
     assert not authors.load_reconstruction(states[0]).training
     assert not authors.load_srs(*states).segmenter.training

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import models
+from models import baselines, dynamic, registry
 from models.any_size import AnySize
 from models.protocols import kernel_writer, set_form
 from models.registry import check_rows
@@ -28,11 +29,32 @@ def inputs(dtype=torch.float64):
 
 def test_names():
     assert models.layers()[0] == "dpconv" and {"none", "static"} <= set(models.layers())
-    assert models.NETWORKS.keys() == models.networks().keys() >= models.VARIANTS.keys()
+    assert models.networks().keys() >= models.VARIANTS.keys()
     with pytest.raises(ValueError, match=r"unknown layer 'odd'; must be one of dpconv, "):
         models.build("srs_tiny", layer="odd")
     with pytest.raises(ValueError, match=r"unknown variant 'odd'; must be one of srs, srs_tiny"):
         models.build("odd")
+
+
+def test_a_file_does_not_take_the_name_of_the_papers_parts(monkeypatch):
+    files = {dynamic: ["dpconv", "none"], baselines: ["srs", "unext"]}
+    monkeypatch.setattr(registry, "_files", files.__getitem__)
+    with pytest.raises(ValueError, match=r"rename models/dynamic/dpconv\.py"):
+        models.build_layer("dpconv", 16, 8)
+    with pytest.raises(ValueError, match=r"rename models/dynamic/dpconv\.py"):
+        models.check_network("srs_tiny")
+    models.check_network("srs_tiny", layer="none")
+    for build in (models.build, models.build_srs, models.build_reconstruction):
+        with pytest.raises(ValueError, match=r"rename models/baselines/srs\.py"):
+            build("srs")
+    with pytest.raises(ValueError, match=r"rename models/baselines/srs\.py"):
+        models.networks()["srs"]()
+
+
+def test_an_encoder_is_not_dropped():
+    encoder = models.build_reconstruction().encode
+    with pytest.raises(ValueError, match="encoder requires a variant of SRS, got one for unext"):
+        models.build("unext", encoder=encoder)
 
 
 @pytest.mark.parametrize("layer", OTHERS)

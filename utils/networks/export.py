@@ -97,6 +97,11 @@ def export_model(
     return largest
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that an export to `path` writes."""
+    return [path, path.with_suffix(".bin")] if path.suffix == FORMATS["openvino"].suffix else [path]
+
+
 def _for_tracing(plain: nn.Module) -> nn.Module:
     """The network in operations that do not depend on the batch and that every format supports."""
     network = copy.deepcopy(plain)

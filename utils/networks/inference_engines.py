@@ -19,7 +19,8 @@ from utils.common.processes import say
 from utils.networks import ENGINES
 from utils.networks.export import FORMATS, export_model
 from utils.networks.exported_sessions import Session, has_bfloat16, open_onnx, open_openvino
-from utils.networks.speed import prediction, say_once
+from utils.networks.snapshot import Snapshot, hooks_of
+from utils.networks.speed import prediction, say_once, unedited
 
 
 def load_engine(
@@ -36,7 +37,10 @@ def load_engine(
 
     Args:
         name: one of `ENGINES`.
-        model: is not changed; later changes of its weights have no effect.
+        model: is not changed, except that a network that cannot be copied (e.g. a pruned one) runs itself, in
+            evaluation mode and on the device. Later changes of its weights have no effect. Later edits (hooks,
+            functions, replaced modules, settings) take effect with torch while the caller keeps `model`; the other
+            engines run what was exported.
         precision: the device and number format; "off" is float32 in every engine.
         threads: of onnxruntime and openvino (default: the number of torch, from --threads, OMP_NUM_THREADS or the
             cores).
@@ -70,7 +74,9 @@ class _Torch(nn.Module):
         self._prepare(model)
 
     def _prepare(self, model: nn.Module) -> None:
-        self.seen = _edits(model)
+        self.snapshot, self.unedited = Snapshot(model), unedited(self.precision)
+        weights = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+        self.dtype = next(weights, torch.float32)
         self.network, self.speed = prediction(model, self.precision)
         if self.speed.warning:
             say_once(f"warning: {self.speed.warning}")
@@ -80,28 +86,20 @@ class _Torch(nn.Module):
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         model = self._model()
-        if model is not None and self.seen != _edits(model):  # so that hooks added to the original model take effect
+        if model is not None and self._edited():  # so that e.g. hooks added to the original model take effect
             with torch.inference_mode(False):
                 self._prepare(model)
         with self.precision.autocast():
-            return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+            return self.network(images.to(self.dtype, memory_format=torch.channels_last)).float()
 
-
-def _edits(model: nn.Module) -> list[tuple]:
-    """The parts of a network that edits other than of weights change: classes, functions, hooks and children."""
-    everywhere = torch.nn.modules.module
-    seen: list[tuple] = [(len(everywhere._global_forward_hooks), len(everywhere._global_forward_pre_hooks))]
-    for module in model.modules():
-        own = module.__dict__
-        hooks = len(own["_forward_hooks"]), len(own["_forward_pre_hooks"])
-        children = (child if child is None else weakref.ref(child) for child in own["_modules"].values())
-        seen.append((type(module), type(module).forward, len(own), *hooks, *children))
-    return seen
+    def _edited(self) -> bool:
+        return self.snapshot.edited() or self.unedited != unedited(self.precision)
 
 
 def _copied(model: nn.Module) -> nn.Module:
+    """A copy with the hooks of the model, so that what they record stays where their owner reads it."""
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, {id(hooks): hooks for hooks in hooks_of(model)})
     except RuntimeError:  # computed parameters, e.g. of pruning
         return model
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datasets.resizing import Shift
 from models import DPCONV, SRS, build, build_reconstruction
 from models.authors import load_reconstruction, load_srs
 from models.nested import NestedEncoder
 from utils.common.errors import UserError
+from utils.networks.check_state import tensor_problem
 from utils.networks.checkpoints import checked, explain, fill, load_checkpoint, load_state
 
 
@@ -105,7 +105,8 @@ def same_encoder(segmentation: Mapping[str, Any], reconstruction: Mapping[str, A
     frozen = _below("encoder.", segmentation["model"])
     pretrained = _below("encode.", reconstruction["model"])
     return frozen.keys() == pretrained.keys() and all(
-        torch.equal(value, pretrained[name]) for name, value in frozen.items()
+        isinstance(value, Tensor) and tensor_problem(pretrained[name], value) is None and value.equal(pretrained[name])
+        for name, value in frozen.items()
     )
 
 

@@ -1,6 +1,6 @@
 """Acceleration on CPUs: replaces modules of a network by their faster twins (`models/fast`) where this is exact.
 
-Only the two functions below call `models/fast`. Without that folder, on other devices, and for modules that the twins
+Only the functions below call `models/fast`. Without that folder, on other devices, and for modules that the twins
 do not match, the plain modules run; `Speed` describes which.
 """
 
@@ -58,6 +58,12 @@ def prediction(model: nn.Module, precision: Precision) -> tuple[nn.Module, Speed
         return model, _plain(precision.device)
     network, found = fast.for_prediction(model, precision.dtype)
     return network, Speed(*fast.words(found))
+
+
+def unedited(precision: Precision) -> tuple[bool, ...]:
+    """Whether torch and the classes of `models` are as the fast modules of `prediction` assume, in parts."""
+    fast = _fast() if precision.device.type == "cpu" else None
+    return () if fast is None else fast.unedited()
 
 
 @lru_cache

@@ -36,7 +36,7 @@ def attend(
     narrow = y.dtype == torch.bfloat16
     out = None if narrow and last else torch.empty_like(shortcut)
     out_narrow = torch.empty_like(y) if narrow else None
-    scratch = torch.empty(functions.srs_scratch(*map(ctypes.c_long, (height, width, channels))))
+    scratch = torch.empty(functions.srs_scratch(*map(ctypes.c_long, (height, width, channels))), dtype=torch.float32)
     tensors = y, shortcut, out, out_narrow, reduce, expand, kernel, scratch
     pointers = [None if each is None else ctypes.c_void_p(each.data_ptr()) for each in tensors]
     sizes = map(ctypes.c_long, (batch, height, width, channels, len(reduce)))
@@ -53,12 +53,15 @@ def join(left: Tensor, below: Tensor, others: Sequence[Tensor]) -> Tensor | None
         below: (B, C', H, W), upsampled bilinearly with aligned corners.
     """
     maps = [left, below, *others]
-    fits = left.device.type == "cpu" and left.dtype in (torch.float32, torch.bfloat16) and below.shape[1] % LANES == 0
     alike = all(x.dtype == left.dtype and x.is_contiguous(memory_format=torch.channels_last) for x in maps)
-    if not fits or not alike or (functions := library("prediction")) is None:
+    if not alike or left.device.type != "cpu" or left.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    batch, _, height, width = left.shape
+    fits = below.shape[1] % LANES == 0 and (batch, height, width) == (len(below), *(2 * n for n in below.shape[2:]))
+    same = all((len(x), *x.shape[2:]) == (batch, height, width) for x in others)
+    if not fits or not same or (functions := library("prediction")) is None:
         return None
     channels = [each.shape[1] for each in maps]
-    batch, _, height, width = left.shape
     shape = batch, sum(channels), height, width
     out = torch.empty(shape, dtype=left.dtype, memory_format=torch.channels_last)
     pointers = (ctypes.c_void_p * len(maps))(*(each.data_ptr() for each in maps))

@@ -6,15 +6,19 @@ Every edit is made twice, to a plain network and to one that goes where the scri
 from __future__ import annotations
 
 import copy
+import functools
+import random
 import sys
 import types
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
+from torch.overrides import TorchFunctionMode
 
 import models
 from models import blocks, dpconv, nested
@@ -51,7 +55,7 @@ def small(block_class=ResidualBlock):
 
 
 def every(network, kind):
-    return [module for module in network.modules() if type(module) is kind]
+    return [module for module in network.modules() if type(module) in (kind, KNOWN.get(kind, (None,))[0])]
 
 
 def without_spatial_attention(self, x):
@@ -227,6 +231,13 @@ def own_forward(network, patch):
     conv.forward = lambda x: 2 * F.conv2d(x, conv.weight, conv.bias, padding=1)
 
 
+def own_method(network, patch):
+    def with_code(self, x, code):
+        return 2 * DPConv.with_code(self, x, code)
+
+    network.dpconv.with_code = types.MethodType(with_code, network.dpconv)
+
+
 def hooked(find, register="register_forward_hook", hook=lambda module, inputs, output: 2 * output):
     return lambda network, patch: getattr(find(network.segmenter), register)(hook)
 
@@ -275,6 +286,46 @@ def looks_inside(network, patch):
     network.segmenter.decode.top = LooksInside(network.segmenter.decode.top)
 
 
+def ternary(network, *inputs):
+    """In a forward pass, changes the weights of the network."""
+    with torch.no_grad():
+        for conv in network.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.weight.copy_(conv.weight.sign() * conv.weight.abs().mean())
+
+
+def ternary_by_a_hook(network, patch):
+    network.register_forward_pre_hook(ternary)
+
+
+def ternary_by_its_forward(network, patch):
+    def forward(self, image):
+        ternary(self)
+        return models.SRS.forward(self, image)
+
+    network.forward = types.MethodType(forward, network)
+
+
+def wrapped(function):
+    @functools.wraps(function)
+    def other(*args):
+        return 1.1 * function(*args)
+
+    return other
+
+
+def batch_statistics(network, patch):
+    network.encoder_bn = "batch"
+    for norm in every(network.encoder, nn.BatchNorm2d):
+        norm.track_running_stats = False
+    network.train(network.training)
+
+
+def dilated(conv):
+    if conv.kernel_size == (3, 3):
+        conv.padding = conv.dilation = (2, 2)
+
+
 def fuse_rows(self, last):
     return _fuse_rows(self, last) * 2
 
@@ -284,6 +335,8 @@ _eca = blocks.EfficientChannelAttention.forward
 _local = LocalContrast.forward
 _shuffle = nn.Sequential.forward
 _conv = nn.Conv2d.forward
+_conv_forward = nn.Conv2d._conv_forward
+_conv2d = F.conv2d
 _dpconv = DPConv.forward
 _sequential = nn.Sequential.forward
 _norm = nn.BatchNorm2d.forward
@@ -351,11 +404,21 @@ EDITS = {
     "DPConv": in_place(DPConv, lambda self, x, deep: 2 * _dpconv(self, x, deep)),
     "DPConv's gain": in_place(DPConv, lambda self, code: 2 * code.repeat_interleave(1, dim=1), "_gain"),
     "DPConv's form": lambda network, patch: setattr(network.dpconv, "form", "per_sample"),
+    "a method of an instance": own_method,
     "a wrapped forward": in_place(ResidualBlock, None),  # see `edited`
     "torch's convolution": in_place(nn.Conv2d, lambda self, x: 1.1 * _conv(self, x)),
     "torch's batch norm": in_place(nn.BatchNorm2d, lambda self, x: 1.1 * _norm(self, x)),
     "torch's Sequential": in_place(nn.Sequential, lambda self, x: 1.1 * _sequential(self, x)),
     "a module that looks inside": looks_inside,
+    "torch's convolution, wrapped": in_place(nn.Conv2d, wrapped(_conv_forward), "_conv_forward"),
+    "torch's function of a convolution": patched(F, "conv2d", lambda *args, **more: 1.1 * _conv2d(*args, **more)),
+    "torch's function of pooling": patched(F, "max_pool2d", F.avg_pool2d),
+    "an activation, wrapped": patched(blocks, "relu", wrapped(F.relu)),
+    "weights that a hook changes": ternary_by_a_hook,
+    "weights that the forward pass changes": ternary_by_its_forward,
+    "constants of batch norms": on_every(nn.BatchNorm2d, lambda norm: setattr(norm, "eps", 0.1)),
+    "dilation": on_every(nn.Conv2d, dilated),
+    "statistics of the batch": batch_statistics,
 }
 UNCOPIED = {"pruning"}  # parameters that are computed: torch cannot copy them
 DRAWN = {"dropout"}
@@ -386,7 +449,6 @@ def edited(monkeypatch, request):
     def make(name):
         network = small()
         if name == "a wrapped forward":
-            import functools
 
             @functools.wraps(ResidualBlock.forward)
             def forward(self, x):
@@ -489,7 +551,22 @@ def test_an_edit_that_takes_no_small_image_is_refused_in_one_line(edited, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "name", ["a hook on a block", "forwards of instances", "LoRA, wrapped", "channel attention, in place"]
+    "name",
+    [
+        "a hook on a block",
+        "forwards of instances",
+        "LoRA, wrapped",
+        "channel attention, in place",
+        "another activation",
+        "an activation, wrapped",
+        "torch's convolution, wrapped",
+        "torch's function of a convolution",
+        "torch's function of pooling",
+        "constants of batch norms",
+        "dilation",
+        "statistics of the batch",
+        "weights that a hook changes",
+    ],
 )
 def test_an_edit_that_comes_later(name, edited, monkeypatch, request):
     """After the engine was loaded, and in the midst of training."""
@@ -510,6 +587,128 @@ def test_an_edit_that_comes_later(name, edited, monkeypatch, request):
         assert largest(run(images), network(images)) < 1e-5
         assert largest(found, first) > 1e-4
         assert largest(found, copy.deepcopy(trained)(images.double())) < 1e-9
+
+
+@pytest.mark.parametrize("way", ["hook", "forward"])
+def test_each_edit_of_a_loop_takes_effect(way):
+    """Whose number of hooks and functions stays the same."""
+    images, network = torch.randn(1, 3, 32, 32), small().eval()
+    run, head, seen = load_engine("torch", network, OFF), network.segmenter.decode.head, []
+    node = network.segmenter.encode.nodes[1]
+    for channel in range(3):
+        if way == "forward":
+            head.forward = lambda x, by=channel + 1: by * F.conv2d(x, head.weight, head.bias)
+        else:
+
+            def ablate(module, inputs, output, channel=channel):
+                return output.index_fill(1, torch.tensor([channel]), 0)
+
+            handle = node.register_forward_hook(ablate)
+        with torch.no_grad():
+            expected = network(images)
+        assert largest(run(images), expected) < 1e-5
+        assert not seen or largest(expected, seen[-1]) > 1e-3
+        seen.append(expected)
+        if way == "hook":
+            handle.remove()
+
+
+class Doubles(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        return 2 * found if function is torch.conv2d else found
+
+
+def test_a_mode_of_torch_takes_effect():
+    images = torch.randn(2, 3, 32, 32)
+    network, trained = small().eval(), [small().double().train() for _ in range(2)]
+    run = load_engine("torch", network, OFF)
+    with Doubles(), torch.no_grad():
+        assert largest(run(images), network(images)) < 1e-5
+    with torch.no_grad():
+        assert largest(run(images), network(images)) < 1e-5
+    for each, context in zip(trained, (nullcontext(), speed.training(trained[1], CPU)), strict=True):
+        with context:
+            with Doubles():
+                loss = each(images.double()).square().mean()
+            loss.backward()
+    for ours, theirs in zip(*(network.parameters() for network in trained), strict=True):
+        assert ours.grad is theirs.grad is None or torch.allclose(ours.grad, theirs.grad, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("way", ["training", "prediction"])
+def test_hooks_record_the_users_images_alone(way):
+    class Recorder:
+        def __init__(self):
+            self.seen = []
+
+        def record(self, module, inputs, output):
+            self.seen.append(output.shape[-2:])
+
+    network, recorder = small().train(way == "training"), Recorder()
+    network.segmenter.decode.top.register_forward_hook(recorder.record)
+    network.segmenter.decode.top.register_forward_hook(lambda *call: recorder.record(*call))
+    images = torch.randn(2, 3, 24, 32)
+    if way == "training":
+        with speed.training(network, CPU):
+            network(images)
+    else:
+        load_engine("torch", network, OFF)(images)
+    assert recorder.seen == [(24, 32)] * 2
+
+
+def test_below_a_hooked_module_all_is_plain():
+    network = small().train()
+    network.segmenter.decode.register_forward_pre_hook(lambda module, inputs: None)
+    with speed.training(network, CPU) as found:
+        assert not any("Fast" in type(module).__name__ for module in network.segmenter.decode.modules())
+        assert any("Fast" in type(module).__name__ for module in network.segmenter.encode.modules())
+    assert found.warning == "edited modules run in their slower plain form: segmenter.decode (NestedDecoder)"
+    network.register_forward_pre_hook(lambda module, inputs: None)
+    assert prediction(network, OFF)[1].warning.endswith("form: the network (SRS)")
+
+
+class StochasticDepth(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        draws = random.random(), np.random.random(), torch.rand(()).item()  # noqa: NPY002 - the global generator
+        return self.block(x) if min(draws) > 0.2 else x
+
+
+def random_states():
+    numpys = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global generator
+    return random.getstate(), numpys, torch.get_rng_state().tolist()
+
+
+def test_the_comparison_leaves_no_trace():
+    """Not in the random generators, and not in gradients, which a function of a copy may give to the original."""
+    network = small().train()
+    node = network.segmenter.encode.nodes[0]
+    node[1] = StochasticDepth(node[1])
+    head = network.segmenter.decode.head
+    head.forward = lambda x: 2 * F.conv2d(x, head.weight, head.bias)
+    before = random_states()
+    with speed.training(network, CPU) as found:
+        assert "ResidualBlock" in found.words and "slower plain network" not in found.warning
+    assert random_states() == before
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_weights_of_other_types(dtype):
+    images = torch.randn(2, 3, 32, 32)
+    network, plain = small().eval().to(dtype), small().eval().to(dtype)
+    with torch.no_grad():
+        expected = plain(images[:1].to(dtype)).float()  # of a single image, for which DPConv has a fast form
+        assert largest(load_engine("torch", network, OFF)(images[:1]), expected) < 1e-6
+    for each, context in ((plain.train(), nullcontext()), (network, speed.training(network.train(), CPU))):
+        with context:
+            each(images.to(dtype)).square().mean().backward()
+    for ours, theirs in zip(network.buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-6)
 
 
 @pytest.mark.long
@@ -587,6 +786,7 @@ def test_a_fingerprint_is_of_what_runs(monkeypatch):
         (ResidualBlock, "__call__", without_spatial_attention),
         (ChannelAttention, "forward", SpatialAttention.forward),
         (blocks, "relu", F.silu),
+        (blocks, "relu", wrapped(F.relu)),
         (blocks, "spatial_maximum", nested.up),
         (dpconv, "ChannelAttention", SpatialAttention),
     ):

@@ -188,6 +188,25 @@ def test_what_cannot_be_joined_is_left_to_torch(change):
     assert prediction.join(left, below.to(memory_format=torch.channels_last), []) is not None
 
 
+@torch.inference_mode()
+@needs_compiler
+@pytest.mark.parametrize(
+    ("left", "below", "other"),
+    [
+        ((1, 8, 15, 16), (1, 16, 7, 8), (1, 8, 15, 16)),
+        ((2, 8, 16, 16), (1, 16, 8, 8), (2, 8, 16, 16)),
+        ((1, 8, 16, 16), (1, 16, 4, 4), (1, 8, 16, 16)),
+        ((1, 8, 16, 16), (1, 16, 16, 16), (1, 8, 16, 16)),
+        ((1, 8, 16, 16), (1, 16, 8, 8), (1, 8, 8, 16)),
+        ((2, 8, 16, 16), (2, 16, 8, 8), (1, 8, 16, 16)),
+    ],
+)
+def test_maps_whose_sizes_do_not_fit_are_left_to_torch(left, below, other):
+    """Which refuses them; the kernel would read outside of them."""
+    left, below, other = (torch.randn(shape).to(memory_format=torch.channels_last) for shape in (left, below, other))
+    assert prediction.join(left, below, [other]) is None
+
+
 def trained_step(block, x, gradient):
     """Output, gradient of the input, gradients of the parameters, batch norms' statistics."""
     x = x.clone(memory_format=torch.preserve_format).requires_grad_()
@@ -221,6 +240,23 @@ def test_a_compiled_training_step_equals_the_plain_one(monkeypatch, inputs, chan
         biases = name.endswith(("conv1.bias", "conv2.bias", "shortcut.0.bias"))  # zero, up to rounding
         error = (ours[name] - expected).abs().max() / (1 if biases else expected.abs().max())
         assert error < 2e-5, name
+
+
+@needs_compiler
+def test_the_default_type_is_not_that_of_the_kernels_numbers(monkeypatch):
+    block, x, gradient = a_step(16, 16)
+    inputs = attention_inputs(16, (8, 16))
+    blocks = [block, copy.deepcopy(block)]
+    monkeypatch.setattr(norm_passes, "TorchNorm", None)
+    assert swap(block) and swap(blocks[1])
+    expected = trained_step(block, x, gradient), prediction.attend(*inputs, last=True)[0]
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = trained_step(blocks[1], x, gradient), prediction.attend(*inputs, last=True)[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found[1], expected[1])
+    assert all(torch.equal(value, expected[0][name]) for name, value in found[0].items())
 
 
 @needs_compiler

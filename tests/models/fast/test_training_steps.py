@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from models.blocks import Concatenate, ResidualBlock
 from models.fast import columns, narrow_conv, worth_it
@@ -71,16 +74,14 @@ def test_biases_that_a_norm_takes_away_have_no_gradient():
 
 def test_a_step_keeps_fewer_maps():
     def kept(block):
-        sizes = {}
-        x = torch.randn(2, 16, 32, 32, requires_grad=True)
-
-        def pack(tensor):
-            sizes[tensor.data_ptr()] = tensor.numel()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = block(x)
-        return sum(size == out.numel() for size in sizes.values())
+        out = block(torch.randn(2, 16, 32, 32, requires_grad=True))
+        todo, saved = [out.grad_fn], []
+        while todo:
+            node = todo.pop()
+            names = [name for name in dir(node) if name.startswith("_saved_")]
+            saved += getattr(node, "saved_tensors", [getattr(node, name) for name in names])
+            todo += [before for before, _ in node.next_functions if before]
+        return len({x.data_ptr() for x in saved if isinstance(x, torch.Tensor) and x.numel() == out.numel()})
 
     plain, fast = ResidualBlock(16, 16), ResidualBlock(16, 16)
     swap(fast)
@@ -115,6 +116,54 @@ def test_a_step_can_go_backwards_twice():
     once = block.conv1.weight.grad.clone()
     loss.backward()
     assert torch.allclose(block.conv1.weight.grad, 2 * once)
+
+
+@pytest.mark.parametrize("inputs", [16, 24])
+def test_gradients_can_be_differentiated_again(monkeypatch, inputs):
+    """As for a gradient penalty; also where columns are folded and where maps are concatenated."""
+    monkeypatch.setattr(worth_it, "FOLDING_PIXELS", 0)
+    torch.manual_seed(0)
+    block = ResidualBlock(inputs, 16).double().to(memory_format=torch.channels_last)
+    block.channel_attention.reduce.requires_grad_(False)
+    fast = copy.deepcopy(block)
+    swap(fast)
+    results = []
+    for each, join in ((block, Concatenate()), (fast, FastConcatenate())):
+        x = torch.randn(3, inputs, 8, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        loss = each(join(x[:, :4], x[:, 4:])).square().mean()
+        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+        (loss + 100 * gradient.square().sum()).backward()
+        results.append([x.grad, *(p.grad for p in each.parameters() if p.requires_grad), *each.buffers()])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_activation_checkpointing_runs_the_plain_form():
+    """It packs what autograd saves, and computes it again, once."""
+    torch.manual_seed(0)
+    blocks = [ResidualBlock(8, 8), ResidualBlock(8, 8)]
+    blocks[1].load_state_dict(blocks[0].state_dict())
+    swap(blocks[1])
+    x = torch.randn(2, 8, 8, 8)
+    for block in blocks:
+        checkpoint(block, x, use_reentrant=False).square().mean().backward()
+    plain, fast = ([*block.buffers(), *(p.grad for p in block.parameters())] for block in blocks)
+    assert blocks[0].bn1.num_batches_tracked == 2
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(fast, plain, strict=True))
+
+
+def test_copies_and_pickles_of_twins_are_plain():
+    block = ResidualBlock(8, 16).eval()
+    swap(block)
+    file = io.BytesIO()
+    torch.save(block, file)
+    assert b"models.fast" not in file.getvalue()
+    file.seek(0)
+    x = torch.randn(1, 8, 8, 8)
+    for made in (copy.deepcopy(block), torch.load(file, weights_only=False), pickle.loads(pickle.dumps(block))):
+        assert type(made) is ResidualBlock and type(made.bn1) is nn.BatchNorm2d
+        assert torch.allclose(made(x), block(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6, 16, 64, 256])

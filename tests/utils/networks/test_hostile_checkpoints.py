@@ -218,9 +218,10 @@ def test_a_damaged_last_checkpoint_names_the_one_that_is_whole(tmp_path):
     last = tmp_path / "last.pth"
     last.write_bytes(bytes(len(last.read_bytes())))
     for whole in ("best.pth", "epoch0004.pth"):
-        with pytest.raises(UserError, match=rf"Delete last\.pth, .*{whole} \(epoch 4\) with --init_from") as caught:
+        advice = rf"new run from .*{whole} \(epoch 4\) with --init_from .*{whole} and another --output_dir"
+        with pytest.raises(UserError, match=advice) as caught:
             load_checkpoint(last, "seg")
         assert "\n" not in str(caught.value)
         (tmp_path / whole).write_bytes(b"")
-    with pytest.raises(UserError, match=r"No other checkpoint .* is intact: delete last\.pth"):
+    with pytest.raises(UserError, match=r"No other checkpoint .* is intact: start a new run with another --output_dir"):
         load_checkpoint(last, "seg")

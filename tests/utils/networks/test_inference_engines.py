@@ -13,6 +13,7 @@ from small import need, small_srs
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.networks import inference_engines as engines
+from utils.networks import speed
 from utils.networks.inference_engines import ENGINES, load_engine
 
 CPU = torch.device("cpu")
@@ -63,6 +64,25 @@ def test_a_model_that_nobody_holds_is_freed(precision):
     del model
     gc.collect()
     assert gone() is None and torch.equal(engine(images), expected)
+
+
+def test_a_plain_copy_has_the_hooks_of_the_model(monkeypatch):
+    """Without models/fast, too: what a hook records stays where its owner reads it."""
+    monkeypatch.setattr(speed, "_fast", lambda: None)
+    model, seen = small_srs(), []
+
+    class Recorder(list):
+        def record(self, module, inputs, output):
+            self.append(output.shape)
+
+    recorder = Recorder()
+    model.segmenter.decode.head.register_forward_hook(recorder.record)
+    engine = load_engine("torch", model, OFF)
+    engine(torch.randn(1, 3, 16, 24))
+    assert recorder == [(1, 1, 16, 24)]
+    model.segmenter.encode.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    engine(torch.randn(1, 3, 16, 16))
+    assert seen == [4] and len(recorder) == 2
 
 
 def test_bfloat16_of_torch(srs):
