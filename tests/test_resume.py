@@ -69,7 +69,10 @@ def run(script, build, data, folder, workers, stop_at=None, resume=()):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "build"), [(train_recon, recon), (train_seg, seg)], ids=["recon", "seg"])
+@pytest.mark.parametrize(
+    ("script", "build"),
+    [pytest.param(train_recon, recon, marks=pytest.mark.long, id="recon"), pytest.param(train_seg, seg, id="seg")],
+)
 def test_a_stopped_run_ends_like_one_that_was_not(data, tmp_path, script, build):
     whole, steps = run(script, build, data, tmp_path / "whole", workers=0)
     assert steps == 6
@@ -94,6 +97,7 @@ def as_earlier(path):
     torch.save(content, path)
 
 
+@pytest.mark.long
 def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_path, capsys, reads):
     earlier = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
     whole, _ = run(train_seg, seg, data, tmp_path / "whole" / "seg", 0, resume=earlier)

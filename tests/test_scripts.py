@@ -221,6 +221,7 @@ def test_both_phases_use_deterministic_algorithms_where_asked(data, tmp_path):
         assert torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.long
 def test_bfloat16_trains_float32_weights_and_evaluates(data, tmp_path):
     losses = {}
     for amp in ("off", "bf16"):

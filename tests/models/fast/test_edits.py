@@ -463,11 +463,14 @@ def edited(monkeypatch, request):
     return make
 
 
+TAKE_LONG = ("a shared block", "weights that the forward pass changes")  # in prediction, half a minute each
+
+
 def largest(found, expected):
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in TAKE_LONG else n for n in EDITS])
 def test_in_prediction(name, edited):
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
