@@ -38,12 +38,13 @@ from datasets.load import data_folder
 from models import DPCONV
 from utils.common.errors import UserError
 from utils.common.locks import hold
+from utils.common.printable import some
 from utils.common.processes import is_writer, say
 from utils.common.script import run_script
 from utils.evaluation.held_out import held_out_evaluations
 from utils.evaluation.result_files import refuse_other_results
-from utils.evaluation.shared_cases import same_folder, shared_cases, some
-from utils.settings import arguments, config
+from utils.evaluation.shared_cases import same_folder, shared_cases
+from utils.settings import arguments, config, inference_arguments
 from utils.settings.refusals import check_comparison, check_evaluation
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
@@ -65,8 +66,8 @@ def parser() -> config.ScriptParser:
     arguments.add_model_arguments(parser)
     arguments.add_layer_argument(parser)
     arguments.add_run_arguments(parser)
-    arguments.add_resize_argument(parser)
-    arguments.add_view_arguments(parser, argparse.SUPPRESS)
+    inference_arguments.add_resize_argument(parser)
+    inference_arguments.add_view_arguments(parser, argparse.SUPPRESS)
     parser.add_argument(
         "--batch_size",
         type=arguments.positive,
@@ -74,12 +75,15 @@ def parser() -> config.ScriptParser:
         help="batch size; always 1 with --encoder_bn batch, --resize keep and --resize back",
     )
     parser.add_argument(
-        "--field", choices=arguments.FIELDS, default="both", help="field whose figures are printed beside the paper's"
+        "--field",
+        choices=inference_arguments.FIELDS,
+        default="both",
+        help="field whose figures are printed beside the paper's",
     )
-    arguments.add_engine_argument(parser)
-    arguments.add_code_argument(parser)
-    arguments.add_weights_arguments(parser, "checkpoint of train_seg.py (default: OUTPUT_DIR/seg/best.pth)")
-    arguments.add_result_arguments(parser)
+    inference_arguments.add_engine_argument(parser)
+    inference_arguments.add_code_argument(parser)
+    inference_arguments.add_weights_arguments(parser, "checkpoint of train_seg.py (default: OUTPUT_DIR/seg/best.pth)")
+    inference_arguments.add_result_arguments(parser)
     return parser
 
 
@@ -93,7 +97,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         raise UserError("--unlike_protocols requires --compare")
     if "test" in given:
         return argparse.Namespace(test=held_out_evaluations(settings, script, given))
-    if arguments.names_authors_files(given):
+    if inference_arguments.names_authors_files(given):
         return script.settings(argv, {"mask_interpolation": "nearest"})  # as in the released code
     if "weights" in given:
         path = given["weights"]
@@ -154,7 +158,7 @@ def compared_at(args: argparse.Namespace, shift: Shift | None) -> str:
         "img_size": f"{sizes}; images and masks were resized to it",
         "keep": "the original size of each image",
         "back": f"the original size of each image; predicted at {sizes}",
-    }[args.resize] + arguments.view_words(args)
+    }[args.resize] + inference_arguments.view_words(args)
     if shift is None:
         return f"{words}; predictions are shifted back by the offset of masks resized with INTER_NEAREST"
     if any(shift):
@@ -171,7 +175,7 @@ def results_folder(args: argparse.Namespace) -> Path:
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
     views = (f"-tile{args.tile}-{args.overlap}" if "tile" in args else "") + ("-tta" if "tta" in args else "")
-    other = arguments.other_code(args)
+    other = inference_arguments.other_code(args)
     code = f"-{other}" if other else ""
     return config.output_dir(args) / "evaluation" / f"{weights}-{Path(args.val_file_dir).stem}{size}{views}{code}"
 
@@ -214,7 +218,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     device = set_up(args)
     precision = Precision(args.amp, device)
     network, shift, run = load_model_and_run(args)
-    if other := arguments.other_code(args):
+    if other := inference_arguments.other_code(args):
         check_codes(network, other)
     engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
     views = {name: value for name, value in vars(args).items() if name in ("tta", "tile", "overlap")}
@@ -230,8 +234,8 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
         "output": folder,
     }
     say(aligned(list(header.items())))
-    trained_with = run.get("settings", {})
-    if shared := shared_cases(trained_with, "train_file_dir", Path(args.base_dir), args.val_file_dir):
+    names = [case.name for case in cases]
+    if shared := shared_cases(run.get("settings", {}), "train_file_dir", Path(args.base_dir), names):
         say(f"warning: {len(shared)} of {len(cases)} images are in the training list: {some(shared)}")
     results = evaluate(predict, loader)
     summary = {"compared_at": compared_at(args, shift), **results.summary()}

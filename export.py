@@ -32,7 +32,8 @@ from utils.common.processes import say
 from utils.common.script import run_script
 from utils.common.version import add_version
 from utils.networks import EXPORT_FORMATS
-from utils.settings.arguments import HelpFormatter, Parser, add_weights_arguments, names_authors_files, path
+from utils.settings.arguments import HelpFormatter, Parser, path
+from utils.settings.inference_arguments import add_weights_arguments, names_authors_files
 from utils.settings.refusals import check_file
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once

@@ -33,11 +33,11 @@ from datasets import NORMALIZATIONS
 from datasets.inputs import find_inputs
 from models import ENCODER_BN
 from utils.common.errors import UserError
-from utils.common.printable import one_line
+from utils.common.printable import first_three, one_line
 from utils.common.processes import is_writer, refuse_one_gpu_for_all, say
 from utils.common.script import run_script
 from utils.common.version import add_version
-from utils.settings import arguments
+from utils.settings import arguments, inference_arguments
 from utils.settings.refusals import check_file, check_threshold, check_tiles
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
@@ -60,11 +60,11 @@ def parser() -> argparse.ArgumentParser:
         "inputs", nargs="+", type=arguments.path, metavar="INPUT", help="image file, folder, or pattern in quotes"
     )
     parser.add_argument("--output", required=True, type=arguments.folder, metavar="DIR", help="output folder")
-    arguments.add_weights_arguments(parser, "checkpoint of train_seg.py, e.g. checkpoints/NAME/seg/best.pth")
+    inference_arguments.add_weights_arguments(parser, "checkpoint of train_seg.py, e.g. checkpoints/NAME/seg/best.pth")
     inference = parser.add_argument_group("inference", "defaults: as in training")
     inference.add_argument(
         "--resize",
-        choices=arguments.RESIZE[:2],
+        choices=inference_arguments.RESIZE[:2],
         help="network input size; img_size: images are resized to --img_size; keep: original size",
     )
     inference.add_argument(
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         help="batch-norm statistics of the frozen encoder; frozen: running statistics; batch: statistics of the "
         "current batch, with batch size 1",
     )
-    arguments.add_view_arguments(inference)
+    inference_arguments.add_view_arguments(inference)
     inference.add_argument(
         "--threshold", type=arguments.number, default=0.5, help="probability threshold: pixels above it are target"
     )
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     outputs.add_argument("--probability", type=arguments.integer, choices=[8, 16], help=bits)
     outputs.add_argument("--overlay", action="store_true", help="overlay pictures: images with the outline of the mask")
     outputs.add_argument("--overwrite", action="store_true", help="replacement of existing results (default: skip)")
-    arguments.add_engine_argument(parser)
+    inference_arguments.add_engine_argument(parser)
     run = parser.add_argument_group("run")
     run.add_argument(
         "--batch_size", type=arguments.positive, default=8, help="batch size; smaller for images of many pixels"
@@ -119,7 +119,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
         check_threshold(args.threshold)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if not arguments.names_authors_files(given) and not args.weights:
+    if not inference_arguments.names_authors_files(given) and not args.weights:
         raise UserError("no weights given: pass --weights FILE, or --recon_weights and --seg_weights")
     return args
 
@@ -172,10 +172,9 @@ def main(args: argparse.Namespace) -> Report:
     if outputs.sheet.exists():
         say(f"contact sheet: {outputs.sheet}")
     if report.turned:
-        few = ", ".join(report.turned[:3]) + (" ..." if len(report.turned) > 3 else "")
         say(
             f"warning: {len(report.turned)} images have an EXIF orientation, which is not applied: their masks match "
-            f"the stored pixels, not the picture that viewers show: {one_line(few)}"
+            f"the stored pixels, not the picture that viewers show: {one_line(first_three(report.turned))}"
         )
     if report.failures:
         if is_writer():

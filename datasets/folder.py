@@ -82,16 +82,17 @@ class SegmentationFolder(Dataset):
     def without_target(self) -> int:
         """The number of cases whose mask is empty, after resizing."""
         resizing = self.transform.mask_interpolation if self.transform.size else None
-        may_vanish = "nearest" in (resizing, self.fit_masks)
-        if self._without_target is not None and not may_vanish:
+        if self._without_target is not None and "nearest" not in (resizing, self.fit_masks):  # targets do not vanish
             return self._without_target
 
         def is_empty(index: int) -> bool:
-            if may_vanish:
-                return not self[index]["mask"].any()
             if index < len(self._decoded):
-                return not self._decoded[index][1].any()
-            return not read_mask(self.cases[index].masks, self.mask_threshold).any()
+                mask = self._decoded[index][1]
+            elif self.fit_masks:
+                mask = self._decode(self.cases[index])[1]
+            else:
+                mask = read_mask(self.cases[index].masks, self.mask_threshold)
+            return not (resize_mask(mask, self.transform.size, resizing) if resizing == "nearest" else mask).any()
 
         with ThreadPoolExecutor(THREADS) as pool:
             return sum(pool.map(is_empty, range(len(self.cases))))

@@ -14,6 +14,7 @@ from datasets.names import images_of_mask
 from datasets.pairing import Case, image_files
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
+from utils.common.printable import first_three
 from utils.common.progress import Progress
 
 
@@ -53,8 +54,7 @@ def unlabeled_cases(
             chosen.append(case)
     notes = [f"{len(masks)} masks of images"] if masks else []
     for what, of_kind in copies.items():
-        some = ", ".join(of_kind[:3]) + (" ..." if len(of_kind) > 3 else "")
-        notes.append(f"{len(of_kind)} copies of {what}: {some}")
+        notes.append(f"{len(of_kind)} copies of {what}: {first_three(of_kind)}")
     return chosen, notes
 
 

@@ -214,7 +214,7 @@ def pictures(page):
     return {block.elem_id: block for block in page.blocks.values() if getattr(block, "elem_id", None)}
 
 
-def opened_with(weights, folder, monkeypatch, base_dir="", **options):
+def opened_with(weights, folder, monkeypatch, base_dir="gone", **options):
     """The page's first image, by its name, and whether code and kernel are shown."""
     demo_page = pytest.importorskip("utils.prediction.demo_page", reason="Gradio is not installed")
     content = load_checkpoint(weights, "seg")
@@ -231,7 +231,7 @@ def test_the_page_opens_with_the_first_validation_image_but_not_for_strangers(we
     options = {"base_dir": str(tmp_path / "set")}
     assert first in opened_with(weights, tmp_path, monkeypatch, **options)[0]
     assert "ultrasound1.png" in opened_with(weights, tmp_path, monkeypatch, **options, show_data=False)[0]
-    assert "ultrasound1.png" in opened_with(weights, tmp_path, monkeypatch, base_dir=str(tmp_path / "gone"))[0]
+    assert "ultrasound1.png" in opened_with(weights, tmp_path, monkeypatch)[0]
 
 
 @pytest.mark.parametrize(("layer", "shown"), [("film", [True, False]), ("none", [False, False])])

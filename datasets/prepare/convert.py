@@ -24,7 +24,7 @@ from datasets.problems import raise_problems
 from datasets.resizing import resize_mask
 from utils.common.errors import UserError
 from utils.common.files import making_folder
-from utils.common.printable import one_line
+from utils.common.printable import first_three, one_line
 from utils.common.progress import Progress
 
 
@@ -46,7 +46,8 @@ class Converted:
         notes += [f"{self.unlisted} in no list" if self.unlisted else ""]
         notes += self.notes
         if self.left_out:
-            notes.append(f"{len(self.left_out)} files match no pattern and were skipped: {_some(self.left_out)}")
+            names = first_three([path.name for path in self.left_out])
+            notes.append(f"{len(self.left_out)} files match no pattern and were skipped: {names}")
         found = [f"{out}: {self.cases} cases; {lists}", *(f"  {note}" for note in notes if note)]
         return list(map(one_line, found))
 
@@ -141,10 +142,6 @@ def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, li
         problems += [f"{file}: {problem}" for problem in wrong]
     raise_problems(problems)
     return names
-
-
-def _some(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths[:3]) + (" ..." if len(paths) > 3 else "")
 
 
 def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: bool) -> tuple[list[str], str | None]:

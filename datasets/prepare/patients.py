@@ -25,6 +25,7 @@ from datasets.prepare.division import divisions
 from datasets.prepare.patterns import pairs_by_pattern
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
+from utils.common.printable import first_three
 
 _BUSBRA_IMAGE = re.compile(r"bus_(?P<rest>\d+.*)")
 _WORDS = {"train": "train.txt", "training": "train.txt", "val": "val.txt", "valid": "val.txt", "validation": "val.txt"}
@@ -94,7 +95,7 @@ def convert_busuclm(source: Path, out: Path, normals: bool = False, seed: int = 
         lists = divisions([case.name for case in cases], seed=seed, groups=[patients[case.name] for case in cases])
     converted = convert(cases, lists, out, mask_threshold=0)
     if cut:
-        few = ", ".join(sorted(cut)[:3]) + (" ..." if len(cut) > 3 else "")
+        few = first_three(sorted(cut))
         converted.notes.append(f"{len(cut)} images skipped, because their masks have another size: {few}")
     return converted
 

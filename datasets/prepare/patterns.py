@@ -15,6 +15,7 @@ from datasets.names import Folder, names_of
 from datasets.pairing import Case, in_numbers
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
+from utils.common.printable import first_three
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}|(\*)")
 
@@ -103,8 +104,8 @@ def listed_names(cases: Sequence[Case], lists: Mapping[str, Path]) -> dict[str, 
             if len(of_entry) == 1:
                 found.update(of_entry)
             else:
-                some = ", ".join(of_entry[:3]) + (" ..." if len(of_entry) > 3 else "")
-                what = f"ambiguous ({some}). Write the name of one case." if of_entry else "case not found."
+                ambiguous = f"ambiguous ({first_three(of_entry)}). Write the name of one case."
+                what = ambiguous if of_entry else "case not found."
                 problems.append(f'{file}: "{entry}": {what}')
         problems += [f'{file}: "{case}": listed twice.' for case, count in found.items() if count > 1]
         names[name] = list(found)

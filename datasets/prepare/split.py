@@ -17,12 +17,12 @@ from datasets.decode import read_mask
 from datasets.files import IMAGE_SUFFIXES
 from datasets.lists import write_list
 from datasets.load import data_folder
-from datasets.names import names_of
 from datasets.pairing import Case, find_cases, pair_folders
 from datasets.prepare.division import divisions
 from datasets.problems import raise_problems
 from utils.common.errors import UserError
 from utils.common.files import writing
+from utils.common.printable import first_three, one_line
 from utils.common.progress import Progress
 from utils.common.tables import aligned
 
@@ -75,7 +75,7 @@ def split(
     twins = len(vals := [lists[name] for name in lists if name.startswith("val")]) - len(set(map(tuple, vals)))
     notes = [f"warning: {twins} of the divisions equal another one, because there are too few cases"] if twins else []
     if orphans:
-        some = names_of(path.name for path in orphans[:3]) + (" ..." if len(orphans) > 3 else "")
+        some = first_three([one_line(path.name) for path in orphans])
         notes.append(f"warning: {len(orphans)} masks have no image ({' '.join(IMAGE_SUFFIXES)}) of their name: {some}")
     return "\n".join([_table(lists, shares, *by_name), *notes])
 

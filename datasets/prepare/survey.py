@@ -29,7 +29,7 @@ from datasets.prepare.twins import perceptual_hash, twins_across, twins_in_list
 from datasets.problems import grouped
 from datasets.resizing import too_small_targets
 from utils.common.errors import UserError
-from utils.common.printable import one_line
+from utils.common.printable import one_line, some
 from utils.common.progress import Progress
 from utils.common.tables import aligned
 
@@ -115,7 +115,7 @@ def survey(
     listed = {case.image for of_list in cases.values() for case in of_list}
     unlisted = sorted(path.name for path in image_files(base / "images") if path not in listed)
     if unlisted:
-        result.warnings.append(f"{len(unlisted)} images are in no list: {_some(unlisted)}")
+        result.warnings.append(f"{len(unlisted)} images are in no list: {some(unlisted, 10)}")
     return result
 
 
@@ -160,7 +160,7 @@ def _look(
         (small, [case for case, fact in facts.items() if fact.too_small]),
     ):
         if chosen:
-            result.warnings.append(f"{name}: {len(chosen)} {what}: {_some(chosen)}")
+            result.warnings.append(f"{name}: {len(chosen)} {what}: {some(chosen, 10)}")
     return facts
 
 
@@ -203,7 +203,7 @@ def _orientations(facts: Mapping[str, Facts]) -> list[str]:
     return [
         f"{len(names)} images or their masks have the EXIF orientation {tag} ({ORIENTATIONS[tag]} when shown), which "
         "is ignored, so that a mask drawn on the displayed picture does not match. "
-        f"Save them upright ({UPRIGHT}): {_some(names)}"
+        f"Save them upright ({UPRIGHT}): {some(names, 10)}"
         for tag, names in sorted(tagged.items())
     ]
 
@@ -219,12 +219,13 @@ def _levels(facts: Mapping[str, Facts], white_level: int | str | None) -> list[s
         found.append(warning)
     if odd := [f"{name} ({fact.bits or 'an 8-bit file'})" for name, fact in facts.items() if fact.bits != usual]:
         most = f"{usual} bits" if usual else "8-bit files"
-        found.append(f"{len(odd)} images use another number of bits than most ({most}): {_some(odd)}")
+        found.append(f"{len(odd)} images use another number of bits than most ({most}): {some(odd, 10)}")
     if isinstance(white_level, int):
         above = [name for name, fact in facts.items() if fact.largest > white_level]
         if above:
             found.append(
-                f"{len(above)} images have values above --white_level {white_level}, which are clipped: {_some(above)}"
+                f"{len(above)} images have values above --white_level {white_level}, which are clipped: "
+                f"{some(above, 10)}"
             )
     return found
 
@@ -260,9 +261,9 @@ def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str
     for one, other in combinations(cases, 2):
         shared = {case.name for case in cases[one]} & {case.name for case in cases[other]}
         if shared:
-            result.errors.append(f"{len(shared)} cases are in both {one} and {other}: {_some(sorted(shared))}")
+            result.errors.append(f"{len(shared)} cases are in both {one} and {other}: {some(sorted(shared), 10)}")
         if masks := [mask.name for mask in shared_masks(cases[one], cases[other])]:
-            result.errors.append(f"{len(masks)} masks belong to two cases, in {one} and in {other}: {_some(masks)}")
+            result.errors.append(f"{len(masks)} masks belong to two cases, in {one} and in {other}: {some(masks, 10)}")
         a, b = ({name: fact for name, fact in facts[of].items() if name not in shared} for of in (one, other))
         same, nearly = twins_across(one, a, other, b)
         exact += same
@@ -272,7 +273,3 @@ def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:
     return values[0], float(np.median(values)), values[-1]
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,6 +1,8 @@
-"""Escaping of untrusted text, such as file names, for the terminal. Imports nothing."""
+"""Text for messages: escaping of untrusted text, such as file names, and the first names of many."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 # Characters that change the direction of writing, by which a name can imitate another one.
 _DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -17,3 +19,13 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """The text with all control characters escaped, including line breaks and tabs."""
     return text.translate(_ESCAPED)
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names and how many more there are: "a, b, c and 4 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def first_three(names: Sequence[str]) -> str:
+    """The first names, and dots if there are more: "a, b, c ..."."""
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")

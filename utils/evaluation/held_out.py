@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.common.errors import UserError
+from utils.common.printable import some
 from utils.common.processes import say
-from utils.evaluation.shared_cases import shared_cases, some
+from utils.evaluation.shared_cases import case_names, shared_cases
 from utils.settings import config
 
 NOT_WITH_TEST = {
@@ -58,12 +59,14 @@ def _check_cases(args: argparse.Namespace) -> None:
     from utils.networks.checkpoints import load_settings  # here: it imports torch
 
     trained_with = load_settings(Path(args.weights), "seg")
-    if shared := shared_cases(trained_with, "train_file_dir", Path(args.base_dir), args.val_file_dir):
+    base = Path(args.base_dir)
+    evaluated = case_names(base, args.val_file_dir)
+    if shared := shared_cases(trained_with, "train_file_dir", base, evaluated):
         raise UserError(
             f"{args.val_file_dir} must not contain training cases: {some(shared)} are also in "
             f"{trained_with['train_file_dir']}"
         )
-    if shared := shared_cases(trained_with, "val_file_dir", Path(args.base_dir), args.val_file_dir):
+    if shared := shared_cases(trained_with, "val_file_dir", base, evaluated):
         say(
             f"warning: {len(shared)} cases of {args.val_file_dir} are also in {trained_with['val_file_dir']}, which "
             "chose best.pth, so the figures of best.pth are too good; those of last.pth are not affected"

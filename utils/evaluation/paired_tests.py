@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from utils.common.errors import UserError
+from utils.common.printable import some
 from utils.evaluation.intervals import LEVEL, RESAMPLES
 from utils.evaluation.pixel_metrics import COUNTS
 from utils.evaluation.read_results import Evaluation
@@ -58,8 +59,8 @@ def align(runs: Sequence[Evaluation]) -> list[Evaluation]:
         missing = sorted(set(first.names) - set(run.names))
         extra = sorted(set(run.names) - set(first.names))
         if missing or extra:
-            parts = [f"{_some(missing)} only in {first.label}"] * bool(missing)
-            parts += [f"{_some(extra)} only in {run.label}"] * bool(extra)
+            parts = [f"{some(missing)} only in {first.label}"] * bool(missing)
+            parts += [f"{some(extra)} only in {run.label}"] * bool(extra)
             raise UserError(
                 f"the lists of images differ: {'; '.join(parts)}. A paired comparison requires the same images in "
                 "every run: evaluate all runs with the same --val_file_dir"
@@ -158,8 +159,3 @@ def _interval(differences: np.ndarray) -> tuple[float, float]:
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

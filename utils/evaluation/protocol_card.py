@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets.known_divisions import facts
 from utils.evaluation.benchmark_pooling import BATCH
-from utils.settings.arguments import view_words
+from utils.settings.inference_arguments import view_words
 
 THRESHOLD = 0.5
 POOLING = (

@@ -108,20 +108,24 @@ def refuse_other_results(folder: Path, settings: argparse.Namespace) -> None:
         before = read_summary(folder)
         recorded, came_from = before["settings"], before["provenance"]
         hashes = {**came_from.get("weights", {}), **came_from.get("lists", {})}
+        paths = {name: _path(recorded, name) for name in (*WEIGHTS, "val_file_dir")}
     except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return  # there is nothing, or nothing that can be read
-    now = {**weight_hashes(settings), **list_hashes(settings)}
     weights = Path(settings.weights or settings.seg_weights).resolve()
     of_this_run = weights.parent.parent == folder.resolve().parent.parent  # OUTPUT_DIR/seg and OUTPUT_DIR/evaluation
     for name in (*(() if of_this_run else WEIGHTS), "val_file_dir"):
-        was, is_now = recorded.get(name), getattr(settings, name)
-        if was is None and is_now is None:
+        if paths[name] == _path(vars(settings), name):
             continue
-        if hashes.get(name) != now.get(name) and _path(recorded, name) != _path(vars(settings), name):
+        if hashes.get(name) != {**weight_hashes(settings), **list_hashes(settings)}.get(name):
             raise UserError(
-                f"{folder} contains the results of {was}, which those of {is_now} would replace: pass another "
-                "--output_dir, or move that folder away"
+                f"{folder} contains the results of {_named(recorded, name)}, which those of "
+                f"{_named(vars(settings), name)} would replace: pass another --output_dir, or move that folder away"
             )
+
+
+def _named(settings: Mapping[str, Any], name: str) -> str | None:
+    """The list, or the weights, of whichever kind."""
+    return settings.get(name) if name == "val_file_dir" else settings.get("weights") or settings.get("seg_weights")
 
 
 def _path(settings: Mapping[str, Any], name: str) -> Path | None:

@@ -137,7 +137,7 @@ def table(summary: dict[str, Any], field: str = "both") -> str:
 
     Args:
         summary: from `Results.summary`, with the size of the comparison in "compared_at".
-        field: the field whose figures are shown beside the paper's, one of `utils.settings.arguments.FIELDS`.
+        field: the field whose figures are shown beside the paper's, one of `utils.settings.inference_arguments.FIELDS`.
     """
     means = summary["mean_over_images"]
     lines = [f"compared at {summary['compared_at']}"]

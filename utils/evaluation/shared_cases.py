@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from datasets.pairing import find_cases
 from utils.common.errors import UserError
 
 
-def shared_cases(trained_with: Mapping[str, Any], name: str, base: Path, evaluated: str) -> list[str]:
-    """The cases of a list that are also in a list of the training, in the order of the list.
+def shared_cases(trained_with: Mapping[str, Any], name: str, base: Path, evaluated: Sequence[str]) -> list[str]:
+    """The evaluated cases that are also in a list of the training, in the same order.
 
     None are found if the data folder is another one, or if the list of the training is gone.
 
@@ -21,19 +21,25 @@ def shared_cases(trained_with: Mapping[str, Any], name: str, base: Path, evaluat
         trained_with: the settings of the training.
         name: "train_file_dir" or "val_file_dir".
         base: the data folder.
-        evaluated: the list file.
+        evaluated: the names of the cases.
     """
     of_training = trained_with.get(name)
     if not isinstance(of_training, str) or not same_folder(trained_with.get("base_dir"), base):
         return []
     try:
-        there, here = (
-            [case.name for case in find_cases(base, read_list(list_path(base, file)), need_masks=False)[0]]
-            for file in (of_training, evaluated)
-        )
-    except UserError:  # the list of the training may be gone; the check of the evaluated one reports its problems
+        trained = set(case_names(base, of_training))
+    except UserError:  # the list is gone
         return []
-    return [case for case in here if case in set(there)]
+    return [case for case in evaluated if case in trained]
+
+
+def case_names(base: Path, file: str) -> list[str]:
+    """The names of the cases of a list, without its problems.
+
+    Raises:
+        UserError: if the list cannot be read.
+    """
+    return [case.name for case in find_cases(base, read_list(list_path(base, file)), need_masks=False)[0]]
 
 
 def same_folder(recorded: object, folder: str | Path) -> bool:
@@ -42,8 +48,3 @@ def same_folder(recorded: object, folder: str | Path) -> bool:
         return isinstance(recorded, str) and Path(recorded).resolve() == Path(folder).resolve()
     except (OSError, ValueError):  # not a path of this system
         return False
-
-
-def some(cases: list[str]) -> str:
-    """The first names, for messages."""
-    return ", ".join(cases[:3]) + (f" and {len(cases) - 3} more" if len(cases) > 3 else "")

@@ -64,6 +64,16 @@ def load_state(path: Path, what: str) -> dict[str, Any]:
     return unwrapped(content)
 
 
+def epoch_of(path: Path) -> int | None:
+    """The number of finished epochs in a checkpoint; None if it has none.
+
+    Raises:
+        UserError: if the file is missing or invalid.
+    """
+    epoch = load_state(path, "a checkpoint").get("epoch")
+    return epoch if is_count(epoch) else None
+
+
 def load_settings(path: Path, phase: str) -> dict[str, Any]:
     """The settings of a checkpoint. Raises as `load_checkpoint` does.
 
@@ -169,10 +179,10 @@ def _what_to_do(last: Path) -> str:
     numbered = sorted(last.parent.glob("epoch*.pth"), reverse=True)
     for path in (last.with_name("best.pth"), *numbered):
         try:
-            epoch = load_state(path, "a checkpoint").get("epoch")
+            epoch = epoch_of(path)
         except UserError:
             continue
-        of_epoch = f" (epoch {epoch})" if is_count(epoch) else ""
+        of_epoch = f" (epoch {epoch})" if epoch is not None else ""
         return f". Start a new run from {path}{of_epoch} with --init_from {path} and another --output_dir"
     return f". No other checkpoint in {last.parent} is intact: start a new run with another --output_dir"
 

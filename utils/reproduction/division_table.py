@@ -14,7 +14,8 @@ from utils.common import tables
 from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.evaluation.pixel_metrics import PAPER_FIGURES
-from utils.settings.config import find_configuration, read_yaml
+from utils.settings.config import find_configuration
+from utils.settings.yaml_files import read_yaml
 
 FIGURES = (*PAPER_FIGURES, "pooled_iou", "nIoU", "Pd", "Fa")
 HEADINGS = {"iou": "IoU", "dice": "Dice", "pooled_iou": "pooled IoU", "Fa": "Fa x 1e-6"}

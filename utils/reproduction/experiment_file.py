@@ -24,8 +24,9 @@ from models import DPCONV, VARIANTS
 from utils.common.errors import UserError
 from utils.reproduction.result_lines import NAME
 from utils.settings.argument_types import seed
-from utils.settings.arguments import CODES
-from utils.settings.config import SCRIPTS, read_yaml
+from utils.settings.config import SCRIPTS
+from utils.settings.inference_arguments import CODES
+from utils.settings.yaml_files import read_yaml
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 KEYS = ("data", "divisions", "seeds", "recon_epochs", "seg_epochs", "flags", "arms", "groups", "code")

@@ -80,7 +80,7 @@ def evaluation_loader(
         settings: of a script that takes the data arguments.
         cases: of one list.
         batch_size: batch size; 1 is used where images or masks keep their original sizes.
-        resize: one of `utils.settings.arguments.RESIZE`.
+        resize: one of `utils.settings.inference_arguments.RESIZE`.
     """
     size = None if resize == "keep" else settings.img_size
     interpolation = None if resize == "back" else settings.mask_interpolation

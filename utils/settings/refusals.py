@@ -13,7 +13,7 @@ from datasets.load import data_folder, list_path
 from models import DPCONV, STRIDE, check_network
 from utils.common.errors import UserError
 from utils.common.processes import refuse_one_gpu_for_all, world_size
-from utils.settings.arguments import other_code, view_words
+from utils.settings.inference_arguments import other_code, view_words
 
 SMALLEST = 2 * STRIDE  # pixels: two pixels of the deepest map, since a batch norm needs more than one value
 

@@ -1,4 +1,4 @@
-"""The training loop of both phases. A `Phase` defines what is trained; the loop does everything else.
+"""The training loop of both phases. A `Phase` (phase.py) defines what is trained; the loop does everything else.
 
 phase  ->  fit: epochs, progress, validation, best and last checkpoints, resuming, logs, pictures
 """
@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.folder import end_workers
@@ -39,39 +37,13 @@ from utils.training.compilation import compiler_errors
 from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short, time_left
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
+from utils.training.phase import Phase
 from utils.training.previews import distributions, preview
 from utils.training.run_state import Means, Run
 from utils.training.small_images import rounding_warning
 from utils.training.sync_batch_norm import synchronise_batch_norms
 
 LINE_EVERY = 600.0  # seconds between two lines within an epoch, in a log file; each epoch prints a line at its end
-
-
-class Phase(Protocol):
-    """The parts of the training that differ between the phases.
-
-    `model` contains the weights. The engine calls each method with the network that runs: the model, its compiled form,
-    or its fast copy.
-    """
-
-    name: str  # "recon" or "seg"
-    model: nn.Module
-    watch: str  # the validation figure that selects the best epoch ...
-    higher_is_better: bool  # ... and its direction
-    watch_from: int  # epochs, counted from 0, before this one are never the best
-
-    def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and figures of each image, each (B,); "loss" among them."""
-
-    def draw(self, model: nn.Module, batch: Batch) -> list[tuple[Tensor, ...]]:
-        """A row of tiles for each image: (3, H, W) as the images of the batch are, or (1, H, W) in 0..1."""
-
-    # Optional: columns: tuple[str, ...], what the tiles of a row are.
-    # Optional: recorded: dict[str, Any], further content of the checkpoints.
-    # Optional: def derive(self, means: dict[str, float]) -> dict[str, float], the validation figures, from the means
-    # over the images of the figures that `step` returns.
-    # Optional: def distributions(self, model: nn.Module, batch: Batch) -> dict[str, Tensor], values (B, K) by name, of
-    # which TensorBoard shows histograms.
 
 
 def fit(

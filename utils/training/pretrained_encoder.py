@@ -80,15 +80,15 @@ def _other_list(path: Path, trained_with: Mapping[str, Any], settings: argparse.
 
 def _unfinished(path: Path, trained_with: Mapping[str, Any]) -> str | None:
     """Words for a phase 1 that has epochs left; its last.pth tells, if it is still there."""
-    from utils.networks.checkpoints import load_state
+    from utils.networks.checkpoints import epoch_of
 
     last, epochs = path.with_name("last.pth"), trained_with.get("epochs")
     if not last.is_file() or not isinstance(epochs, int):
         return None
     try:
-        done = load_state(last, "a checkpoint of recon").get("epoch")
+        done = epoch_of(last)
     except UserError:  # it is written at this moment, or damaged: the encoder is intact
         return None
-    if not isinstance(done, int) or done >= epochs:
+    if done is None or done >= epochs:
         return None
     return f"phase 1 is not finished: {last} has {done} of {epochs} epochs"

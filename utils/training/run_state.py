@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from utils.common.distributed import gather
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.common.processes import is_writer
-from utils.networks.checkpoints import explain, fill, load_checkpoint, load_state, save_checkpoint
+from utils.networks.checkpoints import epoch_of, explain, fill, load_checkpoint, save_checkpoint
 from utils.settings.arguments import AUTO
 from utils.settings.config import FREE_SETTINGS, with_defaults
 from utils.settings.provenance import list_hashes, provenance, weight_hashes
@@ -150,8 +151,10 @@ class Run:
         if self.step == 0 and is_writer():
             content = {name: value for name, value in previous.items() if name not in PROGRESS}
             for path in self._of_this_epoch():
-                if _epoch_of(path) != self.epoch:
-                    save_checkpoint(path, content)
+                with suppress(UserError):  # it is missing or damaged
+                    if epoch_of(path) == self.epoch:
+                        continue
+                save_checkpoint(path, content)
         return True
 
     def _refuse_other_files(self, previous: dict[str, Any]) -> None:
@@ -223,14 +226,6 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
         raise UserError(
             f"{path} belongs to a run with other lists; changed: {files}. Choose another --output_dir for a new run"
         )
-
-
-def _epoch_of(path: Path) -> int | None:
-    """The epoch of a checkpoint; None if it is missing or damaged."""
-    try:
-        return load_state(path, "a checkpoint").get("epoch")
-    except UserError:
-        return None
 
 
 def _random_states() -> dict[str, Any]:

@@ -15,7 +15,8 @@ from utils.evaluation.published import (
     released_log,
     steps_an_epoch,
 )
-from utils.settings.config import CONFIGS, read_yaml
+from utils.settings.config import CONFIGS
+from utils.settings.yaml_files import read_yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 SRS = {entry["dataset"]: entry for entry in ledger()["srs"]}

@@ -9,6 +9,7 @@ import train_seg
 from utils.common.errors import UserError
 from utils.networks.checkpoints import save_checkpoint
 from utils.settings import config
+from utils.settings.yaml_files import read_yaml
 
 
 @pytest.fixture
@@ -216,4 +217,4 @@ def test_words_of_yaml_1_1_are_what_they_look_like(tmp_path, configuration):
 
 def test_the_configurations_mean_what_they_meant():
     for path in config.CONFIGS.glob("*.yaml"):
-        assert config.read_yaml(path) == yaml.safe_load(path.read_text(encoding="utf-8")), path
+        assert read_yaml(path) == yaml.safe_load(path.read_text(encoding="utf-8")), path
