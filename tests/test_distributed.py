@@ -15,6 +15,7 @@ import pytest
 import torch
 import waiting
 from jobs import (
+    draw_in_each_step,
     evaluate,
     free_port,
     large_maps,
@@ -24,6 +25,7 @@ from jobs import (
     take_steps_in_float64,
     train,
 )
+from toy import make_data
 
 from datasets.prepare.sample import make_sample
 from utils.common.run_log import read_log
@@ -243,3 +245,16 @@ def test_a_stopped_job_ends_in_the_same_weights_as_a_whole_one(data, tmp_path):
     ends = [load_checkpoint(tmp_path / name / "recon" / "last.pth", "recon") for name in ("whole", "cut")]
     assert all(torch.equal(value, ends[1]["model"][name]) for name, value in ends[0]["model"].items())
     assert ends[0]["figures"] == ends[1]["figures"]
+
+
+def test_each_process_draws_its_own_random_numbers_and_a_resumed_run_the_same(tmp_path):
+    """Dropout masks must differ between the processes, whose images are different ones."""
+    base = make_data(tmp_path / "data")
+    numbers = {}
+    for name, stop_at in (("whole", None), ("cut", 6), ("resumed", None)):
+        folder = tmp_path / ("whole" if name == "whole" else "cut")
+        run_job(2, draw_in_each_step, base, folder, stop_at, tmp_path / name)
+        numbers[name] = [json.loads((tmp_path / f"{name}{rank}").read_text()) for rank in range(2)]
+    assert len({number for of_process in numbers["whole"] for number in of_process}) == 2 * 12
+    for whole, cut, resumed in zip(*numbers.values(), strict=True):
+        assert len(cut) == 6 and cut + resumed == whole

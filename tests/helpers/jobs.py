@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
+import random
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from toy import Toy, make_loaders
+from toy import settings as toy_settings
 from waiting import join
 
 import evaluation
@@ -20,7 +27,10 @@ import train_seg
 from utils.common import distributed
 from utils.common.distributed import add_gradients, same_weights
 from utils.common.processes import is_writer, rank, world_size
+from utils.common.runtime import set_up
+from utils.common.signals import Stopped
 from utils.prediction.predictor import Predictor
+from utils.training.engine import fit
 from utils.training.sync_batch_norm import synchronise_batch_norms
 
 BATCH, STEPS = 5, 2
@@ -102,6 +112,25 @@ def take_steps_in_float64(name: str, result: Path) -> None:
         optimizer.step()
     if is_writer():
         torch.save(phase.model.state_dict(), result)
+
+
+def draw_in_each_step(base: Path, folder: Path, stop_at: int | None, result: Path) -> None:
+    """A training that draws a number in each step, stopped in one step or resumed; result0, result1: the numbers."""
+
+    class Drawing(Toy):
+        def step(self, model, batch):
+            if torch.is_grad_enabled():
+                numbers.append(torch.rand(1).item() + random.random() + np.random.rand())  # noqa: NPY002
+            return super().step(model, batch)
+
+    device = set_up(settings := toy_settings(base_dir=str(base), resume="auto", threads=1))
+    numbers: list[float] = []
+    phase = Drawing()
+    if stop_at:
+        phase.at_step[stop_at] = lambda batch: os.kill(os.getpid(), signal.SIGTERM)
+    with contextlib.suppress(Stopped):
+        fit(phase, *make_loaders(base), settings, folder, device)
+    result.with_name(f"{result.name}{rank()}").write_text(json.dumps(numbers))
 
 
 def normalize_together(result: Path) -> None:

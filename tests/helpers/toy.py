@@ -84,6 +84,7 @@ def settings(**changes):
         "deterministic": False,
         "batch_size": 2,
         "amp": "off",
+        "seed": 1,
         "accumulate": 1,
         "variant": "srs_tiny",
         "normalization": "imagenet",

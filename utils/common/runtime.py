@@ -16,6 +16,7 @@ from torch import Tensor
 from utils.common import distributed
 from utils.common.devices import has_tf32, pick_device
 from utils.common.precision import Precision
+from utils.common.processes import is_writer, rank
 
 Batch = dict[str, Any]  # "image" (B, 3, S, S), "mask" (B, 1, S, S) where there is one, "name" list of B
 
@@ -98,3 +99,13 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - libraries draw from numpy's global state
     torch.manual_seed(seed)
+
+
+def seed_other_process(seed: int, epoch: int, step: int) -> None:
+    """Seeds Python, numpy and torch for a training step, unless this process is the writer.
+
+    So each process draws its own dropout masks, and a resumed run draws the same ones again. The states of the writer's
+    generators are in last.pth instead.
+    """
+    if not is_writer():
+        seed_everything(int(np.random.SeedSequence([seed, epoch, step, rank()]).generate_state(1)[0]))

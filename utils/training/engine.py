@@ -25,7 +25,7 @@ from utils.common.pictures import save_png
 from utils.common.processes import is_writer, say, world_size
 from utils.common.progress import Progress
 from utils.common.run_log import RunLog
-from utils.common.runtime import Batch, describe_execution, layout, to_device
+from utils.common.runtime import Batch, describe_execution, layout, seed_other_process, to_device
 from utils.common.signals import Stopped, StopRequest
 from utils.common.tables import aligned
 from utils.networks.checkpoints import fill, load_checkpoint
@@ -184,6 +184,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
     with _training(phase, run.settings, device), bar, repeating_sizes(), compiler_errors(stop):
         for batch in stop.batches(loader):
             _stop_if_asked(run, stop, losses)
+            seed_other_process(run.settings.seed, run.epoch, run.step)
             run.optimizer.zero_grad(set_to_none=True)
             scaler = run.precision.scaler
             # The last batch of an epoch may be smaller; compiling for its size would not pay off.
