@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -51,9 +52,9 @@ def kept(tmp_path, monkeypatch, whole):
 
 def test_it_is_compiled_once_and_on_the_disk_before_it_has_its_name(kept, monkeypatch):
     events = []
-    fsync, replace = os.fsync, os.replace
+    fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (events.append("fsync"), fsync(number)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
+    monkeypatch.setattr(Path, "replace", lambda *paths: (events.append("replace"), replace(*paths)))
     for _ in range(3):
         kept.load()
     assert kept.calls == 1 and events == ["fsync", "replace"]

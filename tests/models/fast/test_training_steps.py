@@ -140,6 +140,24 @@ def test_gradients_can_be_differentiated_again(monkeypatch, inputs):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+def test_gradients_of_gradients_under_autocast_are_as_precise_as_the_plain_ones():
+    """In bfloat16 the two differ by rounding, so both are compared with float64."""
+    torch.manual_seed(0)
+    block, x = ResidualBlock(16, 16).to(memory_format=torch.channels_last), torch.randn(4, 16, 16, 16)
+    fast, exact = copy.deepcopy(block), copy.deepcopy(block).double()
+    swap(fast)
+    results = []
+    for each in (exact, block, fast):
+        inputs = x.to(each.conv1.weight.dtype, memory_format=torch.channels_last).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=each is not exact):
+            out = each(inputs)
+        (gradient,) = torch.autograd.grad(out.square().mean(), inputs, create_graph=True)
+        gradient.square().sum().backward()
+        results.append([inputs.grad.double(), *(conv.weight.grad.double() for conv in (each.conv1, each.conv2))])
+    for reference, plain, ours in zip(*results, strict=True):
+        assert (ours - reference).norm() < 1.1 * (plain - reference).norm()
+
+
 def test_activation_checkpointing_runs_the_plain_form():
     """It packs what autograd saves, and computes it again, once."""
     torch.manual_seed(0)
