@@ -43,7 +43,7 @@ from utils.reproduction.dataset_job import DatasetJob
 from utils.reproduction.experiment_file import read_experiment
 from utils.reproduction.experiment_job import ExperimentJob
 from utils.reproduction.plan import Scripts, as_argv
-from utils.reproduction.protocol import check_images, shown
+from utils.reproduction.protocol_steps import check_images, shown
 from utils.reproduction.work import Work, runner_for, work_through
 from utils.settings import arguments, config
 

@@ -72,8 +72,8 @@ def split(
     lists = divisions(names, number, val_share, test_share, seed, strata, groups)
     _replace_lists(base, lists, before)
     by_name = [dict(zip(names, labels, strict=True)) if labels else None for labels in (strata, groups)]
-    twins = len(vals := [lists[name] for name in lists if name.startswith("val")]) - len(set(map(tuple, vals)))
-    notes = [f"warning: {twins} of the divisions equal another one, because there are too few cases"] if twins else []
+    equal = len(vals := [lists[name] for name in lists if name.startswith("val")]) - len(set(map(tuple, vals)))
+    notes = [f"warning: {equal} of the divisions equal another one, because there are too few cases"] if equal else []
     if orphans:
         some = first_three([one_line(path.name) for path in orphans])
         notes.append(f"warning: {len(orphans)} masks have no image ({' '.join(IMAGE_SUFFIXES)}) of their name: {some}")

@@ -25,7 +25,7 @@ from datasets.levels import bits_in_use, dark_images
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
 from datasets.pairing import Case, find_cases, image_files, shared_masks
-from datasets.prepare.twins import perceptual_hash, twins_across, twins_in_list
+from datasets.prepare.near_duplicates import duplicates_across, duplicates_in_list, perceptual_hash
 from datasets.problems import grouped
 from datasets.resizing import too_small_targets
 from utils.common.errors import UserError
@@ -256,7 +256,7 @@ def _figures(count: int, facts: Any) -> dict[str, Any]:
 
 def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str, Facts]], result: Survey) -> None:
     """Finds duplicates within and between lists: by name (errors), and identical or similar pictures (warnings)."""
-    exact = [f"{name}: {finding}" for name in cases for finding in twins_in_list(facts[name])]
+    exact = [f"{name}: {finding}" for name in cases for finding in duplicates_in_list(facts[name])]
     near: list[str] = []
     for one, other in combinations(cases, 2):
         shared = {case.name for case in cases[one]} & {case.name for case in cases[other]}
@@ -265,7 +265,7 @@ def _compare_lists(cases: Mapping[str, list[Case]], facts: Mapping[str, dict[str
         if masks := [mask.name for mask in shared_masks(cases[one], cases[other])]:
             result.errors.append(f"{len(masks)} masks belong to two cases, in {one} and in {other}: {some(masks, 10)}")
         a, b = ({name: fact for name, fact in facts[of].items() if name not in shared} for of in (one, other))
-        same, nearly = twins_across(one, a, other, b)
+        same, nearly = duplicates_across(one, a, other, b)
         exact += same
         near += nearly
     result.warnings += exact + near

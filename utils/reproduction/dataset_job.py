@@ -11,7 +11,7 @@ from utils.common.processes import say
 from utils.reproduction import division_table, plan
 from utils.reproduction.division_table import Result
 from utils.reproduction.plan import Run, Scripts, known_to
-from utils.reproduction.protocol import (
+from utils.reproduction.protocol_steps import (
     EvaluationStep,
     Step,
     TrainingStep,

@@ -12,7 +12,7 @@ from utils.common.processes import say
 from utils.reproduction import plan
 from utils.reproduction.experiment_file import Experiment
 from utils.reproduction.plan import Run, Scripts, experiment_runs
-from utils.reproduction.protocol import Step, check_lists
+from utils.reproduction.protocol_steps import Step, check_lists
 from utils.reproduction.run_record import Records
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import models
 from utils.common.errors import UserError
 from utils.reproduction.experiment_file import Arm, Experiment
-from utils.reproduction.protocol import EvaluationStep, Step, TrainingStep, numbered
+from utils.reproduction.protocol_steps import EvaluationStep, Step, TrainingStep, numbered
 from utils.settings import config
 from utils.settings.config import FREE_SETTINGS
 from utils.settings.refusals import check_views, naming_the_network

@@ -17,7 +17,7 @@ from utils.common.errors import UserError
 from utils.reproduction.evaluation_files import figures_of
 from utils.reproduction.per_image_files import Images, in_list_order, write_per_image
 from utils.reproduction.plan import Run, Scripts, as_argv, evaluation_settings, training_flags, trainings
-from utils.reproduction.protocol import EvaluationStep, Step, TrainingStep
+from utils.reproduction.protocol_steps import EvaluationStep, Step, TrainingStep
 from utils.reproduction.result_lines import LISTS, SCHEMA, append, per_image_name, read
 from utils.settings.config import FREE_SETTINGS, with_defaults
 

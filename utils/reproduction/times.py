@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.common.run_log import read_log
 from utils.reproduction.plan import Run
-from utils.reproduction.protocol import Step, TrainingStep
+from utils.reproduction.protocol_steps import Step, TrainingStep
 
 
 class Times:

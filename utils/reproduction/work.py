@@ -19,7 +19,7 @@ from utils.common.signals import SIGNALS, Stopped
 from utils.reproduction import claims
 from utils.reproduction.claims import Claim
 from utils.reproduction.plan import Run
-from utils.reproduction.protocol import Step, TrainingStep, command, shown
+from utils.reproduction.protocol_steps import Step, TrainingStep, command, shown
 from utils.reproduction.run_scripts import CommandRunner
 
 LOOK = 5.0  # seconds between two looks at what others do

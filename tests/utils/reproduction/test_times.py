@@ -10,7 +10,7 @@ import pytest
 from result_line import result_line
 
 from utils.reproduction.plan import Run
-from utils.reproduction.protocol import TrainingStep
+from utils.reproduction.protocol_steps import TrainingStep
 from utils.reproduction.times import Times, in_words
 
 

@@ -33,7 +33,7 @@ def perceptual_hash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def twins_in_list(pictures: Mapping[str, Picture]) -> list[str]:
+def duplicates_in_list(pictures: Mapping[str, Picture]) -> list[str]:
     """Findings about identical pictures in one list; those with contradicting masks come first."""
     first: dict[str, str] = {}
     contradicting, equal = [], []
@@ -52,7 +52,7 @@ def twins_in_list(pictures: Mapping[str, Picture]) -> list[str]:
     return contradicting + equal
 
 
-def twins_across(
+def duplicates_across(
     one: str, a: Mapping[str, Picture], other: str, b: Mapping[str, Picture]
 ) -> tuple[list[str], list[str]]:
     """Findings about pictures that are in two lists: (identical ones, near duplicates), the nearest first.

@@ -10,7 +10,7 @@ import pytest
 
 from utils.common.errors import UserError
 from utils.evaluation.pixel_metrics import PAPER_FIGURES
-from utils.reproduction.protocol import EvaluationStep, TrainingStep, refuse_mixed
+from utils.reproduction.protocol_steps import EvaluationStep, TrainingStep, refuse_mixed
 
 
 def plan(division, phase="seg", **settings):
