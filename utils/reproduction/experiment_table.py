@@ -40,7 +40,7 @@ All figures are percent (Fa: millionths; differences: points).
 - **95 % (t)**: interval of the mean, over the divisions' means, or over the seeds of a single division.
 - **95 % (images)**: percentile bootstrap over the images. It leaves out the noise of training.
 - **p**: Wilcoxon signed-rank, two-sided, with Holm's correction for the number of arms. n pairs give at least 2 / 2^n.
-- **images**: how many images a paired test needs to see such a difference (power 80 %, level 5 %).
+- **images needed**: how many images a paired test needs to see such a difference (power 80 %, level 5 %).
 - The best epoch is chosen on `val`, which flatters the figures of `val`."""
 
 
@@ -143,7 +143,7 @@ def difference_table(summary: Summary, on: str, figure: str = "iou") -> str:
     """A row for each arm but the first that has a pair of runs to compare."""
     headings = ["arm", "n"]
     for rule in EPOCH_RULES:
-        headings += [f"{rule} epoch: difference", "95 % (t)", "95 % (images)", "p", "images"]
+        headings += [f"{rule} epoch: difference", "95 % (t)", "95 % (images)", "p", "images needed"]
     rows = []
     for arm in summary.arms[1:]:
         cells = [summary.cells[on, figure, arm, rule] for rule in EPOCH_RULES]

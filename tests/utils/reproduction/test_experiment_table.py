@@ -85,7 +85,7 @@ def test_every_mean_deviation_and_interval_of_the_runs(lines, page):
 
 def test_every_paired_difference(lines, page):
     (head, rows) = tables(page)[2]
-    assert head[2:7] == ["best epoch: difference", "95 % (t)", "95 % (images)", "p", "images"]
+    assert head[2:7] == ["best epoch: difference", "95 % (t)", "95 % (images)", "p", "images needed"]
     ps = {}
     for arm, n, *cells in rows:
         assert n == "3 x 2"
