@@ -16,8 +16,8 @@ import numpy as np
 from utils.common.files import replacing
 from utils.common.libraries import library
 from utils.reproduction.experiment_summary import Summary, of_images
-from utils.reproduction.image_statistics import over_images
-from utils.reproduction.per_image_files import SHARE
+from utils.reproduction.image_groups import by_target_size, only, target_shares
+from utils.reproduction.image_statistics import mean_of_runs, over_images
 from utils.reproduction.result_lines import EPOCH_RULES
 from utils.reproduction.run_statistics import Spread
 
@@ -140,29 +140,19 @@ def differences(summary: Summary) -> Figure | None:
 def target_size(summary: Summary) -> Figure | None:
     """The IoU of small and large targets at the last epoch: bins with equally many images."""
     on = reported(summary)
-    shares = {
-        name: share
-        for of in summary.files.values()
-        for images in of_images(of, on, "last", SHARE).values()
-        for name, share in images.items()
-        if share > 0
-    }
+    shares = target_shares(summary, on)
     if len(shares) < 2 * BINS:
         return None
     figure, (axes,) = _figure(1, (6.4, 3.8))
-    order = sorted(shares, key=lambda name: (shares[name], name))
-    bins = [set(part) for part in np.array_split(np.array(order, dtype=object), BINS)]
+    bins = by_target_size(shares, BINS)
     crowded = len(summary.arms) > CROWDED
     centres = np.array([math.exp(np.mean([math.log(100 * shares[name]) for name in part])) for part in bins])
     for i, arm in enumerate(summary.arms):
         runs = of_images(summary.files[arm], on, "last", "iou")
-        parts = [
-            {run: kept for run, images in runs.items() if (kept := {n: v for n, v in images.items() if n in part})}
-            for part in bins
-        ]
+        parts = [only(runs, part) for part in bins]
         if not all(parts):
             continue
-        means = np.array([_mean(part) for part in parts])
+        means = np.array([mean_of_runs(part) for part in parts])
         ends = np.array([over_images({"": part})[""] or (math.nan, math.nan) for part in parts])
         shift = 1 + 0.03 * (i - (len(summary.arms) - 1) / 2)  # beside each other, so that all intervals are seen
         axes.errorbar(
@@ -248,16 +238,6 @@ def _row(axes: Axes, y: int, mean: float, ends: Any, colour: str, marker: str, s
 
 def _ends(spread: Spread) -> tuple[float, float] | None:
     return None if spread.low is None else (spread.low, spread.high)
-
-
-def _mean(values: Mapping[tuple[int, int], Mapping[str, float]]) -> float:
-    """Of divisions, then of their seeds, then of their images, as the intervals are."""
-    divisions = sorted({division for division, _ in values})
-    return float(
-        np.mean(
-            [np.mean([np.nanmean(list(of.values())) for run, of in values.items() if run[0] == d]) for d in divisions]
-        )
-    )
 
 
 def _padded(values: list[float | None], length: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from utils.reproduction.arm_settings import differing_settings, shared_settings,
 from utils.reproduction.code_table import code_table
 from utils.reproduction.experiment_plots import PLOTS, draw
 from utils.reproduction.experiment_summary import FIGURES, Plan, Summary, summarise
+from utils.reproduction.image_groups import group_table
 from utils.reproduction.result_lines import EPOCH_RULES, Line
 from utils.reproduction.table_cells import (
     NONE,
@@ -88,6 +89,8 @@ def page(summary: Summary, plots: Sequence[str] = ()) -> str:
             parts += [first, difference_table(summary, on), verdicts(summary, on)]
             if divisions := division_table(summary, on):
                 parts += ["The same over the images of each division:", divisions]
+        if groups := group_table(summary, on):
+            parts += ["Groups of images:", groups]
         parts += ["Every figure:", figure_table(summary, on)]
     if codes := code_table(summary.runs):
         parts += ["## Another code in place of the image's own", codes]

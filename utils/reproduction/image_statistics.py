@@ -43,6 +43,13 @@ def over_images(samples: Mapping[Key, Figures]) -> dict[Key, Interval]:
     return bootstrap({key: _terms(of, place) for key, of in samples.items()})
 
 
+def mean_of_runs(values: Figures) -> float:
+    """The mean of divisions, then of their seeds, then of their images, as `over_images` draws it."""
+    divisions = sorted({division for division, _ in values})
+    of_runs = {run: np.nanmean(list(images.values())) for run, images in values.items()}
+    return float(np.mean([np.mean([mean for run, mean in of_runs.items() if run[0] == d]) for d in divisions]))
+
+
 def of_division(values: Figures, division: int) -> dict[Run, Mapping[str, float]]:
     return {run: images for run, images in values.items() if run[0] == division}
 

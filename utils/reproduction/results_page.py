@@ -39,6 +39,7 @@ from utils.reproduction.experiment_table import (
     verdicts,
 )
 from utils.reproduction.field_table import field_table
+from utils.reproduction.image_groups import group_table
 from utils.reproduction.result_lines import LISTS, read
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"
@@ -49,6 +50,7 @@ BLOCKS: dict[str, Callable[[Summary, str], str]] = {
     "differences": lambda of, on: f"{difference_table(of, on)}\n\n{verdicts(of, on)}".strip(),
     "divisions": lambda of, on: division_table(of, on) or "No pair of runs to compare.",
     "figures": figure_table,
+    "groups": lambda of, on: group_table(of, on) or "Too few images for groups.",
     "field": lambda of, on: field_table(of),
     "code": lambda of, on: code_table(of.runs) or "No run was tested with another code.",
     "cost": lambda of, on: cost_table(of),
