@@ -197,6 +197,8 @@ def main(args: argparse.Namespace) -> dict | list:
 
 def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     """Evaluates, and writes the results into a folder that this process has locked."""
+    from datasets.kept import Kept
+    from datasets.levels import unfit_white_level
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import describe_execution, set_up
@@ -223,8 +225,11 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     engine = load_engine(args.engine, network, precision, args.threads, args.normalization)
     views = {name: value for name, value in vars(args).items() if name in ("tta", "tile", "overlap")}
     predict = MaskLogits(engine, precision, shift, **views)
-    cases = checked_cases(args, {"validation": args.val_file_dir})["validation"]
+    kept = Kept()
+    cases = checked_cases(args, {"validation": args.val_file_dir}, kept=kept)["validation"]
     loader = evaluation_loader(args, cases, 1 if args.encoder_bn == "batch" else args.batch_size, args.resize)
+    if unfit := unfit_white_level(kept.bits().values(), args.white_level):
+        say(f"warning: {unfit}")
     execution = f"{device.type}, {describe_execution(args, precision)}"
     execution += f", {engine.speed.short}" if args.engine == "torch" else f", {args.engine}"
     header = {

@@ -147,6 +147,7 @@ def main(args: argparse.Namespace) -> Report:
         check_file(getattr(args, name), f"--{name}")
     import torch
 
+    from datasets.levels import unfit_white_level
     from utils.common.distributed import join
     from utils.common.files import sha256
     from utils.common.runtime import keep_freed_memory
@@ -176,6 +177,8 @@ def main(args: argparse.Namespace) -> Report:
             f"warning: {len(report.turned)} images have an EXIF orientation, which is not applied: their masks match "
             f"the stored pixels, not the picture that viewers show: {one_line(first_three(report.turned))}"
         )
+    if report.bits and (unfit := unfit_white_level(report.bits, predictor.white_level)):
+        say(f"warning: {unfit}")
     if report.failures:
         if is_writer():
             failures = map(one_line, report.failures)

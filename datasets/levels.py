@@ -19,20 +19,22 @@ def bits_in_use(pixels: np.ndarray) -> int:
     return max(8, int(pixels.max()).bit_length()) if pixels.dtype == np.uint16 else 0
 
 
-def dark_images(bits: Iterable[int]) -> str | None:
-    """A warning if most images use fewer than 16 bits of 16-bit files, so that without a white level they are dark.
+def unfit_white_level(bits: Iterable[int], white_level: int | None) -> str | None:
+    """A warning if most images are 16-bit files that a white level reads as nearly black, or clips.
 
     Args:
         bits: `bits_in_use` of each image, at least one.
+        white_level: see `datasets.decode.read_image`.
     """
     (usual, count), *_ = Counter(bits).most_common()
-    if not 0 < usual < 16:
+    fitting, white = 2**usual - 1, white_level or 65535
+    if 0 < usual <= white.bit_length() - 2:  # a single bit less may be the scene
+        found = f"are read as nearly black (0 to {255 * fitting / white:.1f} of 255)"
+    elif usual > white.bit_length():
+        found = f"are clipped at the white level {white}"
+    else:
         return None
-    level = 2**usual - 1
-    return (
-        f"{count} images use {usual} of 16 bits and are read as nearly black (0 to {level / 257:.1f} of 255). "
-        f"Train with --white_level {level} (or auto)"
-    )
+    return f"{count} images use {usual} of 16 bits and {found}. --white_level {fitting} fits them (auto in training)"
 
 
 def common_white_level(cases: Sequence[Case], progress: bool = True, known: Mapping[Case, int] | None = None) -> int:

@@ -116,6 +116,20 @@ def test_images_that_viewers_turn_are_named(weights, scans, tmp_path, capsys, mo
     assert read(tmp_path / "out" / "turned.png").shape == (40, 24)
 
 
+@pytest.mark.parametrize(("factor", "level", "warned"), [(16, None, True), (16, 4095, False), (1, None, False)])
+def test_images_that_the_white_level_makes_dark_are_counted(weights, tmp_path, capsys, factor, level, warned):
+    (tmp_path / "scans").mkdir()
+    for name in "ab":
+        pixels = np.random.default_rng(1).integers(0, 256, (40, 24)).astype(np.uint16 if factor > 1 else np.uint8)
+        cv2.imwrite(str(tmp_path / "scans" / f"{name}.png"), pixels * pixels.dtype.type(factor))
+    more = ["--white_level", level] if level else []
+    run("--weights", weights, tmp_path / "scans", "--output", tmp_path / "out", *more)
+    dark = (
+        "warning: 2 images use 12 of 16 bits and are read as nearly black (0 to 15.9 of 255). --white_level 4095 fits"
+    )
+    assert (dark in capsys.readouterr().out) == warned
+
+
 def test_a_second_call_predicts_what_is_missing(weights, scans, tmp_path):
     out = tmp_path / "out"
     flags = ["--weights", weights, scans, "--output", out]

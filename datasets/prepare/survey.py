@@ -21,7 +21,7 @@ import numpy as np
 from datasets.checks import ORIENTATIONS, THREADS, UPRIGHT, Look, decode_case
 from datasets.decode import digest, to_rgb
 from datasets.known_divisions import remarks
-from datasets.levels import bits_in_use, dark_images
+from datasets.levels import bits_in_use, unfit_white_level
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
 from datasets.pairing import Case, find_cases, image_files, shared_masks
@@ -215,7 +215,7 @@ def _levels(facts: Mapping[str, Facts], white_level: int | str | None) -> list[s
         return []
     (usual, _), *_ = bits.most_common()
     found = []
-    if white_level is None and (warning := dark_images(fact.bits for fact in facts.values())):
+    if white_level is None and (warning := unfit_white_level((fact.bits for fact in facts.values()), None)):
         found.append(warning)
     if odd := [f"{name} ({fact.bits or 'an 8-bit file'})" for name, fact in facts.items() if fact.bits != usual]:
         most = f"{usual} bits" if usual else "8-bit files"

@@ -12,7 +12,7 @@ import train_recon
 import train_seg
 from datasets.decode import read_image, to_rgb
 from datasets.folder import SegmentationFolder
-from datasets.levels import bits_in_use, common_white_level, dark_images
+from datasets.levels import bits_in_use, common_white_level, unfit_white_level
 from datasets.pairing import Case
 from datasets.prepare.sample import make_sample
 from datasets.transforms import Transform
@@ -75,16 +75,19 @@ def test_training_warns_of_dark_images(tmp_path, capsys, factor, level, warned):
     shown = capsys.readouterr().out
     assert shown.count("images use 12 of 16 bits") == warned
     assert ("warning: 8 images use 12 of 16 bits and are read as nearly black (0 to 15.9 of 255)" in shown) == warned
-    assert ("Train with --white_level 4095 (or auto)" in shown) == warned
+    assert ("--white_level 4095 fits them (auto in training)" in shown) == warned
 
 
-def test_images_of_eight_bits_are_not_dark():
-    assert dark_images([0, 0, 12]) is None and dark_images([16, 16, 12]) is None
-    assert dark_images([10, 10, 0]).startswith("2 images use 10 of 16 bits")
+def test_the_white_level_fits_most_images_or_not():
+    assert unfit_white_level([0, 0, 12], None) is None and unfit_white_level([16, 16, 12], None) is None
+    assert unfit_white_level([10, 10, 0], None).startswith("2 images use 10 of 16 bits and are read as nearly black")
+    assert unfit_white_level([11, 12], 4095) is None, "a dark scene may use a bit less"
+    clipped = "1 images use 16 of 16 bits and are clipped at the white level 4095. --white_level 65535 fits them"
+    assert unfit_white_level([16], 4095).startswith(clipped)
 
 
 @pytest.mark.slow
-def test_from_auto_to_evaluation_and_prediction(tmp_path):
+def test_from_auto_to_evaluation_and_prediction(tmp_path, capsys):
     """Phase 1 finds the level, phase 2, evaluation and prediction take it, each image's tensor being the same."""
     base = deep(tmp_path / "set", 16)
     flags = [
@@ -116,6 +119,11 @@ def test_from_auto_to_evaluation_and_prediction(tmp_path):
     assert torch.equal(predictor.read(image).tensor, batch["image"][0])
     assert not torch.equal(Predictor(weights, white_level=65535).read(image).tensor, batch["image"][0])
     assert predictor.settings["white_level"] == 4095 and predictor.read(image).tensor.max() > 0
+    for level, warned in (("4095", False), ("65535", True)):
+        capsys.readouterr()
+        flags = ["--weights", str(weights), "--workers", "0", "--threads", "1", "--white_level", level]
+        evaluation.main(evaluation.settings([*flags, "--output_dir", str(tmp_path / level)]))
+        assert ("images use 12 of 16 bits and are read as nearly black" in capsys.readouterr().out) == warned
 
 
 def test_checkpoints_of_before_have_the_full_range(tmp_path):

@@ -27,13 +27,14 @@ KEPT_PIXELS = 1 << 26  # most pixels of decoded images that are kept for overlay
 
 @dataclass(frozen=True)
 class Report:
-    """The numbers of predicted images and of existing results, the failures, and the images whose EXIF orientation was
-    not applied, over all processes."""
+    """The numbers of predicted images and of existing results, the failures, the images whose EXIF orientation was not
+    applied, and the bits in use of each predicted image (`datasets.levels.bits_in_use`), over all processes."""
 
     predicted: int
     there_before: int
     failures: list[str]
     turned: list[str]
+    bits: list[int]
 
 
 def predict_files(
@@ -70,18 +71,19 @@ def predict_files(
     bar = Progress(total=len(share), desc="predicting", unit="img", disable=not is_writer())
     with bar, StopRequest(patient=world_size() > 1) as stop:
         found = _predict_share(predictor, share, outputs, workers, bar, stop)
-    failures, turned = ([item for part in parts for item in part] for parts in zip(*gather(found), strict=True))
+    failures, turned, bits = ([item for part in parts for item in part] for parts in zip(*gather(found), strict=True))
     if is_writer():
         outputs.write_sheet(len(inputs) - len(failures))
-    return Report(len(todo) - len(failures), len(inputs) - len(todo), failures, turned)
+    return Report(len(todo) - len(failures), len(inputs) - len(todo), failures, turned, bits)
 
 
 def _predict_share(
     predictor: Predictor, share: Sequence[Input], outputs: Outputs, workers: int, bar: Progress, stop: StopRequest
-) -> tuple[list[str], list[str]]:
-    """Predicts the images; returns a message for each failed image, and the images with an EXIF orientation."""
+) -> tuple[list[str], list[str], list[int]]:
+    """Predicts the images; returns a message for each failed image, the images with an EXIF orientation, and bits."""
     failures: list[str] = []
     turned: list[str] = []
+    bits: list[int] = []
     written = 0
 
     def fail(image: Input, message: str) -> None:
@@ -119,11 +121,12 @@ def _predict_share(
                     continue
                 outputs.write(image.name, picture.pixels, probability, predictor.threshold, predictor.white_level)
                 turned += [str(image.path)] if picture.orientation > 1 else []
+                bits.append(picture.bits)
                 written += 1
                 bar.update()
     finally:
         predictor.network = forward
-    return failures, turned
+    return failures, turned, bits
 
 
 def _read_ahead(

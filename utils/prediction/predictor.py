@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from datasets.decode import decode, to_rgb
+from datasets.levels import bits_in_use
 from datasets.resizing import Shift
 from datasets.transforms import Transform
 from utils.common.devices import pick_device
@@ -41,12 +42,14 @@ class Picture:
     pixels: as stored, (H, W) or (H, W, 3); None if they are no longer needed.
     tensor: the network input, (3, h, w); None for an image that is predicted in tiles, which are converted one after
         the other, so that a large image needs no float copy.
+    bits: see `datasets.levels.bits_in_use`.
     """
 
     size: tuple[int, int]
     pixels: np.ndarray | None
     tensor: Tensor | None
     orientation: int = 1
+    bits: int = 0
 
 
 class Predictor:
@@ -162,13 +165,13 @@ class Predictor:
         else:
             decoded = decode(Path(image))
             pixels, orientation = decoded.colours, decoded.orientation
-        size = pixels.shape[:2]
+        size, bits = pixels.shape[:2], bits_in_use(pixels)
         if self.tile and max(size) > self.tile:
-            return Picture(size, pixels, None, orientation)
+            return Picture(size, pixels, None, orientation, bits)
         array = to_rgb(pixels, self.white_level)
         if self.resize == "keep":
             array = _at_least_smallest(array)
-        return Picture(size, pixels if keep_pixels else None, self.transform(array)[0], orientation)
+        return Picture(size, pixels if keep_pixels else None, self.transform(array)[0], orientation, bits)
 
     def batch_of(self, height: int, width: int) -> int:
         """The batch size for network inputs of that size."""

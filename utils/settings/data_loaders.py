@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from datasets.folder import SegmentationFolder, make_loader
 from datasets.kept import Kept
 from datasets.known_divisions import remarks
-from datasets.levels import common_white_level, dark_images
+from datasets.levels import common_white_level, unfit_white_level
 from datasets.load import load_lists
 from datasets.pairing import Case
 from datasets.transforms import Transform
@@ -44,7 +44,7 @@ def training_loaders(
     if settings.white_level == AUTO:
         settings.white_level = common_white_level(train_cases, rank() == 0, kept.bits())
         say(f"--white_level auto: detected {settings.white_level} in the 16-bit training images")
-    elif settings.white_level is None and (warning := dark_images(kept.bits().values())):
+    elif warning := unfit_white_level(kept.bits().values(), settings.white_level):
         say(f"warning: {warning}")
     if unlabeled_dirs:
         listed = train_cases, cases["validation"]
