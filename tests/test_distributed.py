@@ -247,6 +247,7 @@ def test_a_stopped_job_ends_in_the_same_weights_as_a_whole_one(data, tmp_path):
     assert ends[0]["figures"] == ends[1]["figures"]
 
 
+@pytest.mark.long
 def test_each_process_draws_its_own_random_numbers_and_a_resumed_run_the_same(tmp_path):
     """Dropout masks must differ between the processes, whose images are different ones."""
     base = make_data(tmp_path / "data")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import platform
+import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import waiting
 
 from utils.common.errors import UserError
 from utils.common.precision import Precision
+from utils.common.runtime import seed_everything, seed_other_process
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -51,3 +54,18 @@ def test_precision_on_a_cpu(amp, name):
     with precision.autocast():
         out = torch.nn.Conv2d(1, 1, 1)(torch.zeros(1, 1, 2, 2))
     assert out.dtype == (torch.bfloat16 if name == "bf16" else torch.float32)
+
+
+def test_other_processes_draw_other_numbers_in_each_step_and_the_writer_goes_on(monkeypatch):
+    def numbers(rank, step):
+        monkeypatch.setenv("RANK", str(rank))
+        seed_everything(1)
+        seed_other_process(1, 2, step)
+        return torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
+
+    seed_everything(1)
+    of_writer = torch.rand(1).item(), random.random(), np.random.rand()  # noqa: NPY002
+    assert numbers(0, 3) == numbers(0, 4) == of_writer
+    drawn = [numbers(rank, step) for rank in range(3) for step in range(2)]
+    assert len({number for of_step in drawn for number in of_step}) == 3 * 5
+    assert numbers(2, 1) == drawn[-1]
