@@ -141,6 +141,11 @@ def holds_evaluation(folder: Path) -> bool:
     return _where(folder, "per_image.csv").is_file()
 
 
+def holds_code_test(folder: Path) -> bool:
+    """Whether the results are those of a test of --code."""
+    return _where(folder, "per_image-own.csv").is_file()
+
+
 def _foreign(folder: Path, summary: bytes) -> list[str]:
     """The files whose hashes differ from those in the summary; missing files are ignored."""
     content = json.loads(summary)

@@ -14,7 +14,7 @@ from utils.common.processes import say
 from utils.evaluation.paired_tests import Paired, align, compare_figures, remarks
 from utils.evaluation.protocol_card import unlike
 from utils.evaluation.read_results import Evaluation, flat, is_percent, read_evaluation, shown, title
-from utils.evaluation.result_files import holds_evaluation
+from utils.evaluation.result_files import holds_code_test, holds_evaluation
 from utils.report.charts import Axis, Chart, histogram, scatter
 from utils.report.html_page import write_page
 
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> list[Paired]:
 
 
 def find_evaluation(run: Path) -> Path:
-    """The folder with per_image.csv: `run` itself, or the only evaluation of the experiment `run`.
+    """The folder with per_image.csv: `run` itself, or the only evaluation of the experiment `run` without --code.
 
     Raises:
         UserError: if there is none, or more than one.
@@ -64,6 +64,7 @@ def find_evaluation(run: Path) -> Path:
         raise UserError(
             f"{run} contains no evaluation (per_image.csv or evaluation/*/per_image.csv): run evaluation.py first"
         )
+    found = [folder for folder in found if not holds_code_test(folder)] or found
     if len(found) > 1:
         raise UserError(f"{run} contains {len(found)} evaluations; choose one of them: {', '.join(map(str, found))}")
     return found[0]

@@ -10,7 +10,7 @@ from utils.reproduction.comparable_runs import Runs
 from utils.reproduction.run_statistics import Run, Spread, spread
 from utils.reproduction.table_cells import NONE, count, interval, p_value, shown, t_interval, verdict, with_deviation
 
-GIVEN = {"swap": "another image's", "mean": "the mean", "zero": "zeros"}
+GIVEN = {"swap": "another image's code", "mean": "the mean code", "zero": "a code of zeros"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,16 @@ def code_table(runs: Runs) -> str:
     cells = code_cells(runs)
     if not cells:
         return ""
-    headings = ["arm", "code", "n", "IoU, own code", "IoU, this code", "difference", "95 % (t)", "kernel changed by"]
+    headings = [
+        "arm",
+        "given code",
+        "n",
+        "IoU, own code",
+        "IoU, given code",
+        "difference",
+        "95 % (t)",
+        "kernel changed by",
+    ]
     rows = [
         [
             arm,
@@ -81,13 +90,12 @@ def _network(runs: Runs) -> str:
 
 def _verdicts(cells: Mapping[tuple[str, str], CodeCell]) -> str:
     return "\n".join(
-        f"- `{arm}` with {GIVEN[given]} code: {verdict(cell.difference, of='run')}."
-        for (arm, given), cell in cells.items()
+        f"- `{arm}` with {GIVEN[given]}: {verdict(cell.difference, of='run')}." for (arm, given), cell in cells.items()
     )
 
 
 def _each_run(cells: Mapping[tuple[str, str], CodeCell]) -> str:
-    headings = ["arm", "code", "division", "seed", "images", "difference", "95 % (images, BCa)", "p, uncorrected"]
+    headings = ["arm", "given code", "division", "seed", "images", "difference", "95 % (images, BCa)", "p, uncorrected"]
     rows = []
     for (arm, given), cell in cells.items():
         for (division, seed), row in sorted(cell.runs.items()):

@@ -208,7 +208,7 @@ def macs(summary: Summary) -> Figure | None:
             )
     axes.margins(x=0.2)
     axes.set_xscale("log" if reach > math.log(10) else "linear")
-    axes.set(xlabel="multiply-accumulates of an image (G)", ylabel="IoU (%)")
+    axes.set(xlabel="multiply-accumulates of an image (G); markers side by side have the same", ylabel="IoU (%)")
     axes.set_title(f"{summary.name}, {on}: best epoch filled, last open; 95 % t interval")
     _legend(axes)
     return figure

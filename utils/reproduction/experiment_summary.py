@@ -97,6 +97,18 @@ class Summary:
         arms = [arm for arm in self.arms if not self.runs[arm]]
         return f"Not run yet: {', '.join(arms)}." if arms else ""
 
+    @property
+    def uneven_divisions(self) -> str:
+        """A warning for tables of means, where arms have runs of different divisions; "" otherwise."""
+        divisions = {arm: sorted({division for division, _ in self.runs[arm]}) for arm in self.arms_with_runs}
+        if len(set(map(tuple, divisions.values()))) < 2:
+            return ""
+        named = "; ".join(f"{arm} {', '.join(map(str, of))}" for arm, of in divisions.items())
+        return (
+            f"These means are of different divisions ({named}), so the rows are not comparable. The differences are of "
+            "the same divisions."
+        )
+
 
 def summarise(name: str, lines: Sequence[Line], results: Path, planned: Plan = ()) -> Summary:
     """Everything that tables and plots show.

@@ -25,6 +25,7 @@ from utils.reproduction.table_cells import (
     NONE,
     TITLES,
     count,
+    images_needed,
     interval,
     p_value,
     shown,
@@ -139,7 +140,7 @@ def iou_table(summary: Summary, on: str, figure: str = "iou") -> str:
         for cell in cells:
             row += [with_deviation(cell.spread, figure), t_interval(cell.spread, figure), interval(cell.images, figure)]
         rows.append(row)
-    return _table(summary, headings, rows)
+    return _table(summary, headings, rows, summary.uneven_divisions)
 
 
 def difference_table(summary: Summary, on: str, figure: str = "iou") -> str:
@@ -159,7 +160,7 @@ def difference_table(summary: Summary, on: str, figure: str = "iou") -> str:
                 t_interval(cell.difference, figure, sign="+"),
                 interval(cell.difference_images, figure, sign="+"),
                 p_value(cell.p),
-                NONE if cell.needed is None else f"{cell.needed:,}",
+                images_needed(cell.needed),
             ]
         rows.append(row)
     return _table(summary, headings, rows)
@@ -195,12 +196,12 @@ def figure_table(summary: Summary, on: str) -> str:
             for spread in spreads:
                 row += [with_deviation(spread, figure), t_interval(spread, figure)]
             rows.append(row)
-    return _table(summary, headings, rows)
+    return _table(summary, headings, rows, summary.uneven_divisions)
 
 
-def _table(summary: Summary, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of arms, and a line about those without runs."""
-    parts = [markdown(headings, rows) if rows else "", summary.not_run_yet]
+def _table(summary: Summary, headings: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:
+    """A table of arms, a note, and a line about the arms without runs."""
+    parts = [markdown(headings, rows) if rows else "", note, summary.not_run_yet]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -230,13 +231,15 @@ def _cost(arm: str, lines: Sequence[Line]) -> list[str]:
 
 
 def verdicts(summary: Summary, on: str, figure: str = "iou") -> str:
-    """A sentence for each arm but the first, if it has runs: what its t interval says."""
+    """A sentence for each arm but the first, if it has runs: what its intervals say."""
     first, *others = summary.arms
     said = []
     for arm in (arm for arm in others if summary.runs[arm]):
         for rule in EPOCH_RULES:
-            difference = summary.cells[on, figure, arm, rule].difference
-            found = verdict(difference, figure) if difference else "no pair of runs to compare"
+            cell = summary.cells[on, figure, arm, rule]
+            found = "no pair of runs to compare"
+            if cell.difference:
+                found = verdict(cell.difference, cell.difference_images, figure)
             said.append(f"- `{arm}` against `{first}`, {rule} epoch: {found}.")
     return "\n".join(said)
 

@@ -123,7 +123,7 @@ def _standing(summary: Summary, arm: str) -> str:
         text = f"over {counted} {shown(ours.mean, 'iou')}, at or above {', '.join(below) or 'no published mean'}"
         if ours.low is not None:
             within = [name for name, value in published.items() if ours.low <= value <= ours.high]
-            text += f" (its interval holds the published mean of {', '.join(within) or 'no network'})"
+            text += f" (its interval contains the published mean of {', '.join(within) or 'no network'})"
         found.append(text)
     differing = [sentence for line in summary.runs[arm].values() for sentence in _unlike_theirs(line)]
     unlike = f". Not alike: {'; '.join(dict.fromkeys(differing))}" if differing else ""
@@ -144,4 +144,8 @@ def _unlike_theirs(line: Line) -> list[str]:
         found.append(f"compared at {card.get('size')}, not at 256x256")
     if settings.get("batch_size") not in (8, None):
         found.append(f"batch size {settings['batch_size']}, not 8")
+    if (precision := settings.get("amp")) not in ("off", None):
+        found.append(f"trained in {precision}, not float32")
+    if line["encoder"]:
+        found.append("a phase 1 before")
     return found

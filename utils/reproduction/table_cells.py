@@ -16,6 +16,7 @@ TITLES = {
     "Fa_1e-6": "Fa x 1e-6",
 }
 NONE = "–"
+MANY = 1_000_000
 
 
 def count(spread: Spread | None) -> str:
@@ -45,20 +46,34 @@ def interval(ends: Interval, figure: str, sign: str = "") -> str:
 
 
 def shown(value: float, figure: str, sign: str = "") -> str:
-    """Two decimals; nothing is "-0.00"."""
-    return f"{round(value if figure == 'Fa_1e-6' else 100 * value, 2) + 0.0:{sign}.2f}"
+    """Two decimals; what rounds to zero is "0.00", without a sign."""
+    rounded = round(value if figure == "Fa_1e-6" else 100 * value, 2)
+    return f"{rounded:{sign}.2f}" if rounded else "0.00"
+
+
+def images_needed(needed: int | None) -> str:
+    """A number above a million is not printed: a difference near zero has no meaningful digits there."""
+    return NONE if needed is None else f"{needed:,}" if needed <= MANY else f"over {MANY:,}"
 
 
 def p_value(p: float | None) -> str:
     return NONE if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def verdict(difference: Spread, figure: str = "iou", of: str = "pair of runs") -> str:
-    """What the t interval of a difference says, in words; one that holds 0 says that no difference was found."""
+def verdict(difference: Spread, images: Interval = None, figure: str = "iou", of: str = "pair of runs") -> str:
+    """The conclusion in words. A difference was found only if 0 is in neither interval.
+
+    Args:
+        difference: with its t interval over runs, which says how much other runs may differ. With few runs it can be
+            narrow by chance.
+        images: the interval over the images.
+        of: what a difference of a single run is called.
+    """
     mean = f"{shown(difference.mean, figure, '+')} points"
+    over = f"over the images {interval(images, figure, '+')}" if images else ""
     if difference.low is None:
-        return f"{mean} in one {of}, which says nothing of other runs"
-    found = f"{mean}; the interval over the {difference.over}, {t_interval(difference, figure, '+')},"
-    if difference.low <= 0 <= difference.high:
-        return f"{found} holds 0: no difference was found"
-    return f"{found} does not hold 0: {'higher' if difference.mean > 0 else 'lower'}"
+        return f"{mean} in one {of}{over and f' ({over})'}; other runs may differ"
+    found = f"{mean} (over the {difference.over} {t_interval(difference, figure, '+')}{over and f', {over}'})"
+    if all(low > 0 or high < 0 for low, high in filter(None, ([difference.low, difference.high], images))):
+        return f"{found}: {'higher' if difference.mean > 0 else 'lower'}"
+    return f"{found}: no difference was found"

@@ -193,9 +193,11 @@ class Run:
         self.schedule.load_state_dict(previous["schedule"])
         if previous["scaler"]:  # empty if the run used another format: --amp auto depends on the device
             self.precision.scaler.load_state_dict(previous["scaler"])
-        if is_writer():  # the writer continues the sums of all processes, the others start at zero
+        # The writer continues the sums of all processes and its random numbers. The sums of the others start at zero,
+        # and they are seeded before each step (`utils.common.runtime.seed_other_process`).
+        if is_writer():
             self.means.load_state_dict(previous["means"], self.device)
-        _set_random_states(previous["random"])
+            _set_random_states(previous["random"])
         self.epoch, self.step, self.best = previous["epoch"], previous["step"], previous["best"]
 
 

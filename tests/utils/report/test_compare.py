@@ -135,6 +135,8 @@ def test_what_makes_a_comparison_doubtful_is_said(ious, tmp_path):
 def test_an_experiment_stands_for_its_only_evaluation(ious, tmp_path):
     best = write_run(tmp_path / "x" / "evaluation" / "best-val", ious[0].tolist())
     assert find_evaluation(tmp_path / "x") == find_evaluation(best) == best
+    (write_run(tmp_path / "x" / "evaluation" / "best-val-swap", ious[0].tolist()) / "per_image-own.csv").touch()
+    assert find_evaluation(tmp_path / "x") == best, "a code test cannot be compared"
     write_run(tmp_path / "x" / "evaluation" / "last-val", ious[0].tolist())
     with pytest.raises(UserError, match=r"2 evaluations; choose one of them: .*best-val, .*last-val"):
         find_evaluation(tmp_path / "x")

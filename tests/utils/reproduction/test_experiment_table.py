@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 import statistics
 import sys
 
@@ -21,7 +22,7 @@ from utils.reproduction.experiment_table import tabulate
 from utils.reproduction.field_table import field_table
 from utils.reproduction.per_image_files import read_per_image, write_per_image
 from utils.reproduction.run_statistics import spread
-from utils.reproduction.table_cells import count, shown
+from utils.reproduction.table_cells import count, images_needed, shown, verdict
 
 ARMS = {"none": 0.0, "static": 0.2, "dpconv": 3.0}
 
@@ -139,9 +140,27 @@ def test_what_a_reader_concludes(page):
     said = [line for line in page.split("\n") if line.startswith("- `")]
     assert len(said) == 4
     for line in said:
-        held = "holds 0: no difference was found." in line
-        assert held != ("does not hold 0: higher." in line) and held == ("[-" in line)
-    assert "static" in said[0] and "no difference was found" in said[0] and "does not hold 0" in said[3]
+        assert ("): no difference was found." in line) == ("[-" in line) != ("): higher." in line)
+        assert "(over the divisions [" in line and ", over the images [" in line
+    assert "static" in said[0] and "no difference was found" in said[0] and "higher" in said[3]
+
+
+def test_a_difference_is_found_only_if_neither_interval_contains_zero():
+    narrow, wide = spread({(1, 41): 0.010, (2, 41): 0.011}), spread({(1, 41): 0.01, (2, 41): 0.05})
+    assert verdict(narrow, [0.002, 0.02]).endswith(": higher") and verdict(narrow).endswith(": higher")
+    for difference, images in ((narrow, [-0.002, 0.02]), (wide, [0.002, 0.02]), (wide, None)):
+        assert verdict(difference, images).endswith(": no difference was found")
+    lower = spread({(1, 41): -0.010, (2, 41): -0.011})
+    assert verdict(lower, [-0.02, -0.001]).endswith("over the images [-2.00, -0.10]): lower")
+
+
+def test_numbers_without_a_meaning_are_not_printed():
+    assert (shown(-0.00001, "iou", "+"), shown(0.00001, "iou", "+"), shown(0.0001, "iou", "+")) == (
+        "0.00",
+        "0.00",
+        "+0.01",
+    )
+    assert [images_needed(of) for of in (None, 2283, 712876874)] == ["–", "2,283", "over 1,000,000"]
 
 
 def test_runs_that_are_missing_are_named_and_the_others_tabulated(results, lines):
@@ -153,6 +172,11 @@ def test_runs_that_are_missing_are_named_and_the_others_tabulated(results, lines
     assert {row[0]: row[1] for row in rows} == {"none": "3 x 2", "static": "5 runs", "dpconv": "3 x 2"}
     assert [row[0] for row in differences] == ["static", "dpconv"] and "`gate` against" not in text
     assert text.count("|\n\nNot run yet: gate.\n") == 4  # costs, IoU, differences, every figure
+    assert "different divisions" not in text
+    one = tabulate("trial", [line for line in lines if line["arm"] != "static" or line["division"] == 2], results)
+    assert (
+        one.count("different divisions (none 1, 2, 3; static 2; dpconv 1, 2, 3), so the rows are not comparable") == 2
+    )
     assert "Not run yet" not in tabulate("trial", lines, results, plots=False)
 
 
@@ -175,7 +199,7 @@ def test_one_run_and_no_run(tmp_path):
     text = tabulate("one", lines, tmp_path, plots=False)
     _, (_, (none, _)), *_ = tables(text)
     assert none[1] == "1 x 1" and "±" not in none[2] and none[3] == "–" and none[4].startswith("[")
-    assert "in one pair of runs, which says nothing of other runs" in text
+    assert re.search(r"points in one pair of runs \(over the images \[.*\]\); other runs may differ\.", text)
     alone = tabulate("one", [line for line in lines if line["arm"] == "none"], tmp_path, plots=False)
     assert "against" not in alone
     assert "No run is finished." in tabulate("one", [], tmp_path, [("none", 1, 41)], plots=False)
@@ -235,11 +259,11 @@ def test_other_codes(tmp_path):
     largest = max(abs(70 - value) for value in values(lines, "dpconv", "best").values())
     assert code_table(summarise("code", lines, tmp_path).runs).count(f"here by up to {largest:.2f} points.") == 1
     ends = stats.ttest_1samp([-1.0, -2.0, -3.0], 0).confidence_interval(0.95)
-    assert row[:3] == ["dpconv", "another image's", "3 x 1"]
+    assert row[:3] == ["dpconv", "another image's code", "3 x 1"]
     assert row[5:] == ["-2.00 ± 1.00", f"[{ends.low:+.2f}, {ends.high:+.2f}]", "4.00 ± 2.00 %"]
     assert [line[2:6] for line in each] == [[f"{d}", "41", "30", f"-{d}.00"] for d in (1, 2, 3)]
     text = tabulate("code", lines, tmp_path, plots=False)
-    assert "holds 0: no difference was found" in text.partition("## Another code")[2]
+    assert "with another image's code: -2.00 points (over the divisions [" in text.partition("## Another code")[2]
     assert code_table({"none": {}}) == ""
 
 
@@ -291,7 +315,3 @@ def test_without_matplotlib_one_line_says_what_to_install(results, lines, monkey
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("no plots: ") and line.endswith("pip install -r requirements-plots.txt")
     assert (results / "trial.md").is_file()
-
-
-def test_a_difference_that_rounds_to_zero_has_no_minus():
-    assert (shown(-1e-9, "iou"), shown(-1e-9, "iou", "+"), shown(-0.00006, "iou", "+")) == ("0.00", "+0.00", "-0.01")
