@@ -35,6 +35,7 @@ import models
 from train_recon import Reconstruction
 from train_seg import Segmentation
 from utils.benchmarking.side_by_side import changed, compare, grow, line
+from utils.common.errors import UserError
 from utils.common.script import run_script
 from utils.common.version import add_version
 from utils.networks import ENGINES
@@ -87,6 +88,8 @@ def main(args: argparse.Namespace) -> None:
     if args.measure:
         print(json.dumps(measure(args)))
     elif args.verb == "profile":
+        if args.only == "loader":
+            raise UserError("profile does not take --only loader: its time is not that of torch's operators")
         profile(args)
     elif args.verb == "grow":
         grow(SCRIPT, args)

@@ -199,6 +199,7 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     """Evaluates, and writes the results into a folder that this process has locked."""
     from datasets.kept import Kept
     from datasets.levels import unfit_white_level
+    from datasets.pairing import files_hash
     from utils.common.pictures import save_png
     from utils.common.precision import Precision
     from utils.common.runtime import describe_execution, set_up
@@ -247,7 +248,8 @@ def evaluate_into(folder: Path, args: argparse.Namespace) -> dict:
     test = run_code_test(network, loader, precision, other, args.seed, shift) if other else None
     summary |= {"code": test.summary()} if test else {}
     modules = {"modules": engine.speed.words} if hasattr(engine, "speed") else {}
-    summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **modules}}
+    files = {"files": {"evaluated": files_hash(cases)}}
+    summary |= {"settings": vars(args), "provenance": {**provenance(args, device), **files, **modules}}
     summary["protocol"] = protocol_card(args, results.names, run)
     if not is_writer():
         return summary

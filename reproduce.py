@@ -113,7 +113,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def _experiment_settings(args: argparse.Namespace, given: dict, handed_on: dict) -> argparse.Namespace:
     fixed = [name for name in OF_DATASET if name in given]
-    fixed += [name for name in handed_on if name not in config.FREE_SETTINGS]
+    fixed += [name for name in handed_on if name not in config.FREE_SETTINGS or name == "unlabeled_dir"]
     if fixed:
         raise UserError(f"--{fixed[0]} does not go with --experiment, whose file says what is run: {args.experiment}")
     args.handed_on = handed_on
@@ -125,6 +125,7 @@ def _experiment_settings(args: argparse.Namespace, given: dict, handed_on: dict)
 
 
 def main(args: argparse.Namespace) -> None:
+    runner = runner_for(args.budget)  # first of all: the checks count
     job = ExperimentJob(args, SCRIPTS) if args.experiment else DatasetJob(args, SCRIPTS)
     job.check()
     # Every run is checked before the first one starts: an error in the last would be found hours later.
@@ -144,8 +145,9 @@ def main(args: argparse.Namespace) -> None:
     for run, steps in {run.division: (run, steps) for run, steps in reversed(to_do)}.values():
         check_images(run, steps)
     work = Work(job.chosen, job.folder / "claims", job.steps, job.is_finished, job.finish, args.nproc, job.keep_going)
-    with runner_for(args.budget) as runner:
-        job.conclude(work_through(work, runner))
+    with runner:
+        done = work_through(work, runner)
+    job.conclude(done)
 
 
 def _training_flags() -> config.ScriptParser:

@@ -188,6 +188,26 @@ def test_results_of_other_weights_are_made_again(whole, base, ran, copy):
     assert results(copy) == results(whole[0])
 
 
+def test_other_masks_are_noticed_though_everything_is_done(base, ran, copy, tmp_path):
+    other = shutil.copytree(base, tmp_path / "other")
+    call(other, copy)
+    assert ran == []
+    mask = next(path for path in (other / "masks").iterdir() if path.stem in (other / "val1.txt").read_text().split())
+    mask.write_bytes(mask.read_bytes() + b"\0")
+    with pytest.raises(UserError, match=r"division1/seg/last\.pth belongs to a run on other files.*validation list"):
+        call(other, copy)
+    assert ran == []
+
+
+def test_results_of_other_files_are_made_again(whole, base, ran, copy):
+    summary = copy / "division1" / "evaluation" / "last-val1" / "summary.json"
+    content = json.loads(summary.read_text())
+    content["provenance"]["files"]["evaluated"] = "0" * 64
+    summary.write_text(json.dumps(content))
+    call(base, copy)
+    assert ran == [("evaluation", "division1")]
+
+
 def test_an_encoder_trained_again_is_not_mixed_with_the_old_phase_2(base, ran, copy):
     shutil.copy(copy / "division2" / "recon" / "best.pth", copy / "division1" / "recon" / "best.pth")
     with pytest.raises(UserError, match=r"trained with another encoder than .*division1/recon/best\.pth"):
@@ -308,6 +328,15 @@ def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
     sender.wait()
     assert runner.number == number and signal.signal(number, was) == signal.SIG_DFL
     assert (tmp_path / "told").read_text().split() == [str(int(told))]
+
+
+def test_between_two_commands_the_second_signal_acts_at_once(monkeypatch):
+    with CommandRunner() as runner, monkeypatch.context() as patch:
+        patch.setattr("utils.reproduction.run_scripts.SAME_SIGNAL_SECONDS", 0)
+        signal.raise_signal(signal.SIGINT)
+        assert runner.stopped()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_when_its_time_is_out_the_command_is_told_to_save(tmp_path):

@@ -22,6 +22,7 @@ def result_line(
         "settings": {"recon": {"img_size": 128}, "seg": {"img_size": 128, "seed": seed}},
         "encoder": "0" * 64,
         "protocol": {on: {"best": {"threshold": 0.5}, "last": {"threshold": 0.5}} for on in lists},
+        "files": {"train": "1" * 64, "val": "2" * 64},
         "versions": {"python": "3.11.9", "torch": "2.8.0", "tifffile": None},
         "commit": None,
         "machine": {"device": "cpu", "platform": "Linux", "threads": 2, "processes": 1},

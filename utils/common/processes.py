@@ -13,17 +13,38 @@ from utils.common.printable import printable
 
 def rank() -> int:
     """The number of this process in the job."""
-    return int(os.environ.get("RANK", 0))
+    return _number("RANK", 0) if world_size() > 1 else 0  # a job system may leave the variable to a single process
 
 
 def world_size() -> int:
     """The number of processes of the job, on all machines."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return _number("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
     """The number of this process on its machine."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    return _number("LOCAL_RANK", 0) if world_size() > 1 else 0
+
+
+def _number(variable: str, default: int) -> int:
+    """The number in an environment variable; the default if it is unset or empty."""
+    return int(os.environ.get(variable, "").strip() or default)
+
+
+def refuse_bad_environment() -> None:
+    """Checks the variables of torchrun, before anything depends on them.
+
+    Raises:
+        UserError: for one that is not a number.
+    """
+    for variable in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        try:
+            _number(variable, 0)
+        except ValueError:
+            raise UserError(
+                f"the environment variable {variable} must be an integer, got {os.environ[variable]!r}: unset it, or "
+                "start the processes with torchrun"
+            ) from None
 
 
 def is_writer() -> bool:

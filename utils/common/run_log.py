@@ -37,7 +37,8 @@ class RunLog:
         self.board_folder = folder / "tensorboard"
         with writing(self.board_folder):
             self.board = SummaryWriter(self.board_folder, purge_step=epoch + 1 if epoch else None)
-            self.board.add_text("settings", f"```\n{settings}\n```", epoch)
+            text = settings.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            self.board.add_text("settings", f"```\n{text}\n```", epoch)
 
     def _entries_until(self, epoch: int) -> list[dict[str, Any]]:
         entries, cut = read_lines(self.path)
@@ -120,5 +121,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict) or type(entry.get("epoch")) is not int:
+        return None
+    if type(entry.get("seconds")) not in (int, float):
         return None
     return entry if all(isinstance(entry.get(part), dict) for part in ("train", "val")) else None

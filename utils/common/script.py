@@ -13,7 +13,7 @@ from typing import Any
 
 from utils.common.errors import UserError
 from utils.common.printable import printable
-from utils.common.processes import torchrun_holds_the_store, world_size
+from utils.common.processes import refuse_bad_environment, torchrun_holds_the_store, world_size
 from utils.common.signals import Stopped
 
 # Messages of libraries that run out of memory without raising a specific exception. cuDNN and cuBLAS need memory of
@@ -49,6 +49,11 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     threading.excepthook = _leave_to_main_thread
     _print_anything()
     _open_more_files()
+    try:
+        refuse_bad_environment()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     code: int | str | None = 0
     args = None
     quiet = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # see _this_folder.py

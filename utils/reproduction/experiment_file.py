@@ -162,9 +162,10 @@ def _groups(groups: Any, arms: list[str]) -> tuple[tuple[str, ...], ...]:
         return (tuple(arms),)
     if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
         raise ValueError("groups must be lists of arms, such as [[none, dpconv], [gate]]")
-    if sorted(map(str, (arm for group in groups for arm in group))) != sorted(arms):
+    named = tuple(tuple(map(str, group)) for group in groups)  # YAML reads an arm "1" as a number
+    if sorted(arm for group in named for arm in group) != sorted(arms):
         raise ValueError(f"groups must name each arm once; the arms are {', '.join(arms)}")
-    return tuple(tuple(group) for group in groups)
+    return named
 
 
 def _only(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

@@ -38,6 +38,7 @@ DECIDED = {
     "code": "code lists them",
     "resume": "runs are always resumed",
     "init_from": "runs start from scratch",
+    "unlabeled_dir": "both phases train on the images of the lists. Train such an encoder with train_recon.py",
     **dict.fromkeys(("output_dir", "recon_weights", "seg_weights", "weights"), "the runner names the files"),
     **dict.fromkeys(("report", "test", "compare", "unlike_protocols"), "the runner evaluates and tabulates"),
 }

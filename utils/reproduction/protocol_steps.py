@@ -54,18 +54,24 @@ class TrainingStep:
         """Done if last.pth belongs to this experiment and to its last epoch.
 
         Raises:
-            UserError: if the folder contains a run with other settings, lists or, in phase 2, another encoder; such a
-                run is neither used nor overwritten.
+            UserError: if the folder contains a run with other settings, lists or files or, in phase 2, another encoder;
+                such a run is neither used nor overwritten.
         """
         last = self.folder / "last.pth"
         if not last.exists():
             return Progress(False, "to do")
         # Imported here, because they import torch, which errors in lists and flags should not wait for.
         from utils.networks.checkpoints import explain, load_checkpoint
-        from utils.training.run_state import refuse_another_run
+        from utils.settings.provenance import file_hashes
+        from utils.training.run_state import refuse_another_run, refuse_other_files
 
         checkpoint = load_checkpoint(last, self.phase)
         refuse_another_run(checkpoint, self.settings, last)
+        lists = {"training": self.settings.train_file_dir, "validation": self.settings.val_file_dir}
+        if getattr(self.settings, "unlabeled_dir", None):  # the hash of the training images includes theirs
+            del lists["training"]
+        files = file_hashes(self.settings.base_dir, lists, self.settings.mask_suffix, self.phase == "seg")
+        refuse_other_files(checkpoint, files, last)
         if self.encoder_from:
             self._refuse_another_encoder(checkpoint, self.encoder_from / "best.pth")
         epoch, step = explain(lambda: (checkpoint["epoch"], checkpoint["step"]), last)
@@ -109,7 +115,7 @@ class EvaluationStep:
     code: str | None = None
 
     def progress(self) -> Progress:
-        """Done if summary.json belongs to these weights (by their hash), this list and these settings.
+        """Done if summary.json belongs to these weights (by their hash), this list, its files and these settings.
 
         Raises:
             UserError: if the checkpoint is damaged.
@@ -139,7 +145,7 @@ class EvaluationStep:
 
 
 def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
-    from utils.settings.provenance import list_hashes, weight_hashes
+    from utils.settings.provenance import file_hashes, list_hashes, weight_hashes
 
     before, now = with_defaults(summary.get("settings", {})), vars(settings)
     came_from = summary.get("provenance", {})
@@ -149,7 +155,16 @@ def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
         any(before.get(name) != now[name] for name in now.keys() - FREE_SETTINGS - {"weights", "batch_size"})
         or evaluated != list_hashes(settings).get("val_file_dir")
         or came_from.get("weights") != weight_hashes(settings)
+        or _differ(
+            came_from.get("files"),
+            file_hashes(settings.base_dir, {"evaluated": settings.val_file_dir}, settings.mask_suffix),
+        )
     )
+
+
+def _differ(before: object, now: Mapping[str, str]) -> bool:
+    """Whether a hash that both have is another; older results have none."""
+    return isinstance(before, Mapping) and any(before[name] != now[name] for name in before.keys() & now.keys())
 
 
 Step = TrainingStep | EvaluationStep

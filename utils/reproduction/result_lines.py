@@ -228,6 +228,7 @@ def _code_test(given: str) -> _Kind:
 _CODES = ("swap", "mean", "zero")
 _FIGURES = _by_name(_or_null(_number), required=["images", *FIGURES])
 _LINE = _object(
+    ["files"],
     schema=_count,
     experiment=_name,
     arm=_name,
@@ -236,6 +237,7 @@ _LINE = _object(
     settings=_object(["evaluation"], recon=_or_null(_mapping), seg=_mapping, evaluation=_mapping),
     encoder=_or_null(_hash),
     protocol=_on_lists(_mapping),
+    files=_by_name(_hash),
     versions=_by_name(_or_null(_text), required=["python", "torch"]),
     commit=_or_null(_text),
     machine=_object(device=_text, platform=_text, threads=_count, processes=_count),

@@ -23,7 +23,7 @@ from utils.settings.config import FREE_SETTINGS, with_defaults
 
 # Settings that say where files are on this machine, or nothing of the experiment.
 PATHS = ("Dataset", "base_dir", "config", "init_from", "output_dir", "recon_weights", "resume", "test_file_dir")
-PATHS += ("unlabeled_dir",)
+PATHS += ("unlabeled_dir",)  # older lines have it; an experiment does not take it
 # Settings of an evaluation that change no figure, or that the line has in another place.
 NOT_OF_EVALUATION = {*FREE_SETTINGS, "batch_size", "field", "train_file_dir", "val_file_dir", "weights", "seg_weights"}
 VIEWS = {"tta": False, "tile": None, "overlap": None}  # which are left out of the settings unless given
@@ -90,11 +90,21 @@ class Records:
         ]
         differing += [f"{phase} in one of them alone" for phase in recorded.keys() ^ now.keys()]
         differing += [f"another {on} list" for on in ("train", *LISTS) if self._is_another(run, on, line["protocol"])]
+        differing += [f"other files of the {on} list" for on in self._other_files(run, line, now["seg"]["mask_suffix"])]
         if differing:
             raise UserError(
                 f"{self.path}: the line of {run.title} is of other settings or data: {'; '.join(differing)}. Remove "
                 "such lines, or give the experiment another name"
             )
+
+    def _other_files(self, run: Run, line: Mapping[str, Any], mask_suffix: str | None) -> list[str]:
+        """The lists whose images or masks have other names or sizes than those of the line, which older lines lack."""
+        if "files" not in line:
+            return []
+        from utils.settings.provenance import file_hashes  # here: it imports torch
+
+        found = file_hashes(self.base_dir, run.lists, mask_suffix)
+        return [on for on, value in line["files"].items() if found.get(on, value) != value]
 
     def _is_another(self, run: Run, on: str, protocol: Mapping[str, Mapping[str, Any]]) -> bool:
         """Whether the run's list `on` is not that of the cards, as far as both are known."""
@@ -138,6 +148,7 @@ def line_of(
     """The line of a run whose steps are all done, and its images' figures by list and epoch rule."""
     from utils.common.run_log import read_log  # here: torch comes with them
     from utils.networks.checkpoints import load_checkpoint
+    from utils.settings.provenance import file_hashes
 
     phases = {step.phase: step for step in steps if isinstance(step, TrainingStep)}
     evaluations = [step for step in steps if isinstance(step, EvaluationStep)]
@@ -160,6 +171,7 @@ def line_of(
         },
         "encoder": encoder_hash(last["model"]) if "recon" in phases else None,
         "protocol": _by_list(summaries, lambda summary: summary["protocol"]),
+        "files": file_hashes(base_dir, run.lists, seg.settings.mask_suffix),
         "versions": {"python": came_from["python"], **came_from["versions"]},
         "commit": came_from["git_commit"],
         "machine": {name: came_from[name] for name in ("device", "platform", "threads", "processes")},

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from utils.common.signals import SIGNALS
+from utils.common.signals import SAME_SIGNAL_SECONDS, SIGNALS
 
 _ASK = 10.0  # seconds
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in linux/prctl.h
@@ -25,10 +25,11 @@ class CommandRunner:
     """A context that forwards SIGINT, SIGTERM and SIGHUP to the running command; `number` is the first of them.
 
     A command runs in a separate session, so that Ctrl-C in a terminal reaches it only through this process. If this
-    process is killed, the system sends the command a SIGTERM (on Linux).
+    process is killed, the system sends the command a SIGTERM (on Linux). Between two commands the first signal is
+    stored, and a second one acts at once.
 
     Args:
-        seconds: after which the command gets a SIGTERM, as if this process had; None: never.
+        seconds: from now on, after which the command gets a SIGTERM, as if this process had; None: never.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -46,6 +47,9 @@ class CommandRunner:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -86,9 +90,13 @@ class CommandRunner:
         return bool(self.number)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
         if self._process:
             self._process.send_signal(_for_scripts(number))
+        elif self.number and time.monotonic() - self._since > SAME_SIGNAL_SECONDS:
+            self._restore()
+            signal.raise_signal(number)
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
 
 
 def _for_scripts(number: int) -> int:

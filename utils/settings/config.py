@@ -151,9 +151,12 @@ class ScriptParser(argparse.ArgumentParser):
         values = {
             name: words.get(str(value).lower(), value) if name in switches else value for name, value in values.items()
         }
+        takes_a_value = {action.dest for action in self._actions if action.nargs != 0}
         for name, value in values.items():
             if name in NOT_IN_FILES:
                 raise UserError(f"{where}: unknown setting {name!r}")
+            if isinstance(value, bool) and name in takes_a_value - switches:
+                raise UserError(f"{where}: {name} must be a value as on the command line, not {str(value).lower()}")
             if isinstance(value, dict) or (isinstance(value, list) and name not in repeated):
                 raise UserError(f"{where}: {name} must be a single value, got {one_line(str(value))[:100]}")
         flags = [flag for name, value in values.items() for flag in as_flags(name, value)]

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from datasets.known_divisions import facts
 from datasets.lists import read_list
 from datasets.load import list_path
+from datasets.pairing import files_hash, find_cases
 from datasets.unlabeled import fingerprint
 from utils.common.devices import device_name, has_tf32
 from utils.common.errors import UserError
@@ -61,6 +63,24 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
     hashes = _hashes({name: list_path(base, file) for name in LISTS if (file := getattr(settings, name, None))})
     folders = getattr(settings, "unlabeled_dir", None)
     return {**hashes, "unlabeled_dir": fingerprint(folders, settings.mask_suffix)} if folders else hashes
+
+
+def file_hashes(
+    base_dir: str | Path, lists: Mapping[str, str], mask_suffix: str | None, need_masks: bool = True
+) -> dict[str, str]:
+    """`datasets.pairing.files_hash` of the images and masks of each list, without those of which a file is missing.
+
+    Args:
+        lists: by purpose, as "training" and "validation".
+    """
+    found = {}
+    for purpose, name in lists.items():
+        with contextlib.suppress(UserError, OSError):
+            cases, problems = find_cases(
+                Path(base_dir), read_list(list_path(Path(base_dir), name)), mask_suffix, need_masks
+            )
+            found |= {} if problems else {purpose: files_hash(cases)}
+    return found
 
 
 def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,13 @@ def check_training(settings: argparse.Namespace, folder: Path) -> None:
         layer, source = getattr(settings, "dynamic", DPCONV), getattr(settings, "kernel_source", "recon")
         check_network(settings.variant, layer, settings.encoder_bn, source)
     refuse_one_gpu_for_all(settings.device)
+    try:
+        os.fsencode(folder).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the output folder {folder} has a name that is not UTF-8. TensorBoard cannot write into it: pass another "
+            "--output_dir"
+        ) from error
     if settings.batch_size < world_size():
         raise UserError(
             f"--batch_size must be at least the number of processes ({world_size()}), got {settings.batch_size}: it "

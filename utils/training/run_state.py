@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from utils.common.devices import widest_float
 from utils.common.distributed import gather
 from utils.common.errors import UserError
 from utils.common.precision import Precision
-from utils.common.processes import is_writer
+from utils.common.processes import is_writer, say
 from utils.networks.checkpoints import epoch_of, explain, fill, load_checkpoint, save_checkpoint
 from utils.settings.arguments import AUTO
 from utils.settings.config import FREE_SETTINGS, with_defaults
@@ -113,19 +114,20 @@ class Run:
         if not is_writer():
             return
         content = {**self._result(), "figures": figures}
-        last = {self.last: {**content, **self._progress(self.means)}}
-        others = dict.fromkeys(self._of_this_epoch(), content)
-        # A run that is killed between the files repeats the epoch, so last.pth is the last one; in the first epoch it
-        # is the first one, because `has_run` refuses a folder without it, and `resume` writes the others.
-        for path, of_file in ({**others, **last} if self.last.exists() else {**last, **others}).items():
-            save_checkpoint(path, of_file)
+        # The first one: if the run is killed before the others are written, `resume` writes them.
+        save_checkpoint(self.last, {**content, **self._progress(self.means)})
+        for path in self._of_this_epoch():
+            save_checkpoint(path, content)
 
     def _of_this_epoch(self) -> list[Path]:
         """The files that have the weights of the epoch that was finished last, besides last.pth."""
         is_best = self.best is not None and self.best["epoch"] == self.epoch
         in_history = self.settings.save_every and self.epoch and self.epoch % self.settings.save_every == 0
-        history = [self.folder / f"epoch{self.epoch:04d}.pth"] if in_history else []
+        history = [self._in_history(self.epoch)] if in_history else []
         return [self.folder / "best.pth", *history] if is_best else history
+
+    def _in_history(self, epoch: int) -> Path:
+        return self.folder / f"epoch{epoch:04d}.pth"
 
     def save(self) -> None:
         """Writes last.pth in the middle of an epoch (collective)."""
@@ -143,29 +145,38 @@ class Run:
             return False
         previous = load_checkpoint(self.last, self.name)
         refuse_another_run(previous, self.settings, self.last)
-        self._refuse_other_files(previous)
+        refuse_other_files(previous, self.provenance.get("files", {}), self.last)
         states = check_progress(previous, self.optimizer, self.schedule, self.settings.epochs, steps, self.last)
         fill(self.model, previous["model"], self.last)
         explain(lambda: self._restore({**previous, **states}), self.last)
         self.resumed_from = previous["provenance"]
-        if self.step == 0 and is_writer():
-            content = {name: value for name, value in previous.items() if name not in PROGRESS}
-            for path in self._of_this_epoch():
-                with suppress(UserError):  # it is missing or damaged
-                    if epoch_of(path) == self.epoch:
-                        continue
-                save_checkpoint(path, content)
+        if is_writer():
+            if self.step == 0:
+                content = {name: value for name, value in previous.items() if name not in PROGRESS}
+                for path in self._of_this_epoch():
+                    if not _is_of(path, self.epoch):
+                        save_checkpoint(path, content)
+            self._restore_best()
         return True
 
-    def _refuse_other_files(self, previous: dict[str, Any]) -> None:
-        """Checks the images and masks of both lists by their names and sizes, which older runs have not recorded."""
-        before = explain(lambda: dict(previous["provenance"].get("files", {})), self.last)
-        now = self.provenance.get("files", {})
-        if differing := [name for name in before if name in now and before[name] != now[name]]:
+    def _restore_best(self) -> None:
+        """Writes a best.pth that is missing or damaged again, from the history.
+
+        Raises:
+            UserError: if the history does not have its epoch.
+        """
+        path, epoch = self.folder / "best.pth", int((self.best or {}).get("epoch", 0))
+        if not epoch or _is_of(path, epoch):
+            return
+        kept = self._in_history(epoch)
+        if not _is_of(kept, epoch):
             raise UserError(
-                f"{self.last} belongs to a run on other files: images or masks of the {' and '.join(differing)} list "
-                "have other names or sizes. Choose another --output_dir for a new run"
+                f"{path} is missing or not of epoch {epoch}, the best one of this run, and without {kept.name} its "
+                "weights cannot be restored. Put the file back, or choose another --output_dir for a new run. "
+                f"{self.last.name} is complete and can be evaluated"
             )
+        save_checkpoint(path, load_checkpoint(kept, self.name))
+        say(f"{path} was missing or damaged; it was restored from {kept.name}")
 
     def _result(self) -> dict[str, Any]:
         return {
@@ -228,6 +239,30 @@ def refuse_another_run(previous: dict[str, Any], settings: argparse.Namespace, p
         raise UserError(
             f"{path} belongs to a run with other lists; changed: {files}. Choose another --output_dir for a new run"
         )
+
+
+def refuse_other_files(previous: dict[str, Any], files: Mapping[str, str], path: Path) -> None:
+    """Checks the images and masks of both lists by their names and sizes, which older runs have not recorded.
+
+    Args:
+        files: `datasets.pairing.files_hash` of each list that is there, by purpose.
+
+    Raises:
+        UserError: with the lists whose files differ from those of the checkpoint `previous`, read from `path`.
+    """
+    before = explain(lambda: dict(previous["provenance"].get("files", {})), path)
+    if differing := [name for name in before if name in files and before[name] != files[name]]:
+        raise UserError(
+            f"{path} belongs to a run on other files: images or masks of the {' and '.join(differing)} list have other "
+            "names or sizes. Choose another --output_dir for a new run"
+        )
+
+
+def _is_of(path: Path, epoch: int) -> bool:
+    """Whether this is an undamaged checkpoint of the epoch."""
+    with suppress(UserError):
+        return epoch_of(path) == epoch
+    return False
 
 
 def _random_states() -> dict[str, Any]:

@@ -93,6 +93,7 @@ def test_another_error_is_one(tmp_path, monkeypatch):
 def test_only_the_writer_of_a_job_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE", 0)
     with locks.hold(tmp_path):
+        monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", "1")
         with locks.hold(tmp_path) as held:
             assert held is None

@@ -110,7 +110,7 @@ def test_distributions_are_over_the_validation_images_and_no_epoch_is_there_twic
     assert (spread.min, spread.num) == (0.5, 1)
 
 
-LINES = [{"epoch": n, "train": {"loss": 1.0}, "val": {"loss": 1.0}} for n in (1, 2, 3)]
+LINES = [{"epoch": n, "train": {"loss": 1.0}, "val": {"loss": 1.0}, "seconds": 2} for n in (1, 2, 3)]
 WHOLE = [json.dumps(line).encode() + b"\n" for line in LINES]
 
 
@@ -131,6 +131,7 @@ def resumed(tmp_path, content, epoch=3):
         b"\0" * 5000,
         b"\0" * 500 + b"\n",
         b'{"epoch": 4}\n',
+        b'{"epoch": 4, "train": {}, "val": {}}\n',
         b"\xff\xfe\n",
         b"[" * 100_000 + b"\n",
     ],

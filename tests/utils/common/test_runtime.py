@@ -58,6 +58,7 @@ def test_precision_on_a_cpu(amp, name):
 
 def test_other_processes_draw_other_numbers_in_each_step_and_the_writer_goes_on(monkeypatch):
     def numbers(rank, step):
+        monkeypatch.setenv("WORLD_SIZE", "3")
         monkeypatch.setenv("RANK", str(rank))
         seed_everything(1)
         seed_other_process(1, 2, step)

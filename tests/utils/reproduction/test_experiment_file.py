@@ -102,6 +102,8 @@ def test_what_an_arm_may_have_beside_a_code_of_all(write):
         ("img_size: 64", "img_size: big", "arm none: argument --img_size: invalid"),
         ("img_size: 64", "img_size: [64, 32]", "arm none: img_size must be a single value"),
         ("watch: pooled_iou", "watsch: iou", "arm batch: unrecognized arguments: --watsch=iou"),
+        ("{dynamic: none}", "{amp: false}", "arm none: amp must be a value as on the command line, not false"),
+        ("{dynamic: none}", "{unlabeled_dir: [x]}", "arm none: unlabeled_dir is not taken here, both phases train on"),
         ("base_lr: 0.1", "seed: 3", "arm fast: seed is not taken here, seeds lists them"),
         ("base_lr: 0.1", "train_seg: {epochs: 3}", "arm fast: epochs is not taken here, recon_epochs and seg_epochs"),
         ("seeds:", "seeds:\nseeds:", "'seeds' is given twice"),
@@ -117,6 +119,11 @@ def test_what_does_not_fit_is_refused_in_one_line_with_the_file(write, before, a
     with pytest.raises(UserError, match=rf"trial\.yaml.*{message}" if "twice" not in message else message) as error:
         runs_of(write(WHOLE.replace(before, after)))
     assert "\n" not in str(error.value) or "twice" in message
+
+
+def test_an_arm_whose_name_is_a_number_may_be_in_a_group(write):
+    text = "data: {base_dir: x}\ndivisions: 1\nseeds: [1]\narms: {'1': {}, '2': {}}\ngroups: [[2], [1]]\n"
+    assert [run.arm for run in runs_of(write(text))] == ["2", "1"]
 
 
 def test_an_unknown_experiment_names_those_that_there_are(write):
@@ -140,6 +147,7 @@ def test_the_projects_own_experiments_are_sound_and_name_no_place_of_a_machine(n
         (["--divisions", "3"], "--divisions does not go with --experiment"),
         (["--img_size", "64"], "--img_size does not go with --experiment"),
         (["--Dataset", "BUS"], "--Dataset does not go with --experiment"),
+        (["--unlabeled_dir", "more"], "--unlabeled_dir does not go with --experiment"),
         (["--epochs", "3"], "use --recon_epochs and --seg_epochs"),
         (["--budget", "0"], "--budget: must be a positive number of minutes, got 0.0"),
         (["--arms", "x"], "--arms x: .* has none, dpconv, batch, fast"),

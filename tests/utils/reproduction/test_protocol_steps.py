@@ -34,7 +34,7 @@ SUMMARY = {
     "infrared": {"nIoU": 0.75, "Pd": None, "Fa_1e-6": 3},
     "medical": {"HD95": None},
     "code": {"given": "swap"},
-    "settings": {"base_dir": "elsewhere", "val_file_dir": "val.txt", "img_size": 16},
+    "settings": {"base_dir": "elsewhere", "val_file_dir": "val.txt", "img_size": 16, "mask_suffix": None},
     "provenance": {"lists": {}, "weights": {}},
     "protocol": {"threshold": 0.5},
 }
@@ -42,7 +42,7 @@ SUMMARY = {
 
 def evaluation(folder, code=None):
     """A step without a list file and hashes, whose settings are those of SUMMARY."""
-    settings = argparse.Namespace(base_dir=str(folder), val_file_dir="val.txt", img_size=16)
+    settings = argparse.Namespace(base_dir=str(folder), val_file_dir="val.txt", img_size=16, mask_suffix=None)
     (folder / "best.pth").touch()
     step = ("best epoch on val.txt", "evaluation.py", [], lambda: settings, "best", "val", folder / "best.pth")
     return EvaluationStep(*step, lambda _: folder, code)

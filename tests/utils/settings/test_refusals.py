@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from toy import make_data, settings
 
 from utils.common.errors import UserError
 from utils.settings.refusals import check_training
+
+
+def test_an_output_folder_that_tensorboard_cannot_write_to(tmp_path):
+    base = str(make_data(tmp_path / "set"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        check_training(settings(base_dir=base), Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))
 
 
 @pytest.fixture

@@ -288,6 +288,52 @@ def test_a_run_killed_between_two_files_of_an_epoch_goes_on(base, tmp_path, monk
         assert one["epoch"] == other["epoch"] and torch.equal(one["model"]["weight"], other["model"]["weight"])
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"half")])
+def test_a_best_pth_of_an_earlier_epoch_is_restored_from_the_history_or_its_loss_is_said(
+    base, tmp_path, capsys, damage
+):
+    def toy():
+        phase = Toy()
+        phase.validation_losses = [1.0, 2.0, 3.0]
+        return phase
+
+    run(toy(), base, tmp_path, save_every=1)
+    best = load_checkpoint(tmp_path / "best.pth", "toy")
+    damage(tmp_path / "best.pth")
+    run(toy(), base, tmp_path, save_every=1, resume="auto")
+    again = load_checkpoint(tmp_path / "best.pth", "toy")
+    assert again["epoch"] == best["epoch"] == 1 and torch.equal(again["model"]["weight"], best["model"]["weight"])
+    assert "best.pth was missing or damaged; it was restored from epoch0001.pth" in capsys.readouterr().out
+    damage(tmp_path / "best.pth")
+    (tmp_path / "epoch0001.pth").unlink()
+    with pytest.raises(
+        UserError, match=r"best\.pth is missing or not of epoch 1.*without epoch0001\.pth.*last\.pth is"
+    ):
+        run(toy(), base, tmp_path, save_every=1, resume="auto")
+
+
+def test_a_disk_that_is_full_between_the_files_leaves_the_best_epoch_of_before(base, tmp_path, monkeypatch):
+    """The epoch is repeated, perhaps on another machine with another result; the best one must not be lost."""
+    phase = Toy()
+    phase.validation_losses = [1.0, 2.0]
+
+    def full(path, content):
+        if content["epoch"] == 2 and path.name == "last.pth":
+            raise UserError("the disk is full")
+        save_checkpoint(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_state, "save_checkpoint", full)
+        with pytest.raises(UserError, match="full"):
+            run(Toy(), base, tmp_path, epochs=2)
+    phase.steps = 4
+    run(phase, base, tmp_path, epochs=2, resume="auto")
+    assert (
+        load_checkpoint(tmp_path / "best.pth", "toy")["epoch"]
+        == load_checkpoint(tmp_path / "last.pth", "toy")["best"]["epoch"]
+    )
+
+
 def test_a_finished_run_that_was_killed_before_best_pth_gets_it(base, tmp_path):
     run(Toy(), base, tmp_path, epochs=1)
     best = load_checkpoint(tmp_path / "best.pth", "toy")
