@@ -19,7 +19,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from models.fast import comparison, worth_it
 from models.fast.fingerprints import CLASSES, as_recorded
 from models.fast.known import hooked, hooks_of, nothing_in_the_way, with_hooked_ancestor
 from models.fast.native import library
-from models.fast.packed_conv import can_pack
+from models.fast.packed_conv import AutocastIsOff, can_pack
 from models.fast.packed_network import Packing
 from models.fast.twins import KNOWN, PLAIN, swap, swap_back
 
@@ -87,7 +87,7 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
         return network, Found(why=_IN_THE_WAY)
     # Before the copy is made, to limit the peak memory.
     make = _make_packed if dtype == torch.float32 else _make_packed_without_winograd
-    why = comparison.difference(network, make, training=False)
+    why = comparison.difference(network, make, training=False, refuses=partial(_turns_autocast_off, dtype))
     if why is not None:
         return network, Found(plain=_left_plain(network), why=why)
     shared = {id(hooks): hooks for hooks in hooks_of(network)}  # what they record stays where their owner reads it
@@ -96,6 +96,19 @@ def for_prediction(network: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, F
     packed = dict(_pack(made.to(memory_format=torch.channels_last), dtype))
     _spare_memory()
     return made, Found(packed, plain, compiled=library("prediction") is not None)
+
+
+def _turns_autocast_off(dtype: torch.dtype, network: nn.Module) -> str | None:
+    """What keeps a network from running in `dtype`, in words; None if nothing does. Packs it."""
+    if dtype == torch.float32:
+        return None
+    _pack(network.to(memory_format=torch.channels_last), dtype)
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", dtype):
+            network(torch.zeros(1, 3, *comparison.SIZE))
+    except AutocastIsOff as error:
+        return str(error)
+    return None
 
 
 def unedited() -> tuple[bool, ...]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.fast.columns import fold, foldable, unfold
-from models.fast.conv_gradients import gradients_of
+from models.fast.conv_gradients import gradients_of, vectorised
 
 
 def batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -92,9 +92,10 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradients are differentiated again, see training_steps.py
-            y = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.statistics.eps)
-            return *gradients_of(y, [x, weight, bias], gradient, create_graph=True), None
+        if (again := torch.is_grad_enabled()) or vectorised(gradient):  # see training_steps.py
+            with torch.enable_grad():
+                y = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.statistics.eps)
+            return *gradients_of(y, [x, weight, bias], gradient, create_graph=again), None
         return *ctx.statistics.backward(gradient, x, weight), None
 
 

@@ -15,9 +15,10 @@ import math
 import random
 import sys
 import weakref
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 from models.fast import worth_it
 from models.fast.known import hooks_of
 
-# Rows of 16x40, 8x20, 4x10 and 2x5 pixels: sizes that each fast form supports, and sizes that it does not.
+# Rows of 16x40, 8x20, 4x10 and 2x5 pixels: sizes that each fast form supports, and sizes that it does not. For
+# prediction also rows of 64x128 to 8x16, on all of which the C++ kernels and Winograd's algorithm run.
 SIZE = (16, 40)
-BATCHES = (2, 1)
+INPUTS = ((2, SIZE), (1, SIZE), (1, (64, 128)))  # batch and size; the first one alone for training
 # Relative to the largest value of an output, and to the norm of a gradient. Rounding errors are about 1e-5, but up to
 # 0.1 for gradients on images where a ReLU or a maximum switches. Each result must therefore agree on one of the images;
 # a wrong computation differs on all of them.
@@ -40,10 +42,13 @@ Results = dict[str, Tensor | None]
 Make = Callable[[nn.Module, Callable[[str], bool]], Sequence[str]]
 
 _GRADIENT = "the gradient of "
+_OF_EVERY_MODULE = vars(nn.Module()).keys()
 _agreed: dict[tuple, str | None] = {}
 
 
-def difference(network: nn.Module, make: Make, training: bool) -> str | None:
+def difference(
+    network: nn.Module, make: Make, training: bool, refuses: Callable[[nn.Module], str | None] = lambda network: None
+) -> str | None:
     """The difference between the fast form of a network and the plain one, in words; None if they agree.
 
     Args:
@@ -51,11 +56,12 @@ def difference(network: nn.Module, make: Make, training: bool) -> str | None:
         make: replaces modules of a copy in place, except those whose name is not allowed; returns the names of the
             replaced ones. Results are cached by this function.
         training: also compare gradients and running statistics.
+        refuses: what else speaks against the fast form, in words, of a copy that it may change.
     """
     key = (make, training, _structure(network))
     if key not in _agreed:
         with _random_states_kept(), _gradients_kept(network), torch.autocast("cpu", enabled=False), _one_thread():
-            _agreed[key] = _difference(network, make, training)
+            _agreed[key] = _difference(network, make, training) or refuses(_copy(network, False, training))
         give_memory_back()
     return _agreed[key]
 
@@ -120,7 +126,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Any]]:
         kind = type(value)
         if kind in (bool, int, float, str):
             yield name, value
-        elif kind in (tuple, list):
+        elif kind in (tuple, list, Namespace, SimpleNamespace) or (kind is dict and name not in _OF_EVERY_MODULE):
             yield name, repr(value)
         elif kind in (FunctionType, MethodType):
             yield name, weakref.ref(getattr(value, "__func__", value))
@@ -246,13 +252,14 @@ def _results(network: nn.Module, number: int, training: bool) -> Results:
     """The results of the network for an image; for training also the gradients and running statistics of a step."""
     generator = torch.Generator().manual_seed(number)
     results: Results = {}
-    for batch in BATCHES[:1] if training else BATCHES:
-        image = torch.randn(batch, 3, *SIZE, generator=generator, dtype=torch.float32)
+    for batch, size in INPUTS[:1] if training else INPUTS:
+        image = torch.randn(batch, 3, *size, generator=generator, dtype=torch.float32)
         image = image.to(memory_format=torch.channels_last)
         _seed(number)  # so that random operations, e.g. dropout, are the same in both networks
         with torch.set_grad_enabled(training):
             outputs = _tensors(network(image))
-        results |= {f"output {i} of a batch of {batch}": output.detach() for i, output in enumerate(outputs)}
+        named = f"of {batch} image(s) of {size[0]}x{size[1]} pixels"
+        results |= {f"output {i} {named}": output.detach() for i, output in enumerate(outputs)}
     if training:
         targets = [torch.randn(output.shape, generator=generator, dtype=torch.float32) for output in outputs]
         loss = sum((output - target).square().mean() for output, target in zip(outputs, targets, strict=True))

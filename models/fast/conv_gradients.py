@@ -9,6 +9,12 @@ import torch
 from torch import Tensor
 
 
+def vectorised(gradient: Tensor) -> bool:
+    """Whether vmap computes several backward passes at once, as for a Jacobian: the gradient stands for all of them."""
+    # torch names only one of the two keys, Batched and FuncTorchBatched.
+    return "Batched" in str(torch._C._dispatch_keys(gradient))
+
+
 def gradients_of(output: Tensor, inputs: Sequence[Tensor], gradient: Tensor, **options: Any) -> list[Tensor | None]:
     """The gradients of the inputs by torch.autograd.grad; None for those that need none, e.g. frozen parameters."""
     found = iter(torch.autograd.grad(output, [x for x in inputs if x.requires_grad], gradient, **options))
@@ -32,7 +38,7 @@ def conv_backward(
 def pointwise_backward(gradient: Tensor, x: Tensor, weight: Tensor, to_x: Tensor | None) -> tuple[Tensor, Tensor]:
     """The gradients of weight and bias of a 1x1 convolution, as in `conv_backward`; that of x is added to `to_x`."""
     maps = [each for each in (gradient, x, to_x) if each is not None]
-    in_order = all(each.is_contiguous(memory_format=torch.channels_last) for each in maps)
+    in_order = not vectorised(gradient) and all(each.is_contiguous(memory_format=torch.channels_last) for each in maps)
     if not in_order or x.element_size() < 4 or x.shape[1] < 64 or len(weight) > 32:
         more, *to_conv = conv_backward(gradient, x, weight, (0, 0), (to_x is not None, True, False))
         if to_x is not None:

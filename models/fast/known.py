@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.nn.modules import module as torch_module
 
@@ -28,8 +29,9 @@ DTYPES = (torch.float32, torch.float64)  # of weights; `Packing` takes float32 a
 
 # The functions of torch that the plain forms use and the fast forms replace, and those that only the fast forms use.
 _USED: dict[Any, str] = {
-    nn: "Module.__call__ Module._call_impl Conv2d.forward Conv2d._conv_forward BatchNorm2d.forward Sequential.forward "
-    "ReLU.forward Identity.forward PixelShuffle.forward",
+    nn: "Module.__call__ Module._call_impl Conv2d.__call__ Conv2d.forward Conv2d._conv_forward BatchNorm2d.__call__ "
+    "BatchNorm2d.forward Sequential.__call__ Sequential.forward ReLU.__call__ ReLU.forward Identity.forward "
+    "PixelShuffle.forward",
     F: "conv2d batch_norm relu max_pool2d interpolate pixel_shuffle linear",
     torch: "batch_norm relu sigmoid cat stack max_pool2d maximum addcmul",
     Tensor: "mean max sum amax flatten __add__ __mul__",
@@ -51,15 +53,17 @@ _UNPATCHED_AT_IMPORT = all(_is_torchs(function) for functions in _AT_IMPORT for 
 def nothing_in_the_way() -> bool:
     """Whether torch computes as the fast forms assume.
 
-    That is: its functions are the original ones; no global hooks, function or dispatch modes, transforms of torch.func
-    or hooks on saved tensors are active; and nothing is traced or compiled.
+    That is: its functions are the original ones; no global hooks, function or dispatch modes, transforms of torch.func,
+    forward-mode derivatives or hooks on saved tensors are active; and nothing is traced or compiled.
     """
     if any(_GLOBAL_HOOKS) or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
     measured = native.observer is not None  # by a dispatch mode that only measures, utils/benchmarking
     if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack() > measured:
         return False
-    if torch._C._functorch.peek_interpreter_stack() is not None or (torch.is_grad_enabled() and _saved_by_hooks()):
+    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+        return False
+    if torch.is_grad_enabled() and _saved_by_hooks():
         return False
     return _UNPATCHED_AT_IMPORT and [read(owner) for owner, read in _READ] == _AT_IMPORT
 
@@ -116,11 +120,17 @@ def knows_conv(module: nn.Module, kernel: int | None = None, bias: bool | None =
         and parameters["weight"].dtype in DTYPES
         and (bias is None or bias == (parameters["bias"] is not None))
         and parameters["weight"].shape == (module.out_channels, module.in_channels, *module.kernel_size)
+        and _are_own(parameters)
     )
     if not ordinary or kernel is None:
         return ordinary
     keeps = padding == (kernel // 2, kernel // 2) and module.stride == module.dilation == (1, 1)
     return keeps and module.kernel_size == (kernel, kernel)
+
+
+def _are_own(parameters: dict[str, Any]) -> bool:
+    """Whether they are the module's own; torch.func.functional_call puts other tensors in their place for a call."""
+    return all(each is None or type(each) is nn.Parameter for each in parameters.values())
 
 
 def knows_norm(module: nn.Module, *twins: type) -> bool:
@@ -133,12 +143,14 @@ def knows_norm(module: nn.Module, *twins: type) -> bool:
         or None in parameters.values()
         or tuple(buffers) != ("running_mean", "running_var", "num_batches_tracked")
         or not isinstance(module.momentum, float)
+        or not _are_own(parameters)
     ):
         return False
     dtype, mean, variance = parameters["weight"].dtype, buffers["running_mean"], buffers["running_var"]
-    if mean is None or variance is None:
-        return dtype in DTYPES and mean is variance
-    return dtype in DTYPES and mean.dtype == variance.dtype == dtype
+    shapes = {each.shape for each in (*parameters.values(), mean, variance) if each is not None}
+    if dtype not in DTYPES or shapes != {(module.num_features,)}:
+        return False
+    return mean is variance if mean is None or variance is None else mean.dtype == variance.dtype == dtype
 
 
 def knows_channel_attention(module: nn.Module, *twins: type) -> bool:
@@ -146,6 +158,8 @@ def knows_channel_attention(module: nn.Module, *twins: type) -> bool:
         untouched(module, ChannelAttention, *twins, children=("reduce", "expand"))
         and as_recorded(ChannelAttention)
         and all(knows_conv(conv, kernel=1, bias=False) for conv in module._modules.values())
+        and module.reduce.in_channels == module.expand.out_channels
+        and module.reduce.out_channels == module.expand.in_channels
     )
 
 
@@ -154,14 +168,16 @@ def knows_spatial_attention(module: nn.Module, *twins: type) -> bool:
         return False
     conv = module._modules["conv"]
     size = getattr(conv, "kernel_size", (0,))[0]
-    return size % 2 == 1 and size <= LARGEST and knows_conv(conv, kernel=size, bias=False) and conv.in_channels == 2
+    known = size % 2 == 1 and size <= LARGEST and knows_conv(conv, kernel=size, bias=False)
+    return known and (conv.in_channels, conv.out_channels) == (2, 1)
 
 
 _BLOCK = ("conv1", "bn1", "conv2", "bn2", "channel_attention", "spatial_attention", "shortcut")
 
 
 def knows_block(module: nn.Module, *twins: type) -> bool:
-    """A residual block, whose children may also be of the types `twins`."""
+    """A residual block, whose children may also be of the types `twins`; the widths of all parts fit together, because
+    the C++ kernels read and write what a width says."""
     if not untouched(module, ResidualBlock, *twins, children=_BLOCK) or not as_recorded(ResidualBlock):
         return False
     child = module._modules
@@ -172,17 +188,29 @@ def knows_block(module: nn.Module, *twins: type) -> bool:
         and knows_norm(child["bn2"], *twins)
         and knows_channel_attention(child["channel_attention"], *twins)
         and knows_spatial_attention(child["spatial_attention"], *twins)
-        and _knows_shortcut(child["shortcut"], *twins)
+        and _knows_shortcut(child["shortcut"], child["conv1"], *twins)
+        and child["channel_attention"].reduce.in_channels == child["conv1"].out_channels
+        and {child["conv1"].out_channels}
+        == {
+            child["bn1"].num_features,
+            child["conv2"].in_channels,
+            child["conv2"].out_channels,
+            child["bn2"].num_features,
+        }
     )
 
 
-def _knows_shortcut(module: nn.Module, *twins: type) -> bool:
+def _knows_shortcut(module: nn.Module, conv1: nn.Conv2d, *twins: type) -> bool:
+    """Of a block with this first convolution."""
     if untouched(module, nn.Identity):
-        return True
+        return conv1.in_channels == conv1.out_channels
     if not untouched(module, nn.Sequential) or len(module._modules) != 2:
         return False
     conv, norm = module._modules.values()
-    return knows_conv(conv, kernel=1, bias=True) and knows_norm(norm, *twins)
+    if not (knows_conv(conv, kernel=1, bias=True) and knows_norm(norm, *twins)):
+        return False
+    widths = conv1.in_channels, conv1.out_channels, conv1.out_channels
+    return (conv.in_channels, conv.out_channels, norm.num_features) == widths
 
 
 def knows_sequence(module: nn.Module) -> bool:

@@ -9,8 +9,29 @@ import torch
 from torch import Tensor, nn
 
 
+class AutocastIsOff(RuntimeError):
+    """A part of a network that runs in bfloat16 turns autocast off, which packed weights cannot follow."""
+
+
+def require_autocast(dtype: torch.dtype) -> None:
+    """Checks that a plain convolution would compute in `dtype`, too, if it is bfloat16.
+
+    Raises:
+        AutocastIsOff: otherwise.
+    """
+    if dtype == torch.bfloat16 and not torch.is_autocast_enabled("cpu"):
+        raise AutocastIsOff(
+            "autocast is off in a part of the network, which its fast form for bfloat16 does not follow"
+        )
+
+
 class PackedConv2d(nn.Module):
-    """An ordinary convolution like `nn.Conv2d`, followed by a ReLU if `relu`; computes in and returns `dtype`."""
+    """An ordinary convolution like `nn.Conv2d`, followed by a ReLU if `relu`; computes in and returns `dtype`.
+
+    `alone`: it takes the place of a convolution of the network, and is no part of a packed block.
+    """
+
+    alone = False
 
     def __init__(
         self,
@@ -30,6 +51,8 @@ class PackedConv2d(nn.Module):
         self.numbers = packed, None if bias is None else bias.to(dtype), *geometry, "relu" if relu else "none", [], ""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.alone:
+            require_autocast(self.dtype)
         return torch.ops.mkldnn._convolution_pointwise(x.to(self.dtype), *self.numbers)
 
 

@@ -26,7 +26,7 @@ from models.fast.known import (
 )
 from models.fast.narrow_conv import BLOCK, block_weight
 from models.fast.native.prediction import attend
-from models.fast.packed_conv import PackedConv2d
+from models.fast.packed_conv import PackedConv2d, require_autocast
 from models.fast.pooling import channel_maximum, channel_sum, spatial_sum_and_maximum
 from models.fast.winograd import pack_conv
 from models.nested import NestedDecoder, NestedEncoder
@@ -40,7 +40,7 @@ class Packing:
     Modules whose weights are not float32 stay plain. The packed network has no gradients and cannot be copied or moved.
 
     Args:
-        dtype: the type in which convolutions compute.
+        dtype: the type in which convolutions compute; that of the stem is always float32, as in models/nested.py.
         allowed: whether the module of a name may be packed.
     """
 
@@ -63,9 +63,10 @@ class Packing:
             if self._may(at, child, knows_block):
                 network._modules[name] = PackedNode([child], self.dtype)
             elif inside and child not in self.plain and knows_sequence(child):
-                network._modules[name] = self._sequence(child, at)
+                exact = name == "stem" and type(network) is NestedEncoder
+                network._modules[name] = self._sequence(child, at, torch.float32 if exact else self.dtype)
             elif inside and self._may(at, child, knows_conv):
-                network._modules[name] = pack_conv(child, self.dtype)
+                network._modules[name] = _alone(pack_conv(child, self.dtype))
             else:
                 self._pack(child, at, inside)
 
@@ -76,7 +77,7 @@ class Packing:
             return True
         return False
 
-    def _sequence(self, sequence: nn.Sequential, path: str) -> nn.Sequential:
+    def _sequence(self, sequence: nn.Sequential, path: str, dtype: torch.dtype) -> nn.Sequential:
         """The same sequence, with neighbouring modules fused."""
         packed = nn.Sequential()
         rest = [(name, f"{path}.{name}", child) for name, child in sequence.named_children()]
@@ -86,19 +87,24 @@ class Packing:
                 blocks = [child]
                 while rest and self._may(*rest[0][1:], knows_block):
                     blocks.append(rest.pop(0)[2])
-                child = PackedNode(blocks, self.dtype)
+                child = PackedNode(blocks, dtype)
             elif self._may(at, child, knows_conv):
                 if rest and foldable_norm(rest[0][2]):
                     child = fuse_conv_bn_eval(child, rest.pop(0)[2])
                 relu = bool(rest) and untouched(rest[0][2], nn.ReLU)
-                child = pack_conv(child, self.dtype, relu=relu)
+                child = _alone(pack_conv(child, dtype, relu=relu))
                 rest = rest[1:] if relu else rest
             elif knows_sequence(child):
-                child = self._sequence(child, at)
+                child = self._sequence(child, at, dtype)
             else:
                 self._pack(child, at)
             packed.add_module(name, child)
         return packed
+
+
+def _alone(conv: nn.Module) -> nn.Module:
+    conv.alone = True
+    return conv
 
 
 def foldable_norm(norm: nn.Module) -> bool:
@@ -118,6 +124,7 @@ class PackedNode(nn.Module):
         self.blocks = nn.ModuleList(_PackedBlock(block, dtype) for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        require_autocast(self.dtype)
         with torch.autocast("cpu", enabled=False):
             exact = x.float() if self.blocks[0].shortcut is None else None
             x = x.to(self.dtype)

@@ -7,7 +7,7 @@ compute the rest again, with two kinds of passes (`norm_passes.py`). The small t
 one-channel map, are left to autograd.
 
 Autograd enables gradients in a backward pass only if they are differentiated again (create_graph=True, e.g. for a
-gradient penalty). The functions then return the gradients of the plain form.
+gradient penalty). The functions then return the gradients of the plain form, and so they do under vmap (of a Jacobian).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.blocks import ChannelAttention, SpatialAttention
-from models.fast.conv_gradients import conv_backward, gradients_of, pointwise_backward
+from models.fast.conv_gradients import conv_backward, gradients_of, pointwise_backward, vectorised
 from models.fast.narrow_conv import conv_two_to_one
 from models.fast.norm_passes import norm_pass
 
@@ -118,10 +118,11 @@ class _NormReLUConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            y = F.relu(F.batch_norm(x, None, None, norm_weight, norm_bias, training=True, eps=ctx.eps))
-            out = F.conv2d(y, weight, padding=ctx.padding)
-            found = gradients_of(out, [x, norm_weight, norm_bias, weight], gradient, create_graph=True)
+        if (again := torch.is_grad_enabled()) or vectorised(gradient):
+            with torch.enable_grad():
+                y = F.relu(F.batch_norm(x, None, None, norm_weight, norm_bias, training=True, eps=ctx.eps))
+                out = F.conv2d(y, weight, padding=ctx.padding)
+            found = gradients_of(out, [x, norm_weight, norm_bias, weight], gradient, create_graph=again)
             return *found, weight.new_zeros(len(weight)), None, None
         y = ctx.norm.relu(x)
         to_y, *to_conv = conv_backward(gradient, y, weight, ctx.padding, (True, True, False))
@@ -150,7 +151,8 @@ class _NormAttend(torch.autograd.Function):
             pooled += [each.requires_grad_() for each in z.pool()]
             pixels = pixel_weights(spatial_attention, *pooled[2:])  # (B, 1, H, W)
         out = z.finish(pixels.detach(), shortcut)
-        ctx.save_for_backward(x, norm_weight, norm_bias, out)
+        # The weights of the attentions are saved only so that autograd notices if they are changed in place.
+        ctx.save_for_backward(x, norm_weight, norm_bias, out, *parameters)
         ctx.small = pooled, channels, pixels
         ctx.parameters = list(channel_attention.parameters()), list(spatial_attention.parameters())
         ctx.attentions, ctx.eps = (channel_attention, spatial_attention), norm.eps
@@ -160,17 +162,17 @@ class _NormAttend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm_weight, norm_bias, out = ctx.saved_tensors
+        x, norm_weight, norm_bias, out, *_ = ctx.saved_tensors
         (*pooled, average_z, maximum_z), channels, pixels = ctx.small
         of_channels, of_pixels = ctx.parameters
-        if torch.is_grad_enabled():
+        if (again := torch.is_grad_enabled()) or vectorised(gradient):
             after = gradient * (out > 0)
-            with torch.autocast(*ctx.autocast):
+            with torch.enable_grad(), torch.autocast(*ctx.autocast):
                 y = F.batch_norm(x, None, None, norm_weight, norm_bias, training=True, eps=ctx.eps)
                 z = ChannelAttention.forward(ctx.attentions[0], y) * y
                 weighted = SpatialAttention.forward(ctx.attentions[1], z) * z
             inputs = [x, norm_weight, norm_bias, *of_channels, *of_pixels]
-            to_x, to_weight, to_bias, *rest = gradients_of(weighted, inputs, after, create_graph=True)
+            to_x, to_weight, to_bias, *rest = gradients_of(weighted, inputs, after, create_graph=again)
             return to_x, to_weight, to_bias, after, None, None, None, *rest
         z = ctx.norm.weighted(x, channels.detach())
         after, to_pixels = z.gate(gradient, out)  # `after`: the gradient before the ReLU, also that of the shortcut

@@ -25,6 +25,7 @@ from utils.common.errors import UserError
 from utils.common.files import replacing
 from utils.common.libraries import library
 from utils.networks.exported_sessions import Session, open_onnx, open_openvino, open_torchscript
+from utils.networks.snapshot import reached_by_hooks
 
 OPSET = 17  # of ONNX; supported since 2022
 TOLERANCE = 1e-4  # of the largest logit; rounding errors are about 1e-6
@@ -78,6 +79,11 @@ def export_model(
     kind = FORMATS[format]
     if path.suffix != kind.suffix:
         raise UserError(f"the output of --format {format} must end in {kind.suffix}, got {path}")
+    if reached_by_hooks(model):
+        raise UserError(
+            f"{path} was not written: a hook refers to a part of the network, and what it stores would become a "
+            "constant. Remove the hooks, or compute in the forward what they store"
+        )
     plain = copy.deepcopy(model).eval().cpu()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         written = Path(scratch) / f"model{kind.suffix}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -19,8 +20,10 @@ from utils.common.processes import say
 from utils.networks import ENGINES
 from utils.networks.export import FORMATS, export_model
 from utils.networks.exported_sessions import Session, has_bfloat16, open_onnx, open_openvino
-from utils.networks.snapshot import Snapshot, hooks_of
+from utils.networks.snapshot import Snapshot, hooks_of, reached_by_hooks
 from utils.networks.speed import prediction, say_once, unedited
+
+_PREPARING = threading.RLock()
 
 
 def load_engine(
@@ -37,10 +40,10 @@ def load_engine(
 
     Args:
         name: one of `ENGINES`.
-        model: is not changed, except that a network that cannot be copied (e.g. a pruned one) runs itself, in
-            evaluation mode and on the device. Later changes of its weights have no effect. Later edits (hooks,
-            functions, replaced modules, settings) take effect with torch while the caller keeps `model`; the other
-            engines run what was exported.
+        model: is not changed, except that a network that cannot be copied (e.g. a pruned one, or one with hooks that
+            refer to its parts) runs itself, in evaluation mode and on the device. Later changes of its weights have no
+            effect. Later edits (hooks, functions, replaced modules, settings) take effect with torch while the caller
+            keeps `model`; the other engines run what was exported.
         precision: the device and number format; "off" is float32 in every engine.
         threads: of onnxruntime and openvino (default: the number of torch, from --threads, OMP_NUM_THREADS or the
             cores).
@@ -74,30 +77,38 @@ class _Torch(nn.Module):
         self._prepare(model)
 
     def _prepare(self, model: nn.Module) -> None:
-        self.snapshot, self.unedited = Snapshot(model), unedited(self.precision)
+        state = Snapshot(model), unedited(self.precision)
         weights = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
-        self.dtype = next(weights, torch.float32)
-        self.network, self.speed = prediction(model, self.precision)
+        network, self.speed = prediction(model, self.precision)
         if self.speed.warning:
             say_once(f"warning: {self.speed.warning}")
-        if self.network is model:
-            self.network = _copied(model).eval().to(self.precision.device, memory_format=torch.channels_last)
+        if network is model:
+            network = _copied(model).eval().to(self.precision.device, memory_format=torch.channels_last)
+        self.dtype, self.network = next(weights, torch.float32), network
+        self.snapshot, self.unedited = state
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         model = self._model()
-        if model is not None and self._edited():  # so that e.g. hooks added to the original model take effect
-            with torch.inference_mode(False):
-                self._prepare(model)
+        with _PREPARING:  # threads may share the engine
+            if model is not None and self._edited():  # so that e.g. hooks added to the original model take effect
+                with torch.inference_mode(False):
+                    self._prepare(model)
+            network, dtype = self.network, self.dtype
+        if not len(images):  # fast forms cannot divide an empty batch
+            return self.forward(images.new_zeros(1, *images.shape[1:]))[:0]
         with self.precision.autocast():
-            return self.network(images.to(self.dtype, memory_format=torch.channels_last)).float()
+            return network(images.to(dtype, memory_format=torch.channels_last)).float()
 
     def _edited(self) -> bool:
         return self.snapshot.edited() or self.unedited != unedited(self.precision)
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A copy with the hooks of the model, so that what they record stays where their owner reads it."""
+    """A copy with the hooks of the model, so that what they record stays where their owner reads it; the model itself
+    if it cannot be copied, or if its hooks would not reach the copy."""
+    if reached_by_hooks(model):
+        return model
     try:
         return copy.deepcopy(model, {id(hooks): hooks for hooks in hooks_of(model)})
     except RuntimeError:  # computed parameters, e.g. of pruning

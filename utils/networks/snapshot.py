@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import functools
 import weakref
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from operator import itemgetter
+from types import CellType, FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 from torch import nn
 
+_EMPTY = CellType()  # of a variable that is not assigned yet
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+# The dictionaries that every module has for its parts, and whether it is in training.
+_NO_SETTINGS = {name for name, value in vars(nn.Module()).items() if isinstance(value, dict)} | {"training"}
 
 
 class Snapshot:
@@ -38,7 +44,7 @@ class _Module:
         self._self, self._class, self._forward = weakref.ref(module), type(module), type(module).forward
         self._count = len(own)
         # At least `_is_full_backward_hook` is one.
-        settings = [name for name, value in own.items() if _is_setting(value) and name != "training"]
+        settings = [name for name, value in own.items() if name not in _NO_SETTINGS and _is_setting(value)]
         self._settings = itemgetter(*settings)
         self._values = copy.deepcopy(self._settings(own))  # lists may be edited in place
         self._functions = [name for name, value in own.items() if callable(value) and not isinstance(value, nn.Module)]
@@ -71,10 +77,45 @@ def hooks_of(network: nn.Module) -> list[dict[int, Callable[..., Any]]]:
     return [own[name] for own in map(vars, network.modules()) for name in _HOOKS if own[name]]
 
 
+def reached_by_hooks(network: nn.Module) -> bool:
+    """Whether a hook of the network refers to one of its modules, or to a list, dict or set that a module has.
+
+    Such a hook may store what the forward of a module reads. A copy of the network would read its own, and the hook
+    would write to the original.
+    """
+    hooks = [hook for hooks in hooks_of(network) for hook in hooks.values()]
+    if not hooks:
+        return False
+    modules = list(network.modules())
+    shared = {
+        id(value) for module in modules for value in vars(module).values() if isinstance(value, (list, dict, set))
+    }
+    shared |= set(map(id, modules))
+    return any(id(value) in shared for hook in hooks for value in _referred_to(hook))
+
+
+def _referred_to(function: Any) -> Iterator[Any]:
+    """The objects that a function may read or change: bound, of a partial, in its closure, global, or defaults."""
+    if isinstance(function, functools.partial):
+        yield from (*function.args, *function.keywords.values())
+        yield from _referred_to(function.func)
+    if (bound := getattr(function, "__self__", None)) is not None:
+        yield from (bound, *getattr(bound, "__dict__", {}).values())
+        function = getattr(function, "__func__", function)
+    if isinstance(function, FunctionType):
+        yield from (cell.cell_contents for cell in function.__closure__ or () if cell != _EMPTY)
+        yield from map(function.__globals__.get, function.__code__.co_names)
+        yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    elif not isinstance(function, (nn.Module, MethodType, functools.partial)):  # an object with __call__
+        yield from getattr(function, "__dict__", {}).values()
+
+
 def _is_setting(value: Any) -> bool:
-    """Whether it is a plain value, or a list or tuple of such."""
+    """Whether it is a plain value, or a list, tuple, dict or namespace of such."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_setting, value))
+    if type(value) in (dict, Namespace, SimpleNamespace):
+        return all(map(_is_setting, (value if type(value) is dict else vars(value)).values()))
     return value is None or isinstance(value, (bool, int, float, str))
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from utils.common.precision import Precision
 from utils.common.processes import say
+from utils.networks.snapshot import reached_by_hooks
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ def prediction(model: nn.Module, precision: Precision) -> tuple[nn.Module, Speed
     fast = _fast() if precision.device.type == "cpu" else None
     if fast is None:
         return model, _plain(precision.device)
+    if reached_by_hooks(model):
+        why = "a hook refers to a part of the network, so that a copy could compute something else"
+        return model, Speed("plain modules", f"the slower plain network runs: {why}")
     network, found = fast.for_prediction(model, precision.dtype)
     return network, Speed(*fast.words(found))
 

@@ -29,8 +29,14 @@ def attend(
         The result in the type of y, and in float32 if y is float32 or not `last`.
     """
     batch, channels, height, width = y.shape
-    fits = channels in CHANNELS and width >= LANES and width % 2 == 0 and kernel.shape[-1] == KERNEL_SIZE
-    if not fits or (functions := library("prediction")) is None:
+    fits = channels in CHANNELS and width >= LANES and width % 2 == 0
+    alike = shortcut.shape == y.shape and reduce.shape[1] == channels and expand.shape == reduce.shape[::-1]
+    if (
+        not fits
+        or not alike
+        or kernel.shape != (1, 2, KERNEL_SIZE, KERNEL_SIZE)
+        or (functions := library("prediction")) is None
+    ):
         return None
     y, shortcut = (each.contiguous(memory_format=torch.channels_last) for each in (y, shortcut))
     narrow = y.dtype == torch.bfloat16

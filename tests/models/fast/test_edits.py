@@ -5,11 +5,13 @@ Every edit is made twice, to a plain network and to one that goes where the scri
 
 from __future__ import annotations
 
+import argparse
 import copy
 import functools
 import random
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 from torch.overrides import TorchFunctionMode
 
@@ -25,6 +28,7 @@ from models import blocks, dpconv, nested
 from models.blocks import BLAM, ChannelAttention, LocalContrast, ResidualBlock, ShuffleUp, SpatialAttention
 from models.dpconv import DPConv
 from models.fast import comparison, fingerprints
+from models.fast.packed_conv import can_pack
 from models.fast.twins import KNOWN
 from models.nested import NestedDecoder, NestedEncoder, NestedUNet
 from utils.common.errors import UserError
@@ -35,7 +39,7 @@ from utils.networks.inference_engines import load_engine
 from utils.networks.speed import prediction
 
 CPU = torch.device("cpu")
-OFF = Precision("off", CPU)
+OFF, BF16 = Precision("off", CPU), Precision("bf16", CPU)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -341,6 +345,38 @@ _dpconv = DPConv.forward
 _sequential = nn.Sequential.forward
 _norm = nn.BatchNorm2d.forward
 
+
+def call_of_conv(network, patch):
+    if "__call__" not in vars(nn.Conv2d):
+        call = nn.Conv2d.__call__
+        nn.Conv2d.__call__ = lambda self, x: 1.1 * call(self, x)
+        patch.callback(lambda: delattr(nn.Conv2d, "__call__"))
+
+
+def one_channel(network, patch):
+    """A shortcut whose only channel is added to all, in a row that the comparison's small images do not reach."""
+    shortcut = nn.Sequential(nn.Conv2d(16, 1, 1), nn.BatchNorm2d(1))
+    network.segmenter.encode.nodes[2][0].shortcut = shortcut.train(network.training)
+
+
+def one_weight(network, patch):
+    """A channel attention with the same weight for all channels."""
+    network.segmenter.encode.nodes[2][0].channel_attention.expand = nn.Conv2d(2, 1, 1, bias=False)
+
+
+def a_map_of_each_channel(network, patch):
+    network.segmenter.encode.nodes[2][0].spatial_attention.conv = nn.Conv2d(2, 16, 7, padding=3, bias=False)
+
+
+def wider_inside(network, patch):
+    block = network.segmenter.encode.nodes[2][0]
+    block.conv1, block.bn1, block.conv2 = (
+        nn.Conv2d(16, 24, 3, padding=1),
+        nn.BatchNorm2d(24),
+        nn.Conv2d(24, 16, 3, padding=1),
+    )
+
+
 EDITS = {
     "nothing": lambda network, patch: None,
     "no spatial attention, in place": in_place(ResidualBlock, without_spatial_attention),
@@ -419,6 +455,11 @@ EDITS = {
     "constants of batch norms": on_every(nn.BatchNorm2d, lambda norm: setattr(norm, "eps", 0.1)),
     "dilation": on_every(nn.Conv2d, dilated),
     "statistics of the batch": batch_statistics,
+    "a shortcut of one channel": one_channel,
+    "an attention of one weight": one_weight,
+    "a spatial attention of each channel": a_map_of_each_channel,
+    "a block that is wider inside": wider_inside,
+    "the call of a convolution": call_of_conv,
 }
 UNCOPIED = {"pruning"}  # parameters that are computed: torch cannot copy them
 DRAWN = {"dropout"}
@@ -569,6 +610,10 @@ def test_an_edit_that_takes_no_small_image_is_refused_in_one_line(edited, tmp_pa
         "dilation",
         "statistics of the batch",
         "weights that a hook changes",
+        "a shortcut of one channel",
+        "an attention of one weight",
+        "a spatial attention of each channel",
+        "the call of a convolution",
     ],
 )
 def test_an_edit_that_comes_later(name, edited, monkeypatch, request):
@@ -614,6 +659,116 @@ def test_each_edit_of_a_loop_takes_effect(way):
         seen.append(expected)
         if way == "hook":
             handle.remove()
+
+
+@pytest.mark.parametrize("kind", [dict, argparse.Namespace, types.SimpleNamespace])
+@pytest.mark.parametrize("way", ["another value", "another object"])
+def test_a_setting_in_a_dict_or_namespace_takes_effect_later(kind, way):
+    class Scaled(models.SRS):
+        def forward(self, image):
+            settings = self.settings if isinstance(self.settings, dict) else vars(self.settings)
+            return super().forward(image) * settings["scale"]
+
+    images, network = torch.randn(1, 3, 32, 32), small().eval()
+    network.__class__, network.settings = Scaled, kind(scale=1.0)
+    run = load_engine("torch", network, OFF)
+    run(images)
+    if way == "another object":
+        network.settings = kind(scale=3.0)
+    elif kind is dict:
+        network.settings["scale"] = 3.0
+    else:
+        network.settings.scale = 3.0
+    with torch.no_grad():
+        assert largest(run(images), network(images)) < 1e-5
+
+
+class Collects(nn.Module):
+    """A network with a second head on a feature that a hook keeps."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.network, self.kept, self.aux = small(), {}, nn.Conv2d(16, 1, 1)
+        kept = self.kept
+        keep = {
+            "bound": self.keep,
+            "lambda": lambda module, inputs, output: setattr(self, "feature", output),
+            "dict": lambda module, inputs, output: kept.update(feature=output),
+            "partial": functools.partial(keep_in, self.kept),
+        }[way]
+        self.network.segmenter.encode.nodes[1].register_forward_hook(keep)
+
+    def keep(self, module, inputs, output):
+        self.feature = output
+
+    def forward(self, image):
+        y = self.network(image)
+        feature = self.kept["feature"] if self.kept else self.feature
+        return 0.1 * y + F.interpolate(self.aux(feature), size=y.shape[2:])
+
+
+def keep_in(kept, module, inputs, output):
+    kept["feature"] = output
+
+
+@pytest.mark.parametrize("way", ["bound", "lambda", "dict", "partial"])
+def test_what_a_hook_keeps_for_the_forward_is_of_the_same_images(way, tmp_path, monkeypatch):
+    network, images = Collects(way).eval(), torch.randn(2, 3, 32, 40)
+    with torch.no_grad():
+        network(torch.randn(2, 3, 32, 40))
+        expected = network(images)
+        network(torch.randn(2, 3, 32, 40))
+    assert "a hook refers to a part of the network" in prediction(network, OFF)[1].warning
+    assert largest(load_engine("torch", network, OFF)(images), expected) < 1e-5
+    with monkeypatch.context() as patch:  # without models/fast
+        patch.setattr(speed, "_fast", lambda: None)
+        assert largest(load_engine("torch", network, OFF)(images), expected) < 1e-5
+    with pytest.raises(UserError, match=r"srs\.pt was not written: a hook refers to a part of the network"):
+        export_model(network, "torchscript", tmp_path / "srs.pt", "imagenet", {}, say=lambda line: None)
+
+
+def test_threads_that_share_an_engine_see_an_edit_at_once():
+    images, network = torch.randn(1, 3, 32, 32), small().eval()
+    run = load_engine("torch", network, OFF)
+    network.segmenter.decode.head.register_forward_hook(lambda module, inputs, output: 3 * output)
+    with torch.no_grad():
+        expected = network(images)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: run(images), range(8)):
+            assert largest(found, expected) < 1e-5
+
+
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")
+def test_a_part_without_autocast_keeps_its_precision():
+    class Island(models.SRS):
+        def _deep(self, image):
+            with torch.autocast("cpu", enabled=False):
+                return super()._deep(image)
+
+    network, images = small().eval(), torch.randn(2, 3, 32, 32)
+    network.__class__ = Island
+    found, how = prediction(network, BF16)
+    assert "autocast is off in a part of the network" in how.warning
+    with torch.no_grad(), BF16.autocast():
+        assert torch.equal(found.deep_features(images), network.deep_features(images))
+
+
+def test_functional_calls_in_training_are_plain():
+    """As for MAML: a step with other weights, differentiated through the first one."""
+
+    def second_order(network, x):
+        weights = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        loss = functional_call(network, weights, (x,)).square().mean()
+        steps = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        inner = {name: value - 0.01 * step for (name, value), step in zip(weights.items(), steps, strict=True)}
+        return torch.autograd.grad(functional_call(network, inner, (x,)).square().mean(), list(weights.values()))
+
+    x, network = torch.randn(2, 3, 16, 16, dtype=torch.float64), small().double().train()
+    expected = second_order(copy.deepcopy(network), x)
+    with speed.training(network, CPU):
+        found = second_order(network, x)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-10)
 
 
 class Doubles(TorchFunctionMode):

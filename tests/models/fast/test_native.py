@@ -104,6 +104,20 @@ def test_other_maps_are_left_to_torch(channels, shape):
     assert prediction.attend(*attention_inputs(channels, shape), last=True) is None
 
 
+@needs_compiler
+@torch.inference_mode()
+def test_numbers_that_do_not_fit_the_map_are_left_to_torch():
+    y, shortcut, reduce, expand, kernel = attention_inputs(16, (8, 16))
+    assert prediction.attend(y, shortcut, reduce, expand, kernel, last=True) is not None
+    for numbers in (
+        (shortcut[:, :1], reduce, expand, kernel),
+        (shortcut, reduce[:, :8], expand, kernel),
+        (shortcut, reduce, expand[:1], kernel),
+        (shortcut, reduce, expand, kernel.expand(16, -1, -1, -1)),
+    ):
+        assert prediction.attend(y, *numbers, last=True) is None
+
+
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_blocks_give_the_same_with_a_compiler_and_without(monkeypatch, library, dtype):
@@ -115,11 +129,13 @@ def test_blocks_give_the_same_with_a_compiler_and_without(monkeypatch, library, 
     expected = blocks[1](blocks[0](x))
     node = packed_network.PackedNode(blocks, dtype)
     error = 1e-5 if dtype == torch.float32 else 0.02
-    with_compiler = node(x)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    library.cache_clear()
-    assert library("prediction") is None
-    for out in (with_compiler, node(x)):
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with_compiler = node(x)
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        library.cache_clear()
+        assert library("prediction") is None
+        without = node(x)
+    for out in (with_compiler, without):
         assert out.dtype == dtype
         assert (out - expected).abs().max() < error * expected.abs().max()
 

@@ -116,6 +116,21 @@ def test_a_packed_network_gives_the_same_logits(encoder_bn, shape):
 
 @torch.inference_mode()
 @pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")
+@pytest.mark.parametrize("encoder_bn", ["frozen", "batch"])
+def test_the_stem_is_in_float32(encoder_bn):
+    """As in the plain network: bfloat16 has steps of 0.001 where the maps of the authors' normalisation are."""
+    srs = models.build_srs("srs_tiny", encoder_bn=encoder_bn).eval()
+    network, _ = fast.for_prediction(srs, torch.bfloat16)
+    image = 0.0004 + 0.003 * torch.randn(2, 3, 32, 32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for part in ("encoder", "segmenter.encode"):
+            stems = [of.get_submodule(part).stem for of in (srs, network)]
+            with torch.autocast("cpu", enabled=False):
+                expected, found = (stem(image) for stem in stems)
+            assert found.dtype == torch.float32 and (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no bfloat16")
 def test_a_packed_bfloat16_network_is_closer_to_float32_than_autocast():
     torch.manual_seed(0)
     srs = models.build_srs("srs_tiny").eval()

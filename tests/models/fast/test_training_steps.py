@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from torch.utils.checkpoint import checkpoint
 
@@ -138,6 +139,48 @@ def test_gradients_can_be_differentiated_again(monkeypatch, inputs):
         results.append([x.grad, *(p.grad for p in each.parameters() if p.requires_grad), *each.buffers()])
     for ours, theirs in zip(*results, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("inputs", [16, 64])
+def test_a_jacobian_can_be_computed_at_once(monkeypatch, inputs):
+    """By vmap over the backward pass."""
+    monkeypatch.setattr(worth_it, "FOLDING_PIXELS", 0)
+    block = ResidualBlock(inputs, 16).double().to(memory_format=torch.channels_last)
+    fast, x = copy.deepcopy(block), torch.randn(1, inputs, 2, 4, dtype=torch.float64)
+    swap(fast)
+    expected, found = (
+        torch.autograd.functional.jacobian(lambda x, each=each: each(x).mean((2, 3)), x, vectorize=True)
+        for each in (block, fast)
+    )
+    assert torch.allclose(expected, found, rtol=1e-9, atol=1e-12)
+
+
+def test_forward_mode_derivatives_are_those_of_the_plain_form():
+    block, x = ResidualBlock(8, 8).double(), torch.randn(2, 8, 8, 8, dtype=torch.float64)
+    fast, found = copy.deepcopy(block), []
+    swap(fast)
+    for each in (block, fast):
+        with forward_ad.dual_level():
+            found.append(forward_ad.unpack_dual(each(forward_ad.make_dual(x, torch.ones_like(x)))).tangent)
+    assert torch.allclose(*found, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_that_change_before_a_second_backward_pass_are_noticed():
+    block, x = ResidualBlock(8, 8), torch.randn(2, 8, 8, 8, requires_grad=True)
+    swap(block)
+    (gradient,) = torch.autograd.grad(block(x).square().sum(), x, create_graph=True)
+    with torch.no_grad():
+        block.channel_attention.reduce.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradient.square().sum().backward()
+
+
+def test_one_value_of_each_channel_is_refused_as_by_the_plain_form():
+    block = ResidualBlock(8, 8).train()
+    swap(block)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        block(torch.randn(1, 8, 1, 1))
+    assert block.bn1.running_var.isfinite().all()
 
 
 def test_gradients_of_gradients_under_autocast_are_as_precise_as_the_plain_ones():

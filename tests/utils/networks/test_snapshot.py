@@ -39,6 +39,7 @@ EDITS = {
     "a setting": lambda net: setattr(net[0].segmenter.decode.top.bn1, "eps", 0.1),
     "a setting that becomes a tensor": lambda net: setattr(net[0].segmenter.decode.top.bn1, "eps", torch.zeros(2)),
     "a setting in a list": lambda net: net[1].scales.append(3),
+    "a setting in a dict": lambda net: net[1].more.update(a=2),
     "a setting less": lambda net: delattr(net[1], "scales"),
     "another name": lambda net: (delattr(net[1], "scales"), setattr(net[1], "sizes", [1, 2])),
     "a function": lambda net: setattr(net[1], "act", torch.sigmoid),
