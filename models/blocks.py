@@ -1,7 +1,7 @@
 """The blocks of the nested U-Net (SRS paper, section III, arXiv 2312.01741).
 
 Every block maps (B, C, H, W) to (B, C, H, W), unless its docstring says otherwise. On CPUs, `models/fast` replaces a
-block by its faster twin, but only if the source of the block is unchanged: if you edit a block, your version runs.
+block by its faster twin if its source, settings and widths are those of this file: an edited block runs as edited.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ RECORDED = {
     "Join": "cf14fc3b745185d4",
     "NestedEncoder": "e158898a1f663a93",
     "NestedDecoder": "8b622de1e00b27a7",
-    "DPConv": "c4c829f6315c0ba4",
+    "DPConv": "6c2a60d6d6f5d091",
 }
 
 CLASSES = (

@@ -28,7 +28,7 @@ def require_autocast(dtype: torch.dtype) -> None:
 class PackedConv2d(nn.Module):
     """An ordinary convolution like `nn.Conv2d`, followed by a ReLU if `relu`; computes in and returns `dtype`.
 
-    `alone`: it takes the place of a convolution of the network, and is no part of a packed block.
+    `alone`: it takes the place of a convolution of the network; it is not a part of a packed block.
     """
 
     alone = False
