@@ -192,6 +192,39 @@ def test_a_changed_image_is_predicted_again(weights, scans, tmp_path):
     assert run(*flags).predicted == 0
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_result_of_the_old_image_or_settings_stays(weights, scans, tmp_path, overwrite):
+    """Whatever the flags of the call that predicts the image again."""
+    out = tmp_path / "out"
+    (scans / "overlay").mkdir()
+    (scans / "overlay" / "a.png").write_bytes((scans / "a.png").read_bytes())
+    plain = ["--weights", weights, scans, "--output", out]
+    every = [*plain, "--probability", "8"]
+    run(*every)
+    Outputs(out, 16, True).write("rgba", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.float32), 0.5)
+    old = [out / folder / "rgba.png" for folder in ("probability8", "probability16", "overlay")]
+    kept = (out / "probability8" / "a.png").stat().st_mtime_ns
+    assert all(path.exists() for path in old)
+    if not overwrite:
+        cv2.imwrite(str(scans / "rgba.png"), np.full((40, 24, 3), 200, np.uint8))
+    report = run(*plain, *(["--overwrite", "--threshold", "0.3"] if overwrite else []))
+    assert report.predicted == (8 if overwrite else 1)
+    assert not any(path.exists() for path in old)
+    assert (out / "overlay" / "a.png").exists(), "the mask of overlay/a, not an overlay of a"
+    if not overwrite:
+        assert run(*every).predicted == 1
+        assert (out / "probability8" / "a.png").stat().st_mtime_ns == kept
+
+
+def test_an_input_image_in_the_output_folder_is_not_removed(weights, scans, tmp_path):
+    out = tmp_path / "out"
+    run("--weights", weights, scans / "a.png", "--output", out)
+    (out / "overlay").mkdir()
+    cv2.imwrite(str(out / "overlay" / "a.png"), np.full((40, 24, 3), 200, np.uint8))
+    assert run("--weights", weights, out / "overlay" / "a.png", "--output", out, "--overwrite").predicted == 1
+    assert (out / "overlay" / "a.png").exists()
+
+
 def test_images_of_the_same_names_are_not_taken_for_those_before(weights, scans, tmp_path):
     out, other = tmp_path / "out", tmp_path / "other"
     run("--weights", weights, scans, "--output", out)
@@ -276,6 +309,36 @@ def test_no_file_that_was_there_is_lost(weights, scans, tmp_path):
     (scans / "contact_sheet" / "a.png").rename(scans / "contact_sheet" / "contact_sheet.png")
     with pytest.raises(UserError, match="for both the contact sheet and"):
         run("--weights", weights, scans, "--output", tmp_path / "out")
+
+
+def test_a_file_and_a_folder_of_one_name_are_refused_before_anything_is_written(weights, scans, tmp_path):
+    inner = scans / "a.png"
+    nested = tmp_path / "nested"
+    for folder in ("a.png", "predict.json", "contact_sheet/contact_sheet.png"):
+        (nested / folder).mkdir(parents=True)
+    cv2.imwrite(str(nested / "a.bmp"), np.zeros((16, 16), np.uint8))
+    out = tmp_path / "out"
+    for folder, other in (
+        ("a.png", r".*nested/a\.bmp"),
+        ("predict.json", "the records"),
+        ("contact_sheet/contact_sheet.png", "the contact sheet"),
+    ):
+        (nested / folder / "q.png").write_bytes(inner.read_bytes())
+        found = rf"out/{folder} would be written for both {other}, as a file, and .*{folder}/q\.png, as a folder"
+        with pytest.raises(UserError, match=found):
+            run("--weights", weights, nested, "--output", out)
+        (nested / folder / "q.png").unlink()
+    assert not out.exists()
+    run("--weights", weights, nested, "--output", out)
+    (nested / "a.bmp").unlink()
+    (nested / "a.png" / "q.png").write_bytes(inner.read_bytes())
+    with pytest.raises(UserError, match=r"out/a\.png is a file, but .*a\.png/q\.png requires a folder there"):
+        run("--weights", weights, nested, "--output", out)
+    for file in (out / "a.png", out / "contact_sheet" / "rows" / "a.png"):
+        file.unlink()
+    run("--weights", weights, nested, "--output", out)
+    with pytest.raises(UserError, match=r"out/a\.png is a folder, but would be written as a file for .*scans/a\.png"):
+        run("--weights", weights, scans / "a.png", "--output", out)
 
 
 def test_results_inside_the_input_folder_are_not_predicted(weights, scans):

@@ -23,6 +23,7 @@ INPUTS = "inputs.json"
 SHEET = "contact_sheet"
 ABANDONED = 3600  # seconds after which an unfinished file is a killed run's, not one of a run beside this one
 _ADVICE = "pass another --output, or --overwrite"
+_RENAME = "rename one, or pass another --output"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Outputs:
         if name in self.shown:
             paths["row"] = self.folder / SHEET / "rows" / f"{name}.png"
         return paths
+
+    def _every_path(self, name: str) -> list[Path]:
+        """The files that an image may have from calls with other flags, too."""
+        folders = (".", "probability8", "probability16", "overlay", f"{SHEET}/rows")
+        return [self.folder / folder / f"{name}.png" for folder in folders]
 
     def needs_pixels(self, name: str) -> bool:
         """Whether the image itself is drawn into one of its files."""
@@ -116,16 +122,21 @@ class Outputs:
             self._check_images(inputs)
 
     def begin(self, inputs: Sequence[Input], made_with: dict[str, Any], overwrite: bool) -> None:
-        """Writes inputs.json, and predict.json if it is missing or with `overwrite`; removes the results of images that
-        have changed, and unfinished files of killed runs.
+        """Writes inputs.json, and predict.json if it is missing or with `overwrite`; removes unfinished files of killed
+        runs, the results of images that have changed and, with `overwrite`, results that this call does not replace.
 
         Raises:
             UserError: if a file cannot be written.
         """
         before, now = self._recorded(), {image.name: _identity(image.path) for image in inputs}
-        for name in now:
-            if name in before and not _same_content(before[name], now[name]):
-                for path in self.paths(name).values():
+        # An image in a folder named overlay has its mask where overlays are written.
+        masks, images = {self.paths(name)["mask"] for name in {**before, **now}}, {one.path.resolve() for one in inputs}
+        for name in now.keys() & before.keys():
+            changed = not _same_content(before[name], now[name])
+            if changed or overwrite:
+                own = set(self.paths(name).values())
+                older = {path for path in self._every_path(name) if path.resolve() not in images} - masks - own
+                for path in older | own if changed else older:
                     path.unlink(missing_ok=True)
         with replacing(self.folder / INPUTS) as beside:
             beside.write_text(json.dumps({**before, **now}, indent=1) + "\n", encoding="utf-8")
@@ -160,7 +171,8 @@ class Outputs:
 
     def _check_places(self, inputs: Sequence[Input]) -> None:
         images = {image.path.resolve() for image in inputs}
-        taken: dict[Path, Path | str] = {self.sheet: "the contact sheet"} if self.shown else {}
+        taken: dict[Path, Path | str] = {self.folder / name: "the records" for name in (SETTINGS, INPUTS)}
+        taken |= {self.sheet: "the contact sheet"} if self.shown else {}
         if self.shown and self.sheet.resolve() in images:
             raise UserError(f"{self.sheet} is an image to predict, the contact sheet would replace it: rename it")
         for image in inputs:
@@ -170,6 +182,17 @@ class Outputs:
                 if path in taken:
                     raise UserError(f"{path} would be written for both {taken[path]} and {image.path}: rename one")
                 taken[path] = image.path
+        for path, source in taken.items():
+            if path.is_dir():
+                raise UserError(f"{path} is a folder, but would be written as a file for {source}: {_RENAME}")
+            for folder in path.parents:
+                if folder in taken:
+                    raise UserError(
+                        f"{folder} would be written for both {taken[folder]}, as a file, and {source}, as a folder: "
+                        "rename one"
+                    )
+                if folder.is_file():
+                    raise UserError(f"{folder} is a file, but {source} requires a folder there: {_RENAME}")
 
     def _check_images(self, inputs: Sequence[Input]) -> None:
         before = self._recorded()
