@@ -14,8 +14,8 @@
 
 The variant, image size, normalization and encoder_bn are read from the checkpoint; flags on the command line override
 them. The script writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png to
-OUTPUT_DIR/evaluation/WEIGHTS-LIST. A --resize or --code other than the default is appended to this name (-keep, -back,
--swap, -mean, -zero); --code also writes per_image-own.csv and, for example, per_image-swap.csv.
+OUTPUT_DIR/evaluation/WEIGHTS-LIST. A --resize, --img_size or --code other than the default is appended to this name
+(-keep, -back, -32px, -swap, -mean, -zero); --code also writes per_image-own.csv and, for example, per_image-swap.csv.
 docs/reference/metrics.md defines all figures.
 """
 
@@ -122,7 +122,11 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if recorded.get("Dataset") in config.known_datasets():
         # The configuration may have an evaluation section, which the checkpoint does not record.
         argv = ["--Dataset", recorded["Dataset"], *(sys.argv[1:] if argv is None else argv)]
-    return script.settings(argv, {**recorded, "weights": str(path)})
+    args = script.settings(argv, {**recorded, "weights": str(path)})
+    trained_size = trained_with.get("img_size", args.img_size)
+    if args.resize != "keep" and args.img_size != trained_size:
+        args.trained_size = trained_size  # left out of the settings otherwise, as tile and tta are
+    return args
 
 
 def beside_weights(weights: Path) -> Path:
@@ -174,6 +178,7 @@ def results_folder(args: argparse.Namespace) -> Path:
     """The folder of the results of these settings."""
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
+    size += f"-{args.img_size}px" if "trained_size" in args else ""
     views = (f"-tile{args.tile}-{args.overlap}" if "tile" in args else "") + ("-tta" if "tta" in args else "")
     other = inference_arguments.other_code(args)
     code = f"-{other}" if other else ""

@@ -92,31 +92,34 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 def refuse_other_results(folder: Path, settings: argparse.Namespace) -> None:
-    """Checks that a folder does not contain the results of other weights or of another list, which would be lost.
+    """Checks that a folder does not contain the results of other weights, lists or data, which would be lost.
 
-    Files are the same if their path or their content is. The run that the folder belongs to may have new weights.
+    Files are the same if their path or their content is; of data, the names and sizes. The run that the folder belongs
+    to may have new weights.
 
     Args:
         settings: of evaluation.py.
 
     Raises:
-        UserError: with the weights or list of the results that are there.
+        UserError: with the weights, list or data folder of the existing results.
     """
-    from utils.settings.provenance import list_hashes, weight_hashes  # here: it imports torch
+    from utils.settings.provenance import file_hashes, list_hashes, weight_hashes  # here: it imports torch
 
     try:
         before = read_summary(folder)
         recorded, came_from = before["settings"], before["provenance"]
         hashes = {**came_from.get("weights", {}), **came_from.get("lists", {})}
-        paths = {name: _path(recorded, name) for name in (*WEIGHTS, "val_file_dir")}
+        hashes["base_dir"] = came_from.get("files", {}).get("evaluated")
+        paths = {name: _path(recorded, name) for name in (*WEIGHTS, "val_file_dir", "base_dir")}
     except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return  # there is nothing, or nothing that can be read
     weights = Path(settings.weights or settings.seg_weights).resolve()
     of_this_run = weights.parent.parent == folder.resolve().parent.parent  # OUTPUT_DIR/seg and OUTPUT_DIR/evaluation
-    for name in (*(() if of_this_run else WEIGHTS), "val_file_dir"):
+    for name in (*(() if of_this_run else WEIGHTS), "val_file_dir", "base_dir"):
         if paths[name] == _path(vars(settings), name):
             continue
-        if hashes.get(name) != {**weight_hashes(settings), **list_hashes(settings)}.get(name):
+        data = file_hashes(settings.base_dir, {"base_dir": settings.val_file_dir}, settings.mask_suffix)
+        if hashes.get(name) != {**weight_hashes(settings), **list_hashes(settings), **data}.get(name):
             raise UserError(
                 f"{folder} contains the results of {_named(recorded, name)}, which those of "
                 f"{_named(vars(settings), name)} would replace: pass another --output_dir, or move that folder away"
@@ -124,12 +127,12 @@ def refuse_other_results(folder: Path, settings: argparse.Namespace) -> None:
 
 
 def _named(settings: Mapping[str, Any], name: str) -> str | None:
-    """The list, or the weights, of whichever kind."""
-    return settings.get(name) if name == "val_file_dir" else settings.get("weights") or settings.get("seg_weights")
+    """The list or the data folder, or the weights, of whichever kind."""
+    return settings.get("weights") or settings.get("seg_weights") if name in WEIGHTS else settings.get(name)
 
 
 def _path(settings: Mapping[str, Any], name: str) -> Path | None:
-    """The file of a setting."""
+    """The file or folder of a setting."""
     file = settings.get(name)
     if file is None:
         return None

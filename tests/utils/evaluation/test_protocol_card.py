@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 import evaluation
@@ -159,6 +162,30 @@ def test_results_of_other_weights_or_lists_are_not_replaced(run, tmp_path):
     evaluate("--weights", moved / "seg" / "best.pth")  # a moved run that was trained further
     save_checkpoint(other, content)
     evaluate("--weights", shutil.copy(out / "seg" / "best.pth", other), *mine)  # the same weights at another place
+
+
+def test_results_of_other_data_are_not_replaced(run, tmp_path):
+    out, base = run
+    mine = ["--weights", out / "seg" / "best.pth", "--output_dir", tmp_path / "mine", "--base_dir"]
+    summary = tmp_path / "mine" / "evaluation" / "best-val" / "summary.json"
+    first, moved, other = (Path(shutil.copytree(base, tmp_path / name)) for name in ("first", "moved", "other"))
+    evaluate(*mine, first)
+    image = next(path for path in (other / "images").iterdir() if path.stem == read_list(other / "val.txt")[0])
+    cv2.imwrite(str(image), np.zeros((20, 20), np.uint8))
+    cv2.imwrite(str(next((other / "masks").glob(f"{image.stem}*"))), np.zeros((20, 20), np.uint8))
+    kept = summary.read_bytes()
+    with pytest.raises(UserError, match=r"best-val contains the results of .*first, which those of .*other would repl"):
+        evaluate(*mine, other)
+    assert summary.read_bytes() == kept
+    evaluate(*mine, moved)  # equal files in another folder
+    shutil.rmtree(moved)
+    other.rename(moved)
+    evaluate(*mine, moved)  # files corrected in the same folder
+    content = json.loads(summary.read_text())
+    del content["provenance"]["files"]
+    summary.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"contains the results of .*moved, which those of .*first"):
+        evaluate(*mine, first)
 
 
 def test_the_epoch_rule_knows_a_list_by_its_cases(run):

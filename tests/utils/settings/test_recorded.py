@@ -96,3 +96,25 @@ def test_weights_named_from_within_their_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "run" / "seg")
     folder = evaluation.results_folder(evaluation.settings(["--weights", "best.pth"]))
     assert folder.resolve() == tmp_path / "run" / "evaluation" / "best-val"
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "best-val"),
+        (["--img_size", "32"], "best-val"),
+        (["--img_size", "48"], "best-val-48px"),
+        (["--img_size", "48", "--resize", "back", "--code", "swap"], "best-val-back-48px-swap"),
+        (["--img_size", "48", "--resize", "keep"], "best-val-keep"),
+    ],
+)
+def test_results_at_another_size_are_in_another_folder(tmp_path, flags, name):
+    path = save_random_weights(tmp_path / "run" / "seg" / "best.pth", base_dir="data", val_file_dir="val.txt")
+    args = evaluation.settings(["--weights", str(path), *flags])
+    assert evaluation.results_folder(args) == tmp_path / "run" / "evaluation" / name
+    assert ("trained_size" in args) == ("px" in name), "settings at the size of the training are as before"
+
+
+def test_the_authors_files_record_no_size(tmp_path):
+    given = ["--base_dir", str(tmp_path), "--recon_weights", "R.pth", "--seg_weights", "S.pth", "--img_size", "48"]
+    assert evaluation.results_folder(evaluation.settings(given)).name == "S-val"
