@@ -201,7 +201,8 @@ def test_no_result_of_the_old_image_or_settings_stays(weights, scans, tmp_path, 
     plain = ["--weights", weights, scans, "--output", out]
     every = [*plain, "--probability", "8"]
     run(*every)
-    Outputs(out, 16, True).write("rgba", np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.float32), 0.5)
+    empty = np.zeros((4, 4), np.uint8)
+    Outputs(out, 16, True).write("rgba", empty, np.float32(empty), empty > 0)
     old = [out / folder / "rgba.png" for folder in ("probability8", "probability16", "overlay")]
     kept = (out / "probability8" / "a.png").stat().st_mtime_ns
     assert all(path.exists() for path in old)

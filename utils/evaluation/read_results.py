@@ -14,6 +14,7 @@ from utils.common.errors import UserError
 from utils.evaluation.csv_names import unescaped
 from utils.evaluation.mask_figures import every_figure
 from utils.evaluation.result_files import SUMMARY, read_together
+from utils.evaluation.thresholds import as_text
 
 TITLES = {"pooled_iou": "pooled IoU"}  # for figures of the whole list; see `Figure.title` for those of images
 PERCENT = {"pooled_iou", "mIoU", "nIoU", "Pd"}  # figures of the whole list in 0..1, which are shown times 100
@@ -97,6 +98,8 @@ def shown(value: float, column: str) -> str:
         return "–"
     if is_percent(column):
         return f"{100 * value:.2f}"
+    if column.split(" / ")[-1] == "threshold":
+        return as_text(value)
     return f"{value:.0f}" if float(value).is_integer() or 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 

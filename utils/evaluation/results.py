@@ -26,6 +26,7 @@ from utils.evaluation.intervals import words as interval
 from utils.evaluation.mask_figures import MASK_FIGURES, every_figure
 from utils.evaluation.pixel_metrics import Figure, pooled_iou
 from utils.evaluation.threshold_sweep import Sweep, sweep
+from utils.evaluation.thresholds import as_text
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def _sweep_lines(figures: dict[str, Any]) -> list[str]:
         "figures over all thresholds, pooled over the pixels of all images:",
         f"  area under precision-recall (AP) {_shown(figures['average_precision'], '.4f')}, under ROC "
         f"{_shown(figures['roc_auc'], '.4f')}",
-        f"  best threshold {best['threshold']:.10g}: mean IoU {100 * best['iou']:.2f} % (above: threshold 0.5); "
+        f"  best threshold {as_text(best['threshold'])}: mean IoU {100 * best['iou']:.2f} % (above: threshold 0.5); "
         "optimistic, because it was selected on these images",
     ]
 

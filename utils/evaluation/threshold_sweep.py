@@ -15,6 +15,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from utils.evaluation.pixel_metrics import figures
+from utils.evaluation.thresholds import logit
 
 _CODES = 1 << 16
 SCORES = (2, _CODES)  # shape of the counts: background and target, by score
@@ -40,7 +41,7 @@ def _codes(logits: np.ndarray) -> np.ndarray:
 
 def _first_codes() -> np.ndarray:
     """For each threshold, the lowest code above it; for 0 the lowest of all, so that it predicts every pixel."""
-    logits = [*(math.log(t / (1 - t)) for t in THRESHOLDS[1:-1]), math.inf]
+    logits = [logit(t) for t in THRESHOLDS[1:]]
     values = np.arange(_INFINITY + 1, dtype=np.uint16).view(np.float16).astype(np.float64)  # 0 to infinity
     both = np.concatenate([-values[:0:-1], values])
     return np.array([0, *(np.searchsorted(both, logits, side="right") + _ZERO - _INFINITY)])

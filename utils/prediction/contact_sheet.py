@@ -29,25 +29,27 @@ def choose(names: Iterable[str]) -> frozenset[str]:
 
 
 def draw_row(
-    name: str, pixels: np.ndarray, probability: np.ndarray, threshold: float, white_level: int | None = None
+    name: str, pixels: np.ndarray, probability: np.ndarray, mask: np.ndarray, white_level: int | None = None
 ) -> np.ndarray:
     """The name above image, outlined mask and probability; (H, W, 3) uint8 of shape `ROW`.
 
-    A pixel of a reduced probability map is the highest of those that it stands for: no small target gets lost.
+    A pixel of a reduced probability map or mask is the highest of those that it stands for: no small target gets lost.
 
     Args:
         name: of the image.
         pixels: as stored, (H, W) or (H, W, 3).
         probability: (H, W) in 0..1.
-        threshold: probabilities above it are target.
+        mask: (H, W) bool.
         white_level: value of a 16-bit image that is white.
     """
     scale = SIDE / max(probability.shape)
     height, width = (max(1, round(scale * side)) for side in probability.shape)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     image = as_rgb8(cv2.resize(pixels, (width, height), interpolation=method), white_level)
-    highest = _resized_by_maximum(_resized_by_maximum(probability, height, 0), width, 1)
-    tiles = [image, overlay(image, highest > threshold), tile(highest)]
+    highest, target = (
+        _resized_by_maximum(_resized_by_maximum(array, height, 0), width, 1) for array in (probability, mask)
+    )
+    tiles = [image, overlay(image, target), tile(highest)]
     return grid([[_centred(each) for each in tiles]], [_short(name)])
 
 

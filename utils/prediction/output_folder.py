@@ -82,7 +82,7 @@ class Outputs:
         name: str,
         pixels: np.ndarray | None,
         probability: np.ndarray,
-        threshold: float,
+        mask: np.ndarray,
         white_level: int | None = None,
     ) -> None:
         """The files of one image.
@@ -91,18 +91,17 @@ class Outputs:
             name: of the image, with `/` between folders.
             pixels: of the image as stored, (H, W) or (H, W, 3), where `needs_pixels`.
             probability: (H, W) float32; its memory is used.
-            threshold: probabilities above it are target.
+            mask: (H, W) bool.
             white_level: value of a 16-bit image that is white.
 
         Raises:
             UserError: if one cannot be written.
         """
         paths = self.paths(name)
-        mask = probability > threshold
         if "overlay" in paths:
             save_png(paths["overlay"], overlay(as_rgb8(pixels, white_level), mask))
         if "row" in paths:
-            save_png(paths["row"], contact_sheet.draw_row(name, pixels, probability, threshold, white_level))
+            save_png(paths["row"], contact_sheet.draw_row(name, pixels, probability, mask, white_level))
         if "probability" in paths:
             full, dtype = (255, np.uint8) if self.probability == 8 else (65535, np.uint16)
             np.rint(np.multiply(probability, full, out=probability), out=probability)

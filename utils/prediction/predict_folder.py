@@ -93,10 +93,10 @@ def _predict_share(
     def read(image: Input) -> Picture:
         return predictor.read(image.path, keep_pixels=outputs.needs_pixels(image.name))
 
-    def predict(batch: Sequence[tuple[Input, Picture]]) -> Sequence[np.ndarray | None]:
-        """The probabilities of each image; None for one that failed."""
+    def predict(batch: Sequence[tuple[Input, Picture]]) -> Sequence[tuple[np.ndarray, np.ndarray] | None]:
+        """The probabilities and the mask of each image; None for one that failed."""
         try:
-            return predictor.probabilities([picture for _, picture in batch])
+            return predictor.predictions([picture for _, picture in batch])
         except UserError as error:
             if len(batch) > 1:  # alone, the others succeed
                 return [found for one in batch for found in predict([one])]
@@ -116,10 +116,10 @@ def _predict_share(
     forward, predictor.network = predictor.network, network
     try:
         for batch in _batches(_read_ahead(share, read, workers, fail), predictor.batch_of):
-            for (image, picture), probability in zip(batch, predict(batch), strict=True):
-                if probability is None:
+            for (image, picture), found in zip(batch, predict(batch), strict=True):
+                if found is None:
                     continue
-                outputs.write(image.name, picture.pixels, probability, predictor.threshold, predictor.white_level)
+                outputs.write(image.name, picture.pixels, *found, predictor.white_level)
                 turned += [str(image.path)] if picture.orientation > 1 else []
                 bits.append(picture.bits)
                 written += 1

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from datasets.decode import decode, to_rgb
 from datasets.levels import bits_in_use
-from datasets.resizing import Shift
+from datasets.resizing import Shift, restore
 from datasets.transforms import Transform
 from utils.common.devices import pick_device
 from utils.common.errors import UserError
 from utils.common.precision import Precision
+from utils.evaluation.thresholds import logit
 from utils.networks.inference_engines import load_engine
 from utils.networks.load_weights import load_trained
 from utils.networks.tiles import Strip, cut
@@ -32,6 +33,7 @@ from utils.settings.recorded import recorded_settings
 from utils.settings.refusals import SMALLEST, check_threshold, check_tiles
 
 RESIZE = ("img_size", "keep")
+NOT_FINITE = "the output of the network is not finite. Try --amp off, which computes in float32"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Predictor:
 
     def __call__(self, image: str | Path | np.ndarray) -> np.ndarray:
         """The mask, (H, W) bool, of an image; see `probability`."""
-        return self.probability(image) > self.threshold
+        return self.predictions([self.read(image)])[0][1]
 
     def probability(self, image: str | Path | np.ndarray) -> np.ndarray:
         """The probability of each pixel to be target, (H, W) float32 in 0..1.
@@ -185,13 +187,39 @@ class Predictor:
         Raises:
             UserError: if the network's output for one of them is not finite.
         """
+        return [probability for probability, _ in self.predictions(pictures)]
+
+    def predictions(self, pictures: Sequence[Picture]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The same, each with its mask, (H, W) bool.
+
+        A threshold of `sweep.csv` gives the masks that `evaluation.py` counted, except that it rounds logits.
+        """
         if pictures[0].tensor is None:
-            return [self._in_tiles(picture.pixels) for picture in pictures]
+            return [self._with_mask(self._in_tiles(picture.pixels)) for picture in pictures]
         images = torch.stack([picture.tensor for picture in pictures])
         # Small images at their original size may have been padded.
         sizes = [images.shape[-2:] if self.resize == "keep" else picture.size for picture in pictures]
-        found = [of_image.cpu().numpy() for of_image in self._forward(images, sizes)]
-        return [array[: picture.size[0], : picture.size[1]] for array, picture in zip(found, pictures, strict=True)]
+        if self.tta:
+            found = [self._with_mask(of_image.cpu().numpy()) for of_image in self._forward(images, sizes)]
+        else:
+            found = self._one_view(images, sizes)
+        return [
+            tuple(array[: picture.size[0], : picture.size[1]] for array in arrays)
+            for arrays, picture in zip(found, pictures, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _one_view(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`predictions` without an average, whose masks are those of the logits."""
+        logits = self.network(images.to(self.device))
+        if not logits.isfinite().all():
+            raise UserError(NOT_FINITE)
+        seen = (restore(one[None], size, self.mask_shift)[0, 0] for one, size in zip(logits, sizes, strict=True))
+        return [(one.sigmoid().cpu().numpy(), (one > logit(self.threshold)).cpu().numpy()) for one in seen]
+
+    def _with_mask(self, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An average of probabilities and its mask; in float32 the threshold might be rounded to 1."""
+        return probability, probability > np.float64(self.threshold)
 
     def _in_tiles(self, pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
@@ -209,7 +237,7 @@ class Predictor:
     def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         found = probabilities(self.network, images.to(self.device), sizes, self.mask_shift, self.tta)
         if any(of_image.isnan().any() for of_image in found):
-            raise UserError("the output of the network is not finite. Try --amp off, which computes in float32")
+            raise UserError(NOT_FINITE)
         return found
 
 

@@ -26,7 +26,7 @@ def test_a_growing_folder_keeps_most_of_the_choice():
 @pytest.mark.parametrize(("height", "width"), [(1000, 700), (16, 24), (1, 1), (3000, 2), (160, 160)])
 def test_a_row_has_one_shape_whatever_the_image(height, width):
     pixels = np.full((height, width), 60000, np.uint16)
-    row = draw_row("x", pixels, np.zeros((height, width), np.float32), 0.5, white_level=60000)
+    row = draw_row("x", pixels, np.zeros((height, width), np.float32), np.zeros((height, width), bool), 60000)
     assert row.shape == ROW and row.dtype == np.uint8
     image, mask, probability = tiles(row)
     assert (image == 255).any() and np.array_equal(image, mask) and (probability == 0).any()
@@ -35,10 +35,10 @@ def test_a_row_has_one_shape_whatever_the_image(height, width):
 def test_a_target_of_one_pixel_is_seen_on_a_reduced_image():
     probability = np.zeros((1024, 1024), np.float32)
     probability[511, 700] = 0.8
-    _, mask, shown = tiles(draw_row("x", np.zeros((1024, 1024), np.uint8), probability, 0.5))
+    _, mask, shown = tiles(draw_row("x", np.zeros((1024, 1024), np.uint8), probability, probability > 0.5))
     assert np.argwhere(shown[..., 0] == 204).tolist() == [[511 * SIDE // 1024, 700 * SIDE // 1024]]
     assert (mask == TARGET).all(2).sum() == 8, "the outline runs around it"
-    _, below, _ = tiles(draw_row("x", np.zeros((1024, 1024), np.uint8), probability, 0.95))
+    _, below, _ = tiles(draw_row("x", np.zeros((1024, 1024), np.uint8), probability, probability > 0.95))
     assert not below.any()
 
 
@@ -46,7 +46,7 @@ def test_a_name_is_printed_and_fits(monkeypatch):
     printed = []
     monkeypatch.setattr(contact_sheet, "grid", lambda rows, captions: printed.extend(captions))
     for name in ("deep/a", "病例7", "long/" * 40 + "end"):
-        draw_row(name, np.zeros((8, 8), np.uint8), np.zeros((8, 8)), 0.5)
+        draw_row(name, np.zeros((8, 8), np.uint8), np.zeros((8, 8)), np.zeros((8, 8), bool))
     assert printed[:2] == ["deep/a", "\\u75c5\\u4f8b7"]
     assert len(printed[2]) == MOST_LETTERS and printed[2].startswith("long/") and printed[2].endswith("/long/end")
 

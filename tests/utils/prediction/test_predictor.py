@@ -13,6 +13,8 @@ from datasets.decode import read_image
 from datasets.prepare.sample import ultrasound_image
 from datasets.transforms import Transform
 from utils.common.errors import UserError
+from utils.evaluation.threshold_sweep import THRESHOLDS, above_thresholds, count_scores
+from utils.evaluation.thresholds import as_text
 from utils.networks.load_weights import load_trained
 from utils.prediction import predictor as module
 from utils.prediction.predictor import Predictor
@@ -47,6 +49,21 @@ def test_an_image_of_the_trainings_size_is_predicted_as_evaluation_does(weights)
     mask = Predictor(weights, threshold=float(np.median(probability)))(image)
     assert mask.dtype == bool and 0.3 < mask.mean() < 0.7
     np.testing.assert_array_equal(mask, probability > np.median(probability))
+
+
+@pytest.mark.parametrize("threshold", [0, 1e-8, 0.5, 0.99999, 0.9999999, 0.99999999, 1])
+def test_a_threshold_of_the_sweep_gives_the_masks_that_the_sweep_counts(weights, threshold):
+    predictor = Predictor(weights, threshold=float(as_text(threshold)))
+    logits = torch.linspace(-32, 32, 1024).half().float().view(1, 1, 32, 32)  # the sweep rounds to half precision
+    predictor.network = lambda images: logits
+    place = THRESHOLDS.tolist().index(pytest.approx(threshold, rel=1e-10, abs=0))
+    counts = above_thresholds(count_scores(logits.numpy(), np.ones(1024, bool)))[1]
+    assert predictor(picture(32, 32)).sum() == counts[place]
+    predictor.tta = True  # an average in float32 may be 1, as in evaluation.py
+    with_views = predictor(picture(32, 32))
+    average = predictor.probability(picture(32, 32))
+    of_average = above_thresholds(count_scores(torch.logit(torch.from_numpy(average)).numpy(), np.ones(1024, bool)))
+    assert with_views.sum() == of_average[1][place]
 
 
 def test_resized_predictions_come_back_to_the_images_size(weights):
