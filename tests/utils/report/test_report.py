@@ -145,7 +145,7 @@ def test_any_column_and_any_summary_and_a_sweep(tmp_path):
         "images": 2,
         "pd": {"found": 3, "of": {"all": 4}},
         "nothing": None,
-        "sweep": {"best_threshold": {"iou": 0.6}},
+        "sweep": {"best_threshold": {"threshold": 0.99999999, "iou": 0.6}},
         "curve": list(range(99)),
     }
     (tmp_path / "summary.json").write_text(json.dumps(summary))
@@ -162,6 +162,11 @@ def test_any_column_and_any_summary_and_a_sweep(tmp_path):
     ):
         assert text in page, text
     assert "best threshold / IoU (%)" in page and ">60.00<" in page
+    assert ">0.99999999<" in page
+    curves = Curves()
+    curves.thresholds = np.array([0.0, 0.99999999, 1.0])
+    page = write_report(tmp_path / "page", tmp_path, [], sweep=curves).read_text(encoding="utf-8")
+    assert "IoU is highest at 0.99999999: 60.00 %" in page
     assert 'id="layer"' not in page and 'id="training"' not in page
     write_report(tmp_path / "page", tmp_path, [])
     assert 'id="thresholds"' not in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
