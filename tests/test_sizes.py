@@ -82,7 +82,7 @@ def test_a_network_trained_on_crops_is_evaluated_at_each_images_own_size(trained
 def test_a_prediction_resized_back_is_compared_with_the_mask_as_it_is(trained, data):
     args, summary = evaluated(trained, "--resize", "back", "--img_size", "24")
     assert summary["compared_at"] == "the original size of each image; predicted at 24x24 pixels"
-    (model, _), found = evaluation.load_model(args), rows(trained / "evaluation" / "best-val-back")
+    (model, _), found = evaluation.load_model(args), rows(trained / "evaluation" / "best-val-back-24px")
     cases = checked_cases(args, {"validation": "val.txt"})["validation"]
     for batch in evaluation_loader(args, cases, 1, "back"):
         (name,) = batch["name"]
@@ -129,7 +129,7 @@ def test_a_recorded_shift_that_is_none_is_refused(trained, tmp_path, shift):
 
 def test_the_files_tell_what_the_summary_tells(trained):
     _, summary = evaluated(trained, "--resize", "img_size", "--img_size", "32")
-    folder = trained / "evaluation" / "best-val"
+    folder = trained / "evaluation" / "best-val-32px"
     assert json.loads((folder / "summary.json").read_text())["infrared"] == summary["infrared"]
     found = list(rows(folder).values())
     of_field = summary["infrared"]
