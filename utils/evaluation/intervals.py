@@ -24,7 +24,7 @@ SEED = 0
 METHOD = "percentile bootstrap over the images; leaves out the noise of training"
 _AT_ONCE = 4_000_000  # most drawn images in memory
 
-Interval = list[float] | None  # [low, high]; None where the figure is undefined, or of a single image
+Interval = list[float] | None  # [low, high]; None where fewer than two images have the figure
 Terms = tuple[np.ndarray, np.ndarray]  # for each image: its terms of the numerator and of the denominator
 
 
@@ -82,7 +82,7 @@ def bootstrap(terms: Mapping[Any, Terms], resamples: int = RESAMPLES, seed: int 
         ratios = np.where(below > 0, above / below, np.nan)
     ends = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
     return {
-        name: np.percentile(defined, ends).tolist() if len(defined := of[~np.isnan(of)]) else None
+        name: np.percentile(of[~np.isnan(of)], ends).tolist() if (terms[name][1] > 0).sum() > 1 else None
         for name, of in zip(terms, ratios, strict=True)
     }
 

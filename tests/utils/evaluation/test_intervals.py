@@ -84,6 +84,17 @@ def test_a_single_image_has_none():
     assert found["pooled_iou"] is None and set(found["mean_over_images"].values()) == {None}
 
 
+def test_a_figure_of_a_single_image_has_none():
+    """Nine images of ten have no boundary, or no target."""
+    counts = counts_of(10)
+    hd95 = torch.tensor([float("nan")] * 9 + [24.0])
+    assert all_intervals(counts, hd95)["medical"]["HD95"] is None
+    weights = np.array([0.0] * 9 + [3.0])
+    assert bootstrap({"x": (weights / 2, weights)}) == {"x": None}
+    hd95[0] = 20
+    assert all_intervals(counts, hd95)["medical"]["HD95"] == [20, 24]
+
+
 def test_a_long_list_is_drawn_in_parts():
     values = np.random.default_rng(3).random(5000)
     low, high = bootstrap({"x": (values, np.ones(5000))}, resamples=999)["x"]
