@@ -7,6 +7,7 @@
 An entry names an image below `images/`, with or without its extension; `datasets.pairing` finds the files.
 """
 
+import codecs
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,9 +68,12 @@ def write_list(path: Path, names: Iterable[str]) -> None:
             os.fsencode(name).decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: {name!r} is not UTF-8 and cannot be in a list. Rename the file.") from error
+    # Bytes, because text mode would write CRLF on Windows and the same split would differ between systems.
+    data = b"".join(os.fsencode(name) + b"\n" for name in names)
+    if data.startswith(codecs.BOM_UTF8):  # `read_list` removes one byte order mark, which must not be of the name
+        data = codecs.BOM_UTF8 + data
     with replacing(path) as beside:
-        # Bytes, because text mode would write CRLF on Windows and the same split would differ between systems.
-        beside.write_bytes(b"".join(os.fsencode(name) + b"\n" for name in names))
+        beside.write_bytes(data)
 
 
 def _as_file_name(text: str) -> str:

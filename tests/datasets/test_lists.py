@@ -68,6 +68,12 @@ def test_written_list_is_read_back(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["val.txt"]
 
 
+def test_a_first_name_that_begins_with_a_byte_order_mark_is_read_back(tmp_path):
+    names = ["\ufeffa", "\ufeffb", "c"]
+    write_list(tmp_path / "val.txt", names)
+    assert read_list(tmp_path / "val.txt") == names
+
+
 @pytest.mark.parametrize("name", ["", " a", "a\n", "a\nb", "a\rb"])
 def test_write_refuses_names_that_are_no_line(tmp_path, name):
     path = tmp_path / "val.txt"
