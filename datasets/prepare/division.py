@@ -21,6 +21,7 @@ def divide(
     seed: int,
     strata: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
+    keep: int = 1,
 ) -> tuple[list[str], list[str]]:
     """One random division of `names` into (kept, held out).
 
@@ -30,15 +31,16 @@ def divide(
         seed: random seed.
         strata: the stratum of each name; each stratum has about the same share on both sides.
         groups: the group of each name; a group is never divided.
+        keep: least number of groups to keep, for the lists that are drawn from them.
 
     Raises:
         UserError: if there are too few names, groups, or members of a stratum.
     """
     count = math.ceil(round(held * len(names), 9)) if isinstance(held, float) else held
-    if not 0 < count < len(names):
-        raise UserError(f"{len(names)} cases cannot be divided into lists of {len(names) - count} and {count}")
     if groups is not None:
-        return _divide_groups(names, count, seed, strata, groups)
+        return _divide_groups(names, max(1, min(count, len(names) - 1)), seed, strata, groups, keep)
+    if not 0 < count < len(names):
+        raise UserError(f"{len(names)} cases cannot be divided into lists of {max(len(names) - count, 0)} and {count}")
     if strata is not None:
         members = Counter(strata)
         rare = min(members, key=members.__getitem__)
@@ -82,19 +84,13 @@ def divisions(
             "val_share must be positive, and val_share + test_share less than 1, so that training images remain; got "
             f"{val_share} and {test_share}"
         )
-    parts = 3 if test_share else 2
-    if groups is not None and len(set(groups)) < parts:
-        raise UserError(
-            f"a division into {parts} lists requires at least {parts} groups, got {len(set(groups))}: "
-            f"{', '.join(set(groups))}"
-        )
     order = {name: i for i, name in enumerate(names)}
     lists = {}
     for division in range(1, number + 1):
         seeds = np.random.SeedSequence([seed, division]).generate_state(2).tolist()
         rest, test = list(names), []
         if test_share:
-            rest, test = divide(names, float(test_share), seeds[1], strata, groups)
+            rest, test = divide(names, float(test_share), seeds[1], strata, groups, keep=2)
         val_count = math.ceil(round(val_share * len(names), 9))
         of_rest = [
             [labels[order[name]] for name in rest] if labels is not None else None for labels in (strata, groups)
@@ -107,14 +103,17 @@ def divisions(
 
 
 def _divide_groups(
-    names: Sequence[str], count: int, seed: int, strata: Sequence[str] | None, groups: Sequence[str]
+    names: Sequence[str], count: int, seed: int, strata: Sequence[str] | None, groups: Sequence[str], keep: int
 ) -> tuple[list[str], list[str]]:
     """Draws many random divisions of the groups and returns the one nearest to the requested share and strata.
 
     StratifiedGroupKFold supports only shares of 1/k.
     """
-    if len(set(groups)) < 2:
-        raise UserError(f"two lists require at least two groups, but all {len(names)} cases are in {groups[0]!r}")
+    known, lists = sorted(set(groups)), keep + 1
+    if len(known) < lists:
+        raise UserError(
+            f"a division into {lists} lists requires at least {lists} groups, got {len(known)}: {', '.join(known)}"
+        )
     share = count / len(names)
     _, stratum = np.unique(strata if strata is not None else [""] * len(names), return_inverse=True)
     whole = np.bincount(stratum)
@@ -123,6 +122,7 @@ def _divide_groups(
         held = np.bincount(stratum[drawn[1]], minlength=len(whole))
         return abs(held.sum() - share * len(names)) + np.abs(held - share * whole).sum()
 
-    draws = GroupShuffleSplit(_DRAWS, test_size=share, random_state=seed).split(names, groups=groups)
+    held_groups = min(math.ceil(share * len(known)), len(known) - keep)
+    draws = GroupShuffleSplit(_DRAWS, test_size=held_groups, random_state=seed).split(names, groups=groups)
     kept, out = min(draws, key=distance)
     return [names[i] for i in kept], [names[i] for i in out]

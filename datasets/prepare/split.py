@@ -45,9 +45,9 @@ def split(
     Args:
         base_dir: the data folder, with the layout of `datasets.pairing.LAYOUT`.
         number, val_share, test_share, seed: see `datasets.prepare.division.divisions`.
-        stratify_by: its match in a case name (or the first group of the match) is the stratum of the case.
+        stratify_by: its match in a case name (or the first group that took part) is the stratum of the case.
         share_bins: alternatively, the number of strata of about equal size by the share of target pixels.
-        group: its match in a case name is the group of the case (patient, video), which is never divided.
+        group: likewise for the group of the case (patient, video), which is never divided.
         mask_suffix, mask_threshold: as in training.
         overwrite: replace all lists of an earlier call.
 
@@ -81,9 +81,11 @@ def split(
 
 
 def _found(pattern: re.Pattern[str], names: Sequence[str], flag: str) -> list[str]:
-    """The match of the pattern in each name: its first group, or all of it."""
+    """The match of the pattern in each name: the first group that took part, or all of it."""
     matches = [pattern.search(name) for name in names]
-    found = [(match[1] if pattern.groups else match[0]) if match else None for match in matches]
+    found = [
+        next(text for text in (*match.groups(), match[0]) if text is not None) if match else "" for match in matches
+    ]
     without = [name for name, value in zip(names, found, strict=True) if not value]
     if without:
         raise UserError(

@@ -107,6 +107,48 @@ def test_uneven_groups_come_near_the_share():
         assert abs(len(held) - 30) <= 3 and not {groups[int(n)] for n in kept} & {groups[int(n)] for n in held}
 
 
+@pytest.mark.parametrize(
+    ("sizes", "shares"),
+    [
+        ([10] * 4, (0.3, 0.3)),
+        ([10] * 4, (0.8, 0)),
+        ([3, 3, 10], (0.9, 0)),
+        ([10] * 3, (0.4, 0.5)),
+        ([1, 1, 10], (0.4, 0.5)),
+        ([1, 1], (0.9, 0)),
+        ([1, 40, 1], (0.01, 0.97)),
+    ],
+)
+def test_every_list_has_a_group_where_there_are_enough(sizes, shares):
+    groups = [f"p{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    names = [f"{group}_{i}" for i, group in enumerate(groups)]
+    lists = divisions(names, 3, *shares, groups=groups)
+    for i in "123":
+        sides = [
+            {name.split("_")[0] for name in lists[f"{part}{i}.txt"]} for part in PARTS if f"{part}{i}.txt" in lists
+        ]
+        assert len(sides) == (3 if shares[1] else 2) and all(sides)
+        assert sum(map(len, sides)) == len(set().union(*sides)) == len(sizes)
+
+
+def test_too_few_cases_for_three_lists():
+    with pytest.raises(UserError, match="1 cases cannot be divided into lists of 0 and 2"):
+        divisions(["a", "b", "c"], val_share=0.4, test_share=0.5)
+
+
+def test_a_single_group_cannot_be_divided():
+    with pytest.raises(UserError, match=r"into 2 lists requires at least 2 groups, got 1: p3$"):
+        divisions(["p3_1", "p3_2"], groups=["p3", "p3"])
+
+
+def test_the_group_is_the_alternative_that_matched(base):
+    run(base, "--group", r"^(b\d)|^(m\d)", "--divisions", 1)
+    groups = [{case[:2] for case in cases} for cases in drawn(base).values()]
+    assert len(groups[0] | groups[1]) == 16 and not groups[0] & groups[1]
+    run(base, "--stratify_by", "^(?:(b)|m)", "--divisions", 1, "--overwrite")
+    assert {Counter(case[0] for case in cases)["m"] for cases in drawn(base).values()} == {2, 4}
+
+
 def test_the_table_counts_groups(base, capsys):
     run(base, "--group", r"^[bm]\d", "--divisions", 1)
     header, first, *_ = capsys.readouterr().out.splitlines()
@@ -135,7 +177,7 @@ def test_lists_that_are_there_are_kept_unless_asked(base):
     [
         (["--group", "^(b)"], r"--group '\^\(b\)' does not match 6 of 20 names: m0"),
         (["--stratify_by", "x"], "--stratify_by 'x' does not match 20"),
-        (["--group", "^[bm]", "--test_share", 0.2], "requires at least 3 groups, got 2"),
+        (["--group", "^[bm]", "--test_share", 0.2], "into 3 lists requires at least 3 groups, got 2: b, m$"),
         (["--group", "^()"], "does not match 20"),
         (["--stratify_by", r"\d+"], "too few for lists"),
         (["--val_share", 0.7, "--test_share", 0.3], "less than 1"),
