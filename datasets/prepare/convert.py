@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import cv2
 
@@ -62,24 +62,38 @@ def convert(
     """Writes the data folder `out`, which is created atomically at the end.
 
     Args:
-        cases: their names become those in `out`.
+        cases: their names become those in `out`; they must be paths below a folder.
         lists: list files below `out`, and the names of the cases in each.
         mask_threshold: see `datasets.decode.read_mask`.
         fit_masks: resize masks whose size differs from their image's ("exact", see `datasets.resizing`); otherwise such
             masks are a problem.
 
     Raises:
-        UserError: if `out` exists; or with every problem of the files (up to 20, and their number).
+        UserError: if `out` exists; or with every problem of the names, before anything is written, or of the files (up
+            to 20, and their number).
     """
     names = Counter(case.name for case in cases)
-    problems = [f'"{name}": {count} images have this name; rename them' for name, count in names.items() if count > 1]
+    problems = [
+        f'"{name}": cannot be the name of a case, which must be a path below images/ without a \\, a drive, and parts '
+        "that are empty or begin with a dot. Rename the image, or correct --image_pattern."
+        for name in names
+        if not _is_below(name)
+    ]
+    problems += [f'"{name}": {count} images have this name; rename them' for name, count in names.items() if count > 1]
     files = {f"{case.name}{case.image.suffix}" for case in cases}
     # In a list such a name would be ambiguous, e.g. a.png beside a.png.png.
     problems += [
         f'"{name}": the name of a case and of the file of another; rename one' for name in names if name in files
     ]
+    folder_of = {parent.as_posix(): name for name in names for parent in PurePosixPath(name).parents}
+    problems += [
+        f'"{case.name}": its file {file} would have the path of the folder of "{folder_of[file]}"; rename one'
+        for case in cases
+        for file in sorted({f"{case.name}{case.image.suffix}", f"{case.name}.png"} & folder_of.keys())
+    ]
     resized = []
     with making_folder(out) as whole, ThreadPoolExecutor(THREADS) as pool:
+        raise_problems(problems)
 
         def write(case: Case) -> tuple[list[str], str | None]:
             return _write_case(case, whole, mask_threshold, fit_masks)
@@ -142,6 +156,12 @@ def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, li
         problems += [f"{file}: {problem}" for problem in wrong]
     raise_problems(problems)
     return names
+
+
+def _is_below(name: str) -> bool:
+    """Whether the name is a plain path below a folder on every system, and not hidden by a dot."""
+    plain = "\\" not in name and not PureWindowsPath(name).drive
+    return plain and all(part and not part.startswith(".") for part in name.split("/"))
 
 
 def _write_case(case: Case, out: Path, mask_threshold: float | None, fit_masks: bool) -> tuple[list[str], str | None]:

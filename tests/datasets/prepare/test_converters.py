@@ -223,6 +223,40 @@ def test_two_images_that_would_become_one_are_refused(tmp_path):
         convert_busi(tmp_path / "raw", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "name", ["/zz", "../zz", "x/../../zz", "../masks/a2", "x//zz", "x/", ".", ".zz", r"x\zz", "C:zz"]
+)
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
+    source, outside = make_pairs(tmp_path / "raw"), tmp_path / "outside" / "zz"
+    image, mask = source / "images" / "a1.png", source / "masks" / "a1.png"
+    cases = [convert.Case(str(outside) if name == "/zz" else name, image, (mask,)), convert.Case("a2", image, (mask,))]
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        UserError, match=r"1 problem.*\n.*cannot be the name of a case, which must be a path below images/"
+    ):
+        convert.convert(cases, {"train.txt": ["a2"]}, tmp_path / "deep" / "out")
+    assert sorted(path for path in tmp_path.rglob("*") if path.name != "deep") == before
+
+
+def test_a_pattern_whose_name_is_a_path_elsewhere(tmp_path):
+    outside = tmp_path / "outside"
+    source = make_pairs(tmp_path / "raw", images=f"images/x{outside}", masks=f"masks/x{outside}", count=3)
+    flags = ["--image_pattern", r"x(?P<name>/.*)", "--mask_pattern", "{stem}"]
+    with pytest.raises(UserError, match=f'"{outside}/a1": cannot be the name of a case'):
+        run("folder", source, tmp_path / "out", *flags)
+    assert not outside.exists()
+
+
+def test_a_file_and_a_folder_of_one_path_are_refused(tmp_path):
+    source = make_pairs(tmp_path / "raw", images="images/x.png", masks="masks/x.png")
+    write(source / "images" / "x.jpg", picture(1))
+    write(source / "masks" / "x.bmp", target(1))
+    with pytest.raises(
+        UserError, match=r'1 problem.*\n  "x": its file x\.png .* the folder of "x\.png/a\d+"; rename one'
+    ):
+        run("folder", source, tmp_path / "out")
+
+
 def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     source, written = make_pairs(tmp_path / "raw"), []
 
