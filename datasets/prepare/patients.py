@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from datasets.decode import image_size, read_mask
@@ -30,6 +31,7 @@ from utils.common.printable import first_three
 _BUSBRA_IMAGE = re.compile(r"bus_(?P<rest>\d+.*)")
 _WORDS = {"train": "train.txt", "training": "train.txt", "val": "val.txt", "valid": "val.txt", "validation": "val.txt"}
 _WORDS |= {"test": "test.txt", "testing": "test.txt"}
+_PART = "fold|split|partition|subset"  # in the name of a column of BUS-UCLM
 
 
 def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
@@ -41,13 +43,14 @@ def convert_busbra(source: Path, out: Path, folds: int = 5) -> Converted:
         folds: 5 or 10, which selects the table.
 
     Raises:
-        UserError: if `out` exists, a folder or the table is missing, an image is in no fold or a patient in two, or a
-            file cannot be read.
+        UserError: if `out` exists, a folder or the table is missing, an image is in no fold or listed twice, a patient
+            is in two folds, or a file cannot be read.
     """
     images, masks = _folder(source, "Images"), _folder(source, "Masks")
     cases, _ = pairs_by_pattern(source, images, masks, _BUSBRA_IMAGE, "mask_{rest}")
     tables = [path for path in _tables(source) if re.match(rf"{folds}\D*fold", path.name, re.IGNORECASE)]
-    if len(tables) != 1:
+    _refuse_several(tables, f"divide the cases into {folds} folds")
+    if not tables:
         raise UserError(f"{folds}-fold-cv.csv was not found in {source}, which contains {contents(source)}")
     part_of = _parts(tables[0], "fold", cases)
     _check_patients(part_of, _patients(source, cases))
@@ -75,8 +78,8 @@ def convert_busuclm(source: Path, out: Path, normals: bool = False, seed: int = 
         seed: random seed of the divisions, if they are drawn.
 
     Raises:
-        UserError: if `out` exists, a folder is missing, an image has no mask or a mask no image, a patient is in two
-            parts of the division, or a file cannot be read.
+        UserError: if `out` exists, a folder is missing, an image has no mask or a mask no image, an image or a
+            patient is in two parts of the division, or a file cannot be read.
     """
     cases, _ = pairs(source, _folder(source, "images"), _folder(source, "masks"))
     if not normals:
@@ -105,20 +108,27 @@ def _partitions(source: Path, names: Iterable[str]) -> dict[str, str]:
     for folder in (source / "partitions", source.parent / "partitions"):
         if all((folder / part / "images").is_dir() for part in ("train", "test")):
             found = {part: {case_name(key) for key, *_ in walk(folder / part / "images")} for part in ("train", "test")}
+            raise_problems(
+                [
+                    f'"{name}": in both train and test of {folder}. Remove one of the files.'
+                    for name in sorted(found["train"] & found["test"] & set(names))
+                ]
+            )
             return {name: f"{part}.txt" for part, of_part in found.items() for name in names if name in of_part}
     return {}
 
 
 def _table_of_parts(source: Path, cases: Sequence[Case]) -> dict[str, str]:
     """The list of each case, from a table of the source; empty if there is no such table."""
-    for table in _tables(source):
-        if any(re.search("fold|split|partition|subset", name, re.IGNORECASE) for name in _rows(table)[0]):
-            part_of = _parts(table, "fold|split|partition|subset", cases)
-            if unknown := {part for part in part_of.values() if part.lower() not in _WORDS}:
-                names = ", ".join(sorted(unknown))
-                raise UserError(f"{table}: the parts must be named train, val and test, got {names}")
-            return {name: _WORDS[part.lower()] for name, part in part_of.items()}
-    return {}
+    tables = [table for table in _tables(source) if _columns_of(_PART, _rows(table)[0])]
+    _refuse_several(tables, "divide the cases")
+    if not tables:
+        return {}
+    part_of = _parts(tables[0], _PART, cases)
+    if unknown := {part for part in part_of.values() if part.lower() not in _WORDS}:
+        names = ", ".join(sorted(unknown))
+        raise UserError(f"{tables[0]}: the parts must be named train, val and test, got {names}")
+    return {name: _WORDS[part.lower()] for name, part in part_of.items()}
 
 
 def _patients(source: Path, cases: Sequence[Case]) -> dict[str, str]:
@@ -127,7 +137,7 @@ def _patients(source: Path, cases: Sequence[Case]) -> dict[str, str]:
     for table in _tables(source):
         columns, rows = _rows(table)
         if {"ID", "Case"} <= set(columns):
-            patients |= {case_name(row["ID"]): row["Case"] for row in rows if case_name(row["ID"]) in patients}
+            patients |= _by_case(table, rows, "ID", "Case", patients)
     return patients
 
 
@@ -140,21 +150,50 @@ def _folder(source: Path, name: str) -> str:
 
 
 def _tables(source: Path) -> list[Path]:
-    return sorted(path for path in source.glob("*.csv") if not path.name.startswith("."))
+    return sorted(path for path in source.glob("*.csv") if not path.name.startswith(".") and not path.is_dir())
+
+
+def _refuse_several(tables: Sequence[Path], what: str) -> None:
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables)
+        raise UserError(f"{tables[0].parent}: {len(tables)} tables {what}: {names}. Keep one and move the others away")
 
 
 def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
     """The columns and rows of a table with commas, semicolons or tabs as separators."""
     try:
         text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{table}: cannot be read as UTF-8 text. Copy it again.") from error
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count))
-    return [name.strip() for name in reader.fieldnames or []], [
-        {(name or "").strip(): (value or "").strip() for name, value in row.items() if not isinstance(value, list)}
-        for row in reader
-    ]
+        header = text.partition("\n")[0]
+        reader = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count))
+        return [name.strip() for name in reader.fieldnames or []], [
+            {(name or "").strip(): (value or "").strip() for name, value in row.items() if not isinstance(value, list)}
+            for row in reader
+        ]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{table}: not a UTF-8 text file. Save it as UTF-8 text, or move it away if it is not of the data set."
+        ) from error
+    except (OSError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{table}: the table cannot be read ({reason}). Correct it, or move it away if it is not of the data set."
+        ) from error
+
+
+def _columns_of(kind: str, columns: Iterable[str]) -> list[str]:
+    return [name for name in columns if re.search(kind, name, re.IGNORECASE)]
+
+
+def _by_case(
+    table: Path, rows: Iterable[Mapping[str, str]], key: str, column: str, cases: Collection[str]
+) -> dict[str, str]:
+    """The value of a column for each case of the table; raises UserError if a case is listed twice."""
+    found = [(name, row[column]) for row in rows if (name := case_name(row[key])) in cases]
+    counts = Counter(name for name, _ in found)
+    raise_problems(
+        [f'"{name}": listed twice in {table}. Remove one of the rows.' for name in counts if counts[name] > 1]
+    )
+    return dict(found)
 
 
 def _parts(table: Path, kind: str, cases: Sequence[Case]) -> dict[str, str]:
@@ -164,17 +203,19 @@ def _parts(table: Path, kind: str, cases: Sequence[Case]) -> dict[str, str]:
         kind: a regular expression for the name of the column.
     """
     columns, rows = _rows(table)
-    parts = [name for name in columns if re.search(kind, name, re.IGNORECASE)]
+    parts = _columns_of(kind, columns)
+    if len(parts) > 1:
+        raise UserError(f"{table}: {len(parts)} columns divide the cases: {', '.join(parts)}. Keep one of them")
     names = {case.name for case in cases}
     keys = [name for name in columns if any(case_name(row[name]) in names for row in rows)]
-    if len(parts) != 1 or not keys:
+    if not parts or not keys:
         raise UserError(
             f"{table} must contain a column with the names of the images and one with the parts of the division, got "
             f"{', '.join(columns)}"
         )
-    part_of = {case_name(row[keys[0]]): row[parts[0]] for row in rows}
+    part_of = _by_case(table, rows, keys[0], parts[0], names)
     raise_problems([f'"{name}": in no part of {table}.' for name in sorted(names) if not part_of.get(name)])
-    return {name: part for name, part in part_of.items() if name in names}
+    return part_of
 
 
 def _check_patients(part_of: Mapping[str, str], patients: Mapping[str, str]) -> None:

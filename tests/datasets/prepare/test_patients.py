@@ -58,6 +58,30 @@ BUSBRA_FAULTS = {
     "no table": (lambda s: (s / "5-fold-cv.csv").unlink(), r"5-fold-cv\.csv was not found in .*10-fold-cv\.csv"),
     "no masks": (lambda s: (s / "Masks").rename(s / "gt"), r"Masks was not found.*gt/"),
     "other columns": (lambda s: swap(s, "kFold", "part"), "one with the parts.*got ID, Pathology, part"),
+    "image in two folds": (
+        lambda s: swap(s, "bus_0004-l,", "bus_0004-l,benign,1\nbus_0004-l,"),
+        r'1 problem.*\n  "bus_0004-l": listed twice in .*5-fold-cv\.csv\. Remove',
+    ),
+    "image of two patients": (
+        lambda s: swap(s, "bus_0004-l,4", "bus_0004-l,7,l\nbus_0004-l,4", "bus_data.csv"),
+        r'"bus_0004-l": listed twice in .*bus_data\.csv',
+    ),
+    "two tables": (
+        lambda s: (s / "5-fold-cv (1).csv").write_bytes((s / "5-fold-cv.csv").read_bytes()),
+        r"2 tables divide the cases into 5 folds: 5-fold-cv \(1\)\.csv, 5-fold-cv\.csv\. Keep one",
+    ),
+    "two columns of folds": (
+        lambda s: swap(s, "Pathology,kFold", "Fold,kFold"),
+        r"5-fold-cv\.csv: 2 columns divide the cases: Fold, kFold\. Keep one",
+    ),
+    "another table in Latin-1": (
+        lambda s: (s / "notes.csv").write_bytes(b"Gr\xf6\xdfe\n1\n"),
+        r"notes\.csv: not a UTF-8 text file\. Save it as UTF-8 text, or move it away",
+    ),
+    "another table with a long field": (
+        lambda s: (s / "notes.csv").write_text("a,b\n1," + 140_000 * "x"),
+        r"notes\.csv: the table cannot be read \(field larger than field limit \(131072\)\)\. Correct it, or move it",
+    ),
     "image in no fold": (lambda s: swap(s, "bus_0004-l,", "bus_0044-l,"), r'"bus_0004-l": in no part of'),
     "patient in two": (
         lambda s: swap(s, "bus_0003-r,benign,4", "bus_0003-r,benign,5"),
@@ -136,6 +160,29 @@ def test_a_division_in_a_table_of_busuclm_is_taken(busuclm, tmp_path):
     table.write_text(table.read_text().replace("AAAA_002.png;test", "AAAA_002.png;train").replace("val", "dev"))
     with pytest.raises(UserError, match="must be named train, val and test, got dev"):
         run("busuclm", busuclm, tmp_path / "other")
+
+
+def test_an_ambiguous_division_of_busuclm_is_refused(busuclm, tmp_path):
+    rows = [f"{chr(65 + p) * 4}_{i:03d}.png;train;1" for p in range(8) for i in range(4)]
+    (busuclm / "INFO.csv").write_text("\n".join(["Image;Split;Fold", *rows]))
+    with pytest.raises(UserError, match=r"INFO\.csv: 2 columns divide the cases: Split, Fold\. Keep one"):
+        run("busuclm", busuclm, tmp_path / "out")
+    (busuclm / "INFO.csv").write_text("\n".join(["Image;Split;Label", *rows, "BBBB_001.png;test;1"]))
+    with pytest.raises(UserError, match=r'"BBBB_001": listed twice in .*INFO\.csv'):
+        run("busuclm", busuclm, tmp_path / "out")
+    (busuclm / "Copy.csv").write_bytes((busuclm / "INFO.csv").read_bytes())
+    with pytest.raises(UserError, match=r"2 tables divide the cases: Copy\.csv, INFO\.csv\. Keep one"):
+        run("busuclm", busuclm, tmp_path / "out")
+    for part in ("train", "test"):
+        write(busuclm / "partitions" / part / "images" / "CCCC_001.png", picture(1))
+    with pytest.raises(UserError, match=r'"CCCC_001": in both train and test of .*partitions\. Remove'):
+        run("busuclm", busuclm, tmp_path / "out")
+
+
+def test_a_folder_named_like_a_table_is_not_one(busbra, tmp_path):
+    (busbra / "old.csv").mkdir()
+    run("busbra", busbra, tmp_path / "out")
+    assert (tmp_path / "out" / "val5.txt").exists()
 
 
 @pytest.mark.parametrize("inside", [True, False])
