@@ -7,6 +7,7 @@ which the image is resized, and pictures that are in both lists under two names.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,9 +88,15 @@ def survey(
     base = data_folder(base_dir)
     result = Survey()
     cases: dict[str, list[Case]] = {}
+    name_of: dict[str, str] = {}
     for name in lists:
+        path = list_path(base, name)
+        if (file := os.path.realpath(path)) in name_of:
+            result.errors.append(f"--lists: {name_of[file]} and {name} are the same file. Pass it once.")
+            continue
+        name_of[file] = name
         try:
-            entries = read_list(list_path(base, name))
+            entries = read_list(path)
         except UserError as error:
             result.errors.append(str(error))
             continue

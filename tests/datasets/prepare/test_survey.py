@@ -45,6 +45,14 @@ def test_a_clean_set_has_no_findings(base):
     assert "64x64 to 64x64" in shown and "0 warnings" in shown
 
 
+@pytest.mark.parametrize("again", ["train.txt", "./train.txt", "link.txt"])
+def test_a_list_that_is_passed_twice(base, again):
+    (base / "link.txt").symlink_to("train.txt")
+    result = survey(base, ["train.txt", again, "val.txt"], 64)
+    assert result.errors == [f"--lists: train.txt and {again} are the same file. Pass it once."]
+    assert list(result.lists) == ["train.txt", "val.txt"]
+
+
 def test_components_and_share(base):
     mask = np.zeros((64, 64), np.uint8)
     mask[10:12, 10:12] = mask[12, 12] = 255  # joined over a corner: one target of 5 pixels
