@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -141,6 +142,15 @@ def require_folders(source: Path, **folders: str) -> None:
             f"{'; '.join(missing)}. {source} contains {contents(source)}. Pass the folders with {flags}, e.g. "
             + " ".join(f"--{flag} {word}" for flag, word in zip(folders, ("jpg", "labels"), strict=True))
         )
+
+
+@contextmanager
+def advising(line: str | None) -> Iterator[None]:
+    """Adds a line with advice to a UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(*error.args, *([line] if line else [])) from error
 
 
 def listed(source: Path, images: str, lists: Mapping[str, Path]) -> dict[str, list[str]]:

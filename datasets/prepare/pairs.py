@@ -14,7 +14,7 @@ from pathlib import Path
 
 from datasets import SHARE
 from datasets.names import STEM
-from datasets.prepare.convert import Converted, convert, listed, pairs, require_folders
+from datasets.prepare.convert import Converted, advising, convert, listed, pairs, require_folders
 from datasets.prepare.division import divide
 from datasets.prepare.patterns import listed_names, pairs_by_pattern
 from datasets.problems import raise_problems
@@ -75,7 +75,10 @@ def convert_folders(
     else:
         cases, left_out = pairs(source, images, masks, mask_pattern)
     files = _list_files(source, train_list, val_list)
-    lists = listed(source, images, files) if image_pattern is None else listed_names(cases, files)
+    names = ", ".join(str(file.relative_to(source)) for file in files.values()) if not train_list else ""
+    advice = f"The lists were detected by their names: {names}. Choose two with --train_list and --val_list."
+    with advising(advice if names else None):
+        lists = listed(source, images, files) if image_pattern is None else listed_names(cases, files)
     raise_problems(
         [
             f'"{name}": in both {files["train.txt"]} and {files[other]}. Remove one of the lines, or choose two lists '

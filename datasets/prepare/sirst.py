@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets import SHARE
 from datasets.files import contents
-from datasets.prepare.convert import Converted, convert, listed, pairs
+from datasets.prepare.convert import Converted, advising, convert, listed, pairs
 from datasets.prepare.division import divide
 from utils.common.errors import UserError
 
@@ -43,7 +43,11 @@ def convert_sirst(source: Path, out: Path, seed: int = 41) -> Converted:
         )
     images, masks = layouts[0]
     cases, _ = pairs(source, images, masks)
-    lists = listed(source, images, {f"lists/{file.name}": file for file in list_files(source)})
+    files = list_files(source)
+    with advising(
+        f"Every .txt file in {files[0].parent} is taken for a list. Move other files away." if files else None
+    ):
+        lists = listed(source, images, {f"lists/{file.name}": file for file in files})
     if not lists:
         train, val = divide([case.name for case in cases], SHARE, seed)
         lists = {"lists/train.txt": train, "lists/val.txt": val}

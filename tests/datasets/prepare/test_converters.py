@@ -196,6 +196,30 @@ def test_lists_that_leave_a_doubt(tmp_path, names, flags, message):
         convert_folders(source, tmp_path / "out", **flags)
 
 
+@pytest.mark.parametrize("pattern", [[], ["--image_pattern", "a.*", "--mask_pattern", "{stem}"]])
+@pytest.mark.parametrize("notes", ["some words", ""])
+def test_a_file_that_was_taken_for_a_list_is_named(tmp_path, notes, pattern):
+    source = make_pairs(tmp_path / "raw")
+    lists(source, train=A[:5], val=A[5:], test_notes=[notes])
+    problem = r'test_notes\.txt: ("some words": (image|case) not found|the list is empty)'
+    advice = (
+        r"The lists were detected by their names: train\.txt, val\.txt, test_notes\.txt\. Choose two with --train_list"
+    )
+    with pytest.raises(UserError, match=rf"{problem}.*\n{advice}"):
+        run("folder", source, tmp_path / "out", *pattern)
+    chosen = ["--train_list", "train.txt", "--val_list", "val.txt"]
+    run("folder", source, tmp_path / "out", *pattern, *chosen)
+    with pytest.raises(UserError) as caught:
+        run("folder", source, tmp_path / "other", *chosen[:3], "test_notes.txt")
+    assert "detected" not in str(caught.value)
+
+
+def test_a_file_that_is_not_a_list_of_sirst_is_named(sirst, tmp_path):
+    lists(sirst / "idx_427", readme=["some words"])
+    with pytest.raises(UserError, match=r"readme\.txt: .*\nEvery \.txt file in .*idx_427 is taken for a list\. Move"):
+        run("sirst", sirst, tmp_path / "out")
+
+
 @pytest.mark.parametrize("other", ["val", "test"])
 def test_a_training_case_in_another_list(tmp_path, other):
     source = make_pairs(tmp_path / "raw")
