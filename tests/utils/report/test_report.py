@@ -61,7 +61,8 @@ def experiment(tmp_path_factory):
     for phase in ("recon", "seg"):
         (run / phase).mkdir(exist_ok=True)
         lines = [
-            {"epoch": n, "train": {"loss": 1 / n, "iou": 0.1 * n}, "val": {"loss": 2 / n, "iou": 0.1}} for n in (1, 2)
+            {"epoch": n, "train": {"loss": 1 / n, "iou": 0.1 * n}, "val": {"loss": 2 / n, "iou": 0.1}, "seconds": 1}
+            for n in (1, 2)
         ]
         if phase == "recon":
             lines = [{**line, "train": {"loss": 1}, "val": {"loss": 1}} for line in lines]
@@ -387,7 +388,7 @@ def test_the_released_log_stands_beside_a_run_of_its_data_set(tmp_path, dataset,
     run = tmp_path / "seg"
     run.mkdir()
     figures = {"loss": 0.5, "iou": 0.4}
-    lines = [{"epoch": n, "train": figures, "val": figures} for n in (1, 2, 3)]
+    lines = [{"epoch": n, "train": figures, "val": figures, "seconds": 1} for n in (1, 2, 3)]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "settings.txt").write_text(f"  Dataset         {dataset}\n  base_dir        x\n")
     loss, iou = training_charts(run / "best.pth")
