@@ -119,8 +119,9 @@ def differences(summary: Summary) -> Figure | None:
         for y, (arm, division) in zip(places, rows, strict=True):
             colour = _colour(summary.arms.index(arm))
             if division is None:
-                difference = summary.cells[on, "iou", arm, rule].difference
-                _row(axes, y, difference.mean, _ends(difference), colour, marker="D", size=6, width=2.2)
+                both = summary.cells[on, "iou", arm, rule]
+                _row(axes, y, both.difference.mean, both.difference_images, colour, marker="D", size=6, width=1.0)
+                _row(axes, y, both.difference.mean, _ends(both.difference), colour, marker="D", size=6, width=2.8)
             else:
                 cell = summary.divisions[on, arm, division, rule]
                 _row(axes, y, cell.difference, cell.interval, colour, marker="o", size=3.5, width=1.0)
@@ -131,9 +132,7 @@ def differences(summary: Summary) -> Figure | None:
     for label, (_, division) in zip(panels[0].get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if division is None else "normal")
     panels[0].set_ylim(places[-1] + 0.8, places[0] - 0.8)
-    figure.suptitle(
-        f"{summary.name}, {on}. Circles: 95 % over a division's images. Diamonds: 95 % t interval of all runs."
-    )
+    figure.suptitle(f"{summary.name}, {on}. 95 % intervals. Thin: over the images. Thick: t interval over all runs.")
     return figure
 
 
@@ -209,7 +208,10 @@ def macs(summary: Summary) -> Figure | None:
     axes.margins(x=0.2)
     axes.set_xscale("log" if reach > math.log(10) else "linear")
     axes.set(xlabel="multiply-accumulates of an image (G); markers side by side have the same", ylabel="IoU (%)")
-    axes.set_title(f"{summary.name}, {on}: best epoch filled, last open; 95 % t interval")
+    has_intervals = any(
+        _ends(cell.spread) for (_, figure, *_), cell in summary.cells.items() if figure == "iou" and cell.spread
+    )
+    axes.set_title(f"{summary.name}, {on}: best epoch filled, last open{'; 95 % t interval' * has_intervals}")
     _legend(axes)
     return figure
 
