@@ -197,6 +197,15 @@ def test_a_line_of_another_training_list_is_refused(finished, write, base, faili
     assert failing == []
 
 
+def test_a_line_of_other_masks_is_refused(finished, write, base, failing, tmp_path):
+    shutil.copytree(base, tmp_path / "data")
+    mask = next(path for path in (tmp_path / "data" / "masks").iterdir())
+    mask.write_bytes(mask.read_bytes() + b"\0")
+    with pytest.raises(UserError, match=r"the line of arm none.*data: other files of the (train|val|test) list"):
+        call(write(MINI), tmp_path / "data", finished[0])
+    assert failing == []
+
+
 def test_a_line_of_before_the_settings_of_evaluations_were_recorded(finished, write, base, failing, tmp_path):
     shutil.copytree(finished[0] / "results", tmp_path / "results")
     (line,) = lines(tmp_path).values()

@@ -331,12 +331,14 @@ def test_a_signal_reaches_the_running_command_once(tmp_path, number, told):
 
 
 def test_between_two_commands_the_second_signal_acts_at_once(monkeypatch):
-    with CommandRunner() as runner, monkeypatch.context() as patch:
-        patch.setattr("utils.reproduction.run_scripts.SAME_SIGNAL_SECONDS", 0)
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest itself may run in the background
+    monkeypatch.setattr("utils.reproduction.run_scripts.SAME_SIGNAL_SECONDS", -1)
+    with CommandRunner() as runner:
         signal.raise_signal(signal.SIGINT)
         assert runner.stopped()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, was)
 
 
 def test_when_its_time_is_out_the_command_is_told_to_save(tmp_path):

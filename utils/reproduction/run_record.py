@@ -89,8 +89,10 @@ class Records:
             if name in now[phase] and name not in FREE_SETTINGS and before != now[phase][name]
         ]
         differing += [f"{phase} in one of them alone" for phase in recorded.keys() ^ now.keys()]
-        differing += [f"another {on} list" for on in ("train", *LISTS) if self._is_another(run, on, line["protocol"])]
-        differing += [f"other files of the {on} list" for on in self._other_files(run, line, now["seg"]["mask_suffix"])]
+        others = [on for on in ("train", *LISTS) if self._is_another(run, on, line["protocol"])]
+        differing += [f"another {on} list" for on in others]
+        changed = self._other_files(run, line, now["seg"]["mask_suffix"])
+        differing += [f"other files of the {on} list" for on in changed if on not in others]
         if differing:
             raise UserError(
                 f"{self.path}: the line of {run.title} is of other settings or data: {'; '.join(differing)}. Remove "
@@ -103,7 +105,7 @@ class Records:
             return []
         from utils.settings.provenance import file_hashes  # here: it imports torch
 
-        found = file_hashes(self.base_dir, run.lists, mask_suffix)
+        found = file_hashes(self.base_dir, run.lists, mask_suffix, in_order=False)
         return [on for on, value in line["files"].items() if found.get(on, value) != value]
 
     def _is_another(self, run: Run, on: str, protocol: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -171,7 +173,7 @@ def line_of(
         },
         "encoder": encoder_hash(last["model"]) if "recon" in phases else None,
         "protocol": _by_list(summaries, lambda summary: summary["protocol"]),
-        "files": file_hashes(base_dir, run.lists, seg.settings.mask_suffix),
+        "files": file_hashes(base_dir, run.lists, seg.settings.mask_suffix, in_order=False),
         "versions": {"python": came_from["python"], **came_from["versions"]},
         "commit": came_from["git_commit"],
         "machine": {name: came_from[name] for name in ("device", "platform", "threads", "processes")},

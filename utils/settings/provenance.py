@@ -66,12 +66,17 @@ def list_hashes(settings: argparse.Namespace) -> dict[str, str]:
 
 
 def file_hashes(
-    base_dir: str | Path, lists: Mapping[str, str], mask_suffix: str | None, need_masks: bool = True
+    base_dir: str | Path,
+    lists: Mapping[str, str],
+    mask_suffix: str | None,
+    need_masks: bool = True,
+    in_order: bool = True,
 ) -> dict[str, str]:
     """`datasets.pairing.files_hash` of the images and masks of each list, without those of which a file is missing.
 
     Args:
         lists: by purpose, as "training" and "validation".
+        in_order: of the list; otherwise equal for lists of the same cases.
     """
     found = {}
     for purpose, name in lists.items():
@@ -79,6 +84,7 @@ def file_hashes(
             cases, problems = find_cases(
                 Path(base_dir), read_list(list_path(Path(base_dir), name)), mask_suffix, need_masks
             )
+            cases = cases if in_order else sorted(cases, key=lambda case: case.name)
             found |= {} if problems else {purpose: files_hash(cases)}
     return found
 
