@@ -108,7 +108,7 @@ def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_pa
     capsys.readouterr()
     reads.clear()
     resumed, _ = run(train_seg, seg, data, folder, 0, resume=["--resume", "--img_size", "24"])
-    assert reads == ["last.pth"] * 2, "one to resume, and the one of this test"
+    assert reads == ["last.pth", "best.pth", "last.pth"], "to resume, to see whether it is whole, and that of this test"
     said = capsys.readouterr().out
     assert "keeps its --augment_order after_resize" in said and "keeps its --mask_interpolation nearest" in said
     assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
