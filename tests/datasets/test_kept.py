@@ -124,7 +124,7 @@ def test_no_more_is_kept_than_the_budget(base):
 
 
 def test_a_check_of_tiny_images_takes_little(tmp_path):
-    """2,000 images and masks a second; on a machine with nothing else to do it is four times as fast."""
+    """800 images and masks a second of CPU time; on a machine with nothing else to do it is ten times as fast."""
     count, mask = 1000, np.zeros((32, 32), np.uint8)
     mask[4:9, 5:9] = 255
     data = cv2.imencode(".png", mask)[1].tobytes()
@@ -137,4 +137,4 @@ def test_a_check_of_tiny_images_takes_little(tmp_path):
     started = time.process_time()
     found = survey(tmp_path, ["train.txt"], 256)
     assert found.lists["train.txt"]["readable"] == count
-    assert 2 * count / (time.process_time() - started) > 2000
+    assert 2 * count / (time.process_time() - started) > 800

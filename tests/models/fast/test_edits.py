@@ -661,8 +661,10 @@ def test_each_edit_of_a_loop_takes_effect(way):
             handle.remove()
 
 
-@pytest.mark.parametrize("kind", [dict, argparse.Namespace, types.SimpleNamespace])
-@pytest.mark.parametrize("way", ["another value", "another object"])
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [(dict, "another value"), (argparse.Namespace, "another object"), (types.SimpleNamespace, "another value")],
+)
 def test_a_setting_in_a_dict_or_namespace_takes_effect_later(kind, way):
     class Scaled(models.SRS):
         def forward(self, image):
