@@ -178,10 +178,11 @@ def copy(whole, tmp_path):
     return shutil.copytree(whole[0], tmp_path / "copy")
 
 
-def test_results_of_other_weights_are_made_again(whole, base, ran, copy):
+@pytest.mark.parametrize(("part", "name"), [("weights", "weights"), ("files", "evaluated")])
+def test_results_of_other_weights_or_files_are_made_again(whole, base, ran, copy, part, name):
     summary = copy / "division1" / "evaluation" / "last-val1" / "summary.json"
     content = json.loads(summary.read_text())
-    content["provenance"]["weights"]["weights"] = "0" * 64
+    content["provenance"][part][name] = "0" * 64
     summary.write_text(json.dumps(content))
     call(base, copy)
     assert ran == [("evaluation", "division1")]
@@ -197,15 +198,6 @@ def test_other_masks_are_noticed_though_everything_is_done(base, ran, copy, tmp_
     with pytest.raises(UserError, match=r"division1/seg/last\.pth belongs to a run on other files.*validation list"):
         call(other, copy)
     assert ran == []
-
-
-def test_results_of_other_files_are_made_again(whole, base, ran, copy):
-    summary = copy / "division1" / "evaluation" / "last-val1" / "summary.json"
-    content = json.loads(summary.read_text())
-    content["provenance"]["files"]["evaluated"] = "0" * 64
-    summary.write_text(json.dumps(content))
-    call(base, copy)
-    assert ran == [("evaluation", "division1")]
 
 
 def test_an_encoder_trained_again_is_not_mixed_with_the_old_phase_2(base, ran, copy):

@@ -145,26 +145,22 @@ class EvaluationStep:
 
 
 def _outdated(summary: dict[str, Any], settings: argparse.Namespace) -> bool:
-    from utils.settings.provenance import file_hashes, list_hashes, weight_hashes
+    from utils.settings.provenance import changed, file_hashes, list_hashes, weight_hashes
 
     before, now = with_defaults(summary.get("settings", {})), vars(settings)
     came_from = summary.get("provenance", {})
     lists = came_from.get("lists")
     evaluated = lists.get("val_file_dir") if isinstance(lists, Mapping) else None
+    files = came_from.get("files")
+    files = files if isinstance(files, Mapping) else {}
     return (
         any(before.get(name) != now[name] for name in now.keys() - FREE_SETTINGS - {"weights", "batch_size"})
         or evaluated != list_hashes(settings).get("val_file_dir")
         or came_from.get("weights") != weight_hashes(settings)
-        or _differ(
-            came_from.get("files"),
-            file_hashes(settings.base_dir, {"evaluated": settings.val_file_dir}, settings.mask_suffix),
+        or bool(
+            changed(files, file_hashes(settings.base_dir, {"evaluated": settings.val_file_dir}, settings.mask_suffix))
         )
     )
-
-
-def _differ(before: object, now: Mapping[str, str]) -> bool:
-    """Whether a hash that both have is another; older results have none."""
-    return isinstance(before, Mapping) and any(before[name] != now[name] for name in before.keys() & now.keys())
 
 
 Step = TrainingStep | EvaluationStep

@@ -103,10 +103,9 @@ class Records:
         """The lists whose images or masks have other names or sizes than those of the line, which older lines lack."""
         if "files" not in line:
             return []
-        from utils.settings.provenance import file_hashes  # here: it imports torch
+        from utils.settings.provenance import changed, file_hashes  # here: it imports torch
 
-        found = file_hashes(self.base_dir, run.lists, mask_suffix, in_order=False)
-        return [on for on, value in line["files"].items() if found.get(on, value) != value]
+        return changed(line["files"], file_hashes(self.base_dir, run.lists, mask_suffix, in_order=False))
 
     def _is_another(self, run: Run, on: str, protocol: Mapping[str, Mapping[str, Any]]) -> bool:
         """Whether the run's list `on` is not that of the cards, as far as both are known."""

@@ -89,6 +89,11 @@ def file_hashes(
     return found
 
 
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The names of the hashes that differ, of those that both have: older runs and results have fewer."""
+    return [name for name in before if name in now and before[name] != now[name]]
+
+
 def list_facts(settings: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """`datasets.known_divisions.facts` of each readable list file, by setting."""
     found = {}

@@ -23,7 +23,7 @@ from utils.common.processes import is_writer, say
 from utils.networks.checkpoints import epoch_of, explain, fill, load_checkpoint, save_checkpoint
 from utils.settings.arguments import AUTO
 from utils.settings.config import FREE_SETTINGS, with_defaults
-from utils.settings.provenance import list_hashes, provenance, weight_hashes
+from utils.settings.provenance import changed, list_hashes, provenance, weight_hashes
 from utils.settings.refusals import has_run
 from utils.training.arithmetic import arithmetic
 from utils.training.check_progress import check_progress
@@ -251,7 +251,7 @@ def refuse_other_files(previous: dict[str, Any], files: Mapping[str, str], path:
         UserError: with the lists whose files differ from those of the checkpoint `previous`, read from `path`.
     """
     before = explain(lambda: dict(previous["provenance"].get("files", {})), path)
-    if differing := [name for name in before if name in files and before[name] != files[name]]:
+    if differing := changed(before, files):
         raise UserError(
             f"{path} belongs to a run on other files: images or masks of the {' and '.join(differing)} list have other "
             "names or sizes. Choose another --output_dir for a new run"
