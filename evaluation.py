@@ -14,9 +14,9 @@
 
 The variant, image size, normalization and encoder_bn are read from the checkpoint; flags on the command line override
 them. The script writes per_image.csv, sweep.csv (every threshold), summary.json and examples.png to
-OUTPUT_DIR/evaluation/WEIGHTS-LIST. A --resize, --img_size or --code other than the default is appended to this name
-(-keep, -back, -32px, -swap, -mean, -zero); --code also writes per_image-own.csv and, for example, per_image-swap.csv.
-docs/reference/metrics.md defines all figures.
+OUTPUT_DIR/evaluation/WEIGHTS-LIST. Flags that change the figures are appended to this name, unless they agree with the
+training (-keep, -32px, -normalization_authors, -tta, -swap); --code also writes per_image-own.csv and, for example,
+per_image-swap.csv. docs/reference/metrics.md defines all figures.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ MODEL_SETTINGS += ("normalization", "white_level", "amp")
 # Settings also taken from the checkpoint if the command line names no data.
 DATA_SETTINGS = ("Dataset", "base_dir", "val_file_dir", "test_file_dir", "mask_suffix", "mask_threshold", "fit_masks")
 
+# Settings that change the figures. The name of the results contains those that differ from the training.
+FIGURE_SETTINGS = ("img_size", "mask_interpolation", "mask_threshold", "normalization", "white_level", "encoder_bn")
+FIGURE_SETTINGS += ("amp", "engine")
+
 
 def parser() -> config.ScriptParser:
     parser = config.ScriptParser("evaluation", "Evaluate a trained SRS on a list of images.")
@@ -98,7 +102,9 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if "test" in given:
         return argparse.Namespace(test=held_out_evaluations(settings, script, given))
     if inference_arguments.names_authors_files(given):
-        return script.settings(argv, {"mask_interpolation": "nearest"})  # as in the released code
+        as_released = {"mask_interpolation": "nearest"}
+        usual = {**vars(script.parse_args([])), **script.configured(argv), **as_released}
+        return with_departures(script.settings(argv, as_released), usual)
     if "weights" in given:
         path = given["weights"]
     else:
@@ -122,10 +128,16 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if recorded.get("Dataset") in config.known_datasets():
         # The configuration may have an evaluation section, which the checkpoint does not record.
         argv = ["--Dataset", recorded["Dataset"], *(sys.argv[1:] if argv is None else argv)]
-    args = script.settings(argv, {**recorded, "weights": str(path)})
-    trained_size = trained_with.get("img_size", args.img_size)
-    if args.resize != "keep" and args.img_size != trained_size:
-        args.trained_size = trained_size  # left out of the settings otherwise, as tile and tta are
+    return with_departures(script.settings(argv, {**recorded, "weights": str(path)}), {"engine": "torch", **recorded})
+
+
+def with_departures(args: argparse.Namespace, usual: Mapping[str, Any]) -> argparse.Namespace:
+    """The same settings; `departures` names those that change the figures and do not have their usual value."""
+    names = [name for name in FIGURE_SETTINGS if name in usual and getattr(args, name) != usual[name]]
+    if args.resize == "keep" and "img_size" in names:
+        names.remove("img_size")
+    if names:  # left out of the settings otherwise, as tile and tta are
+        args.departures = names
     return args
 
 
@@ -178,7 +190,8 @@ def results_folder(args: argparse.Namespace) -> Path:
     """The folder of the results of these settings."""
     weights = Path(args.weights or args.seg_weights).stem
     size = "" if args.resize == "img_size" else f"-{args.resize}"
-    size += f"-{args.img_size}px" if "trained_size" in args else ""
+    for name in getattr(args, "departures", ()):
+        size += f"-{args.img_size}px" if name == "img_size" else f"-{name}_{getattr(args, name)}"
     views = (f"-tile{args.tile}-{args.overlap}" if "tile" in args else "") + ("-tta" if "tta" in args else "")
     other = inference_arguments.other_code(args)
     code = f"-{other}" if other else ""

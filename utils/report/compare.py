@@ -19,8 +19,9 @@ from utils.report.charts import Axis, Chart, histogram, scatter
 from utils.report.html_page import write_page
 
 LARGEST = 5  # gains and losses that the page lists
-# Settings that do not affect the results: places, devices and speed.
+# Settings that do not affect the results: places, devices and speed. `departures` only names others.
 PLACES = ("base_dir", "config", "device", "output_dir", "report", "threads", "verbose", "weights", "workers")
+PLACES += ("departures",)
 
 
 def main(args: argparse.Namespace) -> list[Paired]:

@@ -106,15 +106,26 @@ def test_weights_named_from_within_their_folder(tmp_path, monkeypatch):
         (["--img_size", "48"], "best-val-48px"),
         (["--img_size", "48", "--resize", "back", "--code", "swap"], "best-val-back-48px-swap"),
         (["--img_size", "48", "--resize", "keep"], "best-val-keep"),
+        (["--normalization", "imagenet", "--amp", "off", "--engine", "torch"], "best-val"),
+        (["--normalization", "authors", "--tta"], "best-val-normalization_authors-tta"),
+        (["--white_level", "4095", "--encoder_bn", "batch"], "best-val-white_level_4095-encoder_bn_batch"),
+        (
+            ["--mask_threshold", "3", "--mask_interpolation", "nearest"],
+            "best-val-mask_interpolation_nearest-mask_threshold_3.0",
+        ),
+        (["--amp", "bf16", "--engine", "openvino"], "best-val-amp_bf16-engine_openvino"),
     ],
 )
-def test_results_at_another_size_are_in_another_folder(tmp_path, flags, name):
-    path = save_random_weights(tmp_path / "run" / "seg" / "best.pth", base_dir="data", val_file_dir="val.txt")
+def test_results_with_other_settings_are_in_another_folder(tmp_path, flags, name):
+    masks = {"mask_interpolation": "exact", "mask_threshold": None}
+    path = save_random_weights(tmp_path / "run" / "seg" / "best.pth", base_dir="data", val_file_dir="val.txt", **masks)
     args = evaluation.settings(["--weights", str(path), *flags])
     assert evaluation.results_folder(args) == tmp_path / "run" / "evaluation" / name
-    assert ("trained_size" in args) == ("px" in name), "settings at the size of the training are as before"
+    assert ("departures" in args) == ("px" in name or "_" in name), "settings of the training are as before"
 
 
-def test_the_authors_files_record_no_size(tmp_path):
-    given = ["--base_dir", str(tmp_path), "--recon_weights", "R.pth", "--seg_weights", "S.pth", "--img_size", "48"]
+def test_results_of_the_authors_files_are_named_by_what_is_not_the_default(tmp_path):
+    given = ["--base_dir", str(tmp_path), "--recon_weights", "R.pth", "--seg_weights", "S.pth"]
     assert evaluation.results_folder(evaluation.settings(given)).name == "S-val"
+    given += ["--img_size", "48", "--normalization", "authors"]
+    assert evaluation.results_folder(evaluation.settings(given)).name == "S-val-48px-normalization_authors"
