@@ -16,12 +16,13 @@ from models.nested import prepare_image
 from utils.common.errors import UserError
 from utils.common.libraries import library
 from utils.common.precision import Precision
+from utils.common.printable import one_line
 from utils.common.processes import say
 from utils.networks import ENGINES
 from utils.networks.export import FORMATS, export_model
 from utils.networks.exported_sessions import Session, has_bfloat16, open_onnx, open_openvino
 from utils.networks.snapshot import Snapshot, hooks_of, reached_by_hooks
-from utils.networks.speed import prediction, say_once, unedited
+from utils.networks.speed import Speed, prediction, say_once, unedited
 
 _PREPARING = threading.RLock()
 
@@ -82,10 +83,12 @@ class _Torch(nn.Module):
         network, self.speed = prediction(model, self.precision)
         if self.speed.warning:
             say_once(f"warning: {self.speed.warning}")
-        if network is model:
-            network = _copied(model).eval().to(self.precision.device, memory_format=torch.channels_last)
-        self.dtype, self.network = next(weights, torch.float32), network
+        self.fast = network is not model
+        self.dtype, self.network = next(weights, torch.float32), network if self.fast else self._plain(model)
         self.snapshot, self.unedited = state
+
+    def _plain(self, model: nn.Module) -> nn.Module:
+        return _copied(model).eval().to(self.precision.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
@@ -94,11 +97,34 @@ class _Torch(nn.Module):
             if model is not None and self._edited():  # so that e.g. hooks added to the original model take effect
                 with torch.inference_mode(False):
                     self._prepare(model)
-            network, dtype = self.network, self.dtype
+            network, fast, dtype = self.network, self.fast, self.dtype
         if not len(images):  # fast forms cannot divide an empty batch
             return self.forward(images.new_zeros(1, *images.shape[1:]))[:0]
+        images = images.to(dtype, memory_format=torch.channels_last)
+        try:
+            return self._run(network, images)
+        except ValueError:  # images that the network does not accept
+            raise
+        except Exception as error:
+            if model is None or not fast:
+                raise
+            return self._run_plain(model, images, error)
+
+    def _run(self, network: nn.Module, images: Tensor) -> Tensor:
         with self.precision.autocast():
-            return network(images.to(dtype, memory_format=torch.channels_last)).float()
+            return network(images).float()
+
+    def _run_plain(self, model: nn.Module, images: Tensor, error: Exception) -> Tensor:
+        """For a forward that reads parts of the network only for some images, which a fast network may not have."""
+        with torch.inference_mode(False):
+            plain = self._plain(model)
+        logits = self._run(plain, images)  # raises if the error is that of the network
+        why = f"the fast one failed ({type(error).__name__}: {one_line(str(error))[:200]})"
+        with _PREPARING:
+            self.network, self.fast = plain, False
+            self.speed = Speed("plain modules", f"the slower plain network runs: {why}")
+        say_once(f"warning: {self.speed.warning}")
+        return logits
 
     def _edited(self) -> bool:
         return self.snapshot.edited() or self.unedited != unedited(self.precision)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from small import need, small_srs
 
+from models.srs import SRS
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.networks import inference_engines as engines
@@ -87,6 +88,34 @@ def test_a_plain_copy_has_the_hooks_of_the_model(monkeypatch):
     model.segmenter.encode.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     engine(torch.randn(1, 3, 16, 16))
     assert seen == [4] and len(recorder) == 2
+
+
+class ReadsABlock(SRS):
+    """Of large images: the comparison with the plain network does not see it."""
+
+    def forward(self, image):
+        read = self.segmenter.encode.stem[0].weight.mean() if image.shape[2] > 64 else 0
+        if image.shape[3] > 128:
+            raise KeyError("too wide")
+        return super().forward(image) + read
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", [OFF, BF16], ids=["off", "bf16"])
+def test_a_forward_that_reads_a_block_only_of_large_images(precision):
+    model = small_srs()
+    model.__class__ = ReadsABlock
+    engine = load_engine("torch", model, precision)
+    small, large = torch.randn(1, 3, 16, 24), torch.randn(1, 3, 72, 24)
+    engine(small)
+    with pytest.raises(KeyError, match="too wide"):
+        engine(torch.zeros(1, 3, 16, 200))
+    assert "plain modules" not in engine.speed.words, "an error of the network itself changes nothing"
+    with precision.autocast():
+        expected = model(large).float()
+    assert (engine(large) - expected).abs().max() <= 0.02 * expected.abs().max()
+    assert "plain modules" in engine.speed.words
+    assert "the slower plain network runs: the fast one failed (" in engine.speed.warning
 
 
 def test_bfloat16_of_torch(srs):
