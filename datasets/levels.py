@@ -29,12 +29,13 @@ def unfit_white_level(bits: Iterable[int], white_level: int | None) -> str | Non
     (usual, count), *_ = Counter(bits).most_common()
     fitting, white = 2**usual - 1, white_level or 65535
     if 0 < usual <= white.bit_length() - 2:  # a single bit less may be the scene
-        found = f"are read as nearly black (0 to {255 * fitting / white:.1f} of 255)"
+        found = f"read as nearly black (0 to {255 * fitting / white:.1f} of 255)"
     elif usual > white.bit_length():
-        found = f"are clipped at the white level {white}"
+        found = f"clipped at the white level {white}"
     else:
         return None
-    return f"{count} images use {usual} of 16 bits and {found}. --white_level {fitting} fits them (auto in training)"
+    uses, are, them = ("1 image uses", "is", "it") if count == 1 else (f"{count} images use", "are", "them")
+    return f"{uses} {usual} of 16 bits and {are} {found}. --white_level {fitting} fits {them} (auto in training)"
 
 
 def common_white_level(cases: Sequence[Case], progress: bool = True, known: Mapping[Case, int] | None = None) -> int:

@@ -234,6 +234,16 @@ def test_the_page_opens_with_the_first_validation_image_but_not_for_strangers(we
     assert "ultrasound1.png" in opened_with(weights, tmp_path, monkeypatch)[0]
 
 
+@pytest.mark.parametrize(("white", "warned"), [(1023, True), (65535, False)])
+def test_the_page_warns_of_a_white_level_that_does_not_fit(weights, tmp_path, monkeypatch, white, warned):
+    demo_page = pytest.importorskip("utils.prediction.demo_page", reason="Gradio is not installed")
+    cv2.imwrite(str(tmp_path / "sensor.png"), np.linspace(0, white, 32 * 32).astype(np.uint16).reshape(32, 32))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    shown = pictures(demo_page.build_page([weights], tmp_path, "cpu", tmp_path / "sensor.png"))["status"].value
+    assert "sensor.png" in shown
+    assert ("warning: 1 image uses 10 of 16 bits and is read as nearly black" in shown) == warned
+
+
 @pytest.mark.parametrize(("layer", "shown"), [("film", [True, False]), ("none", [False, False])])
 def test_a_network_without_code_or_kernel_shows_none(tmp_path, monkeypatch, layer, shown):
     torch.manual_seed(0)

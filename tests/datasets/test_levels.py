@@ -82,7 +82,7 @@ def test_the_white_level_fits_most_images_or_not():
     assert unfit_white_level([0, 0, 12], None) is None and unfit_white_level([16, 16, 12], None) is None
     assert unfit_white_level([10, 10, 0], None).startswith("2 images use 10 of 16 bits and are read as nearly black")
     assert unfit_white_level([11, 12], 4095) is None, "a dark scene may use a bit less"
-    clipped = "1 images use 16 of 16 bits and are clipped at the white level 4095. --white_level 65535 fits them"
+    clipped = "1 image uses 16 of 16 bits and is clipped at the white level 4095. --white_level 65535 fits it"
     assert unfit_white_level([16], 4095).startswith(clipped)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from datasets.inputs import claimed_size
+from datasets.levels import unfit_white_level
 from datasets.lists import read_list
 from datasets.load import data_folder, list_path
 from datasets.pairing import IMAGE_SUFFIXES, find_cases
@@ -60,6 +61,7 @@ class Seen:
     pixels: np.ndarray
     probability: np.ndarray
     seconds: float
+    warning: str | None
 
 
 def build_page(
@@ -97,7 +99,8 @@ def build_page(
         except UserError as error:
             message = html.escape(str(error).replace(str(path), path.name))
             return [None, f'<p class="problem" role="alert">{message}</p>', *[None] * 6]
-        seen = Seen(path.name, as_rgb8(picture.pixels, loaded.white_level), probability, seconds)
+        warning = unfit_white_level([picture.bits], loaded.white_level)
+        seen = Seen(path.name, as_rgb8(picture.pixels, loaded.white_level), probability, seconds, warning)
         return [seen, *show(seen, threshold), seen.pixels, *_look_into(loaded, picture)]
 
     def update(*settings: Any) -> list[Any]:
@@ -206,7 +209,8 @@ def _describe(seen: Seen, mask: np.ndarray) -> str:
     targets = "1 target" if regions == 1 else f"{regions} targets"
     height, width = mask.shape
     found = f"{width}x{height} pixels, {targets}, {100 * mask.mean():.3g} % of the image ({seen.seconds:.2f} s)"
-    return f"<p><b>{html.escape(seen.name)}</b>: {found}</p>"
+    warning = f'<p class="problem">warning: {html.escape(seen.warning)}</p>' if seen.warning else ""
+    return f"<p><b>{html.escape(seen.name)}</b>: {found}</p>{warning}"
 
 
 @torch.inference_mode()
