@@ -6,7 +6,7 @@
 
 `models` does not import this folder; only `utils/networks/speed.py` does. A module is replaced only if its type,
 settings and source are known (known.py, fingerprints.py). Each fast network is compared with the plain one before its
-first use (comparison.py).
+first use (comparison.py, trial.py, kept_state.py).
 
     training     twins.py, training_steps.py, norm_passes.py, batch_norm.py, conv_gradients.py
     prediction   packed_network.py, packed_conv.py, winograd.py
@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.fast import comparison, worth_it
+from models.fast import comparison, trial, worth_it
 from models.fast.fingerprints import CLASSES, as_recorded
+from models.fast.kept_state import give_memory_back
 from models.fast.known import hooked, hooks_of, nothing_in_the_way, with_hooked_ancestor
 from models.fast.native import library
 from models.fast.packed_conv import AutocastIsOff, can_pack
@@ -105,7 +106,7 @@ def _turns_autocast_off(dtype: torch.dtype, network: nn.Module) -> str | None:
     _pack(network.to(memory_format=torch.channels_last), dtype)
     try:
         with torch.inference_mode(), torch.autocast("cpu", dtype):
-            network(torch.zeros(1, 3, *comparison.SIZE))
+            network(torch.zeros(1, 3, *trial.SIZE))
     except AutocastIsOff as error:
         return str(error)
     return None
@@ -120,7 +121,7 @@ def unedited() -> tuple[bool, ...]:
 @lru_cache
 def _spare_memory() -> None:
     """Returns the memory of the unpacked weights, once per process: later in a training, it would be needed again."""
-    comparison.give_memory_back()
+    give_memory_back()
 
 
 def _make_twins(network: nn.Module, allowed: Callable[[str], bool]) -> Sequence[str]:

@@ -8,12 +8,7 @@ statistics. The copies have no hooks: hooked modules stay plain anyway, and what
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
-import math
-import random
-import sys
 import weakref
 from argparse import Namespace
 from collections import OrderedDict
@@ -22,26 +17,19 @@ from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.fast import worth_it
+from models.fast.kept_state import give_memory_back, gradients_kept, one_thread, random_states_kept
 from models.fast.known import hooks_of
+from models.fast.trial import Results, errors_of, randomise, results_of, worst
 
-# Rows of 16x40, 8x20, 4x10 and 2x5 pixels: sizes that each fast form supports, and sizes that it does not. For
-# prediction also rows of 64x128 to 8x16, on all of which the C++ kernels and Winograd's algorithm run.
-SIZE = (16, 40)
-INPUTS = ((2, SIZE), (1, SIZE), (1, (64, 128)))  # batch and size; the first one alone for training
-# Relative to the largest value of an output, and to the norm of a gradient. Rounding errors are about 1e-5, but up to
-# 0.1 for gradients on images where a ReLU or a maximum switches. Each result must therefore agree on one of the images;
-# a wrong computation differs on all of them.
-OUTPUT_TOLERANCE = 3e-4
-GRADIENT_TOLERANCE = 2e-3
+# Rounding errors of gradients are up to 0.1 on images where a ReLU or a maximum switches. Each result must therefore
+# agree on one of the images; a wrong computation differs on all of them.
 IMAGES = 6
 
-Results = dict[str, Tensor | None]
 Make = Callable[[nn.Module, Callable[[str], bool]], Sequence[str]]
 
-_GRADIENT = "the gradient of "
 _OF_EVERY_MODULE = vars(nn.Module()).keys()
 _agreed: dict[tuple, str | None] = {}
 
@@ -60,54 +48,10 @@ def difference(
     """
     key = (make, training, _structure(network))
     if key not in _agreed:
-        with _random_states_kept(), _gradients_kept(network), torch.autocast("cpu", enabled=False), _one_thread():
+        with random_states_kept(), gradients_kept(network), torch.autocast("cpu", enabled=False), one_thread():
             _agreed[key] = _difference(network, make, training) or refuses(_copy(network, False, training))
         give_memory_back()
     return _agreed[key]
-
-
-@contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """A context after which the random generators of torch, Python and numpy, if it is in use, continue as before."""
-    numpy, state = sys.modules.get("numpy"), random.getstate()
-    numpys = numpy and numpy.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(state)
-        if numpy:
-            numpy.random.set_state(numpys)
-
-
-@contextlib.contextmanager
-def _gradients_kept(network: nn.Module) -> Iterator[None]:
-    """A context after which the network has its gradients: functions of its copies may use its own parameters."""
-    before = [(parameter, parameter.grad) for parameter in network.parameters()]
-    try:
-        for parameter, _ in before:
-            parameter.grad = None
-        yield
-    finally:
-        for parameter, gradient in before:
-            parameter.grad = gradient
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """A context with one thread: more bring no gain for small images, but oneDNN would cache larger kernels."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def give_memory_back() -> None:
-    """Lets glibc's allocator, where there is one, return free memory, which `keep_freed_memory` would keep."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _structure(network: nn.Module) -> tuple:
@@ -156,7 +100,7 @@ def _copy(network: nn.Module, randomised: bool, training: bool) -> nn.Module:
     if not training:
         copied.eval().requires_grad_(False)
     if randomised:
-        _randomise(copied)
+        randomise(copied)
     return copied
 
 
@@ -201,16 +145,16 @@ def _apart(plain: Callable[[], nn.Module], make: Callable[[nn.Module], None], tr
         network = plain()  # another one, because a step may change any part of the first
         make(network)
         with worth_it.at_any_size():
-            errors = _errors(expected, _results(network, number, training))
+            errors = errors_of(expected, results_of(network, number, training))
         least = {name: min(error, least.get(name, error)) for name, error in errors.items()}
-        if not _worst(least):
+        if not worst(least):
             return None
-    return _worst(least)
+    return worst(least)
 
 
 def _plain_results(network: nn.Module, number: int, training: bool) -> Results:
     try:
-        expected = _results(network, number, training)
+        expected = results_of(network, number, training)
     except Exception as error:  # the network of a user may raise anything
         raise _PlainFails(f"{type(error).__name__}: {_line(error)}") from error
     if not torch.stack([value.sum() for value in expected.values() if value is not None]).isfinite().all():
@@ -218,88 +162,5 @@ def _plain_results(network: nn.Module, number: int, training: bool) -> Results:
     return expected
 
 
-def _worst(errors: dict[str, float]) -> str | None:
-    """The result with the largest error, in words; None if all are within tolerance."""
-    worst = max(errors, key=lambda name: errors[name] / _tolerance(name))
-    return f"{worst} by {errors[worst]:.0e}" if errors[worst] > _tolerance(worst) else None
-
-
-def _tolerance(name: str) -> float:
-    return GRADIENT_TOLERANCE if name.startswith(_GRADIENT) else OUTPUT_TOLERANCE
-
-
 def _line(error: Exception | None) -> str:
     return (str(error).splitlines() or [""])[0][:200]
-
-
-@torch.no_grad()
-def _randomise(network: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            bound = (1.5 / parameter[0].numel()) ** 0.5
-            parameter.uniform_(-bound, bound, generator=generator)
-        else:
-            parameter.uniform_(0.5, 1.5, generator=generator)
-    for name, buffer in network.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.uniform_(-0.5, 0.5, generator=generator)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 1.5, generator=generator)
-
-
-def _results(network: nn.Module, number: int, training: bool) -> Results:
-    """The results of the network for an image; for training also the gradients and running statistics of a step."""
-    generator = torch.Generator().manual_seed(number)
-    results: Results = {}
-    for batch, size in INPUTS[:1] if training else INPUTS:
-        image = torch.randn(batch, 3, *size, generator=generator, dtype=torch.float32)
-        image = image.to(memory_format=torch.channels_last)
-        _seed(number)  # so that random operations, e.g. dropout, are the same in both networks
-        with torch.set_grad_enabled(training):
-            outputs = _tensors(network(image))
-        named = f"of {batch} image(s) of {size[0]}x{size[1]} pixels"
-        results |= {f"output {i} {named}": output.detach() for i, output in enumerate(outputs)}
-    if training:
-        targets = [torch.randn(output.shape, generator=generator, dtype=torch.float32) for output in outputs]
-        loss = sum((output - target).square().mean() for output, target in zip(outputs, targets, strict=True))
-        network.zero_grad(set_to_none=True)
-        loss.backward()
-        results |= {_GRADIENT + name: p.grad for name, p in network.named_parameters() if p.requires_grad}
-        results |= {name: buffer.float().clone() for name, buffer in network.named_buffers()}
-        results["the loss"] = loss.detach()
-    return results
-
-
-def _seed(number: int) -> None:
-    torch.manual_seed(number)
-    random.seed(number)
-    if numpy := sys.modules.get("numpy"):
-        numpy.random.seed(number)
-
-
-def _tensors(output: object) -> list[Tensor]:
-    """The tensors that a network returns: one, or several in a list, a tuple or a dict."""
-    if isinstance(output, Tensor):
-        return [output]
-    return [each for part in (output.values() if isinstance(output, dict) else output) for each in _tensors(part)]
-
-
-def _errors(plain: Results, fast: Results) -> dict[str, float]:
-    """The error of each result relative to the plain one; infinite if only one of the two exists."""
-    norms = {name: value.norm() for name, value in plain.items() if value is not None and name.startswith(_GRADIENT)}
-    # Gradients that are zero up to rounding, e.g. of a bias before a batch norm, are compared on the scale of others.
-    usual = torch.stack([*norms.values()]).square().mean().sqrt() if norms else torch.zeros(())
-    errors = {}
-    for name in plain.keys() | fast.keys():
-        value, other = plain.get(name), fast.get(name)
-        if value is None and other is None:
-            error = 0.0
-        elif value is None or other is None or value.shape != other.shape:
-            error = math.inf
-        elif name.startswith(_GRADIENT):
-            error = ((value - other).norm() / (norms[name] + 0.1 * usual)).item()
-        else:
-            error = ((value - other).abs().max() / value.abs().max().clamp(min=1e-12)).item()
-        errors[name] = math.inf if math.isnan(error) else error
-    return errors
