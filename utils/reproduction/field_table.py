@@ -8,7 +8,7 @@ smaller the pools are. This excess tells how a pair of figures was counted.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from scipy import stats
@@ -120,14 +120,18 @@ def _standing(summary: Summary, arm: str) -> str:
         if ours is None:
             continue
         below = [name for name, value in published.items() if value <= ours.mean]
-        text = f"over {counted} {shown(ours.mean, 'iou')}, at or above {', '.join(below) or 'no published mean'}"
+        text = f"over {counted} {shown(ours.mean, 'iou')}, at or above the published mean of {_named(below, published)}"
         if ours.low is not None:
             within = [name for name, value in published.items() if ours.low <= value <= ours.high]
-            text += f" (its interval contains the published mean of {', '.join(within) or 'no network'})"
+            text += f" (its interval contains that of {_named(within, published)})"
         found.append(text)
     differing = [sentence for line in summary.runs[arm].values() for sentence in _unlike_theirs(line)]
     unlike = f". Not alike: {'; '.join(dict.fromkeys(differing))}" if differing else ""
     return f"`{arm}`: {'; '.join(found) or 'no figure'}{unlike}."
+
+
+def _named(names: Sequence[str], published: Collection[str]) -> str:
+    return "every network" if len(names) == len(published) else ", ".join(names) or "no network"
 
 
 def _unlike_theirs(line: Line) -> list[str]:

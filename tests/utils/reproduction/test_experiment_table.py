@@ -287,7 +287,7 @@ def test_the_field_s_table_keeps_theirs_and_ours_apart(tmp_path):
         f1 = statistics.fmean(best_f1) / 100
         assert row[9] == f"{statistics.fmean(best) - 100 * f1 / (2 - f1):.1f}"
     assert "normalization imagenet, not authors" in text and "10 epochs, not 300" in text
-    assert "at or above no published mean" in text and "an excess of 4.6 to 6.1 points" in text
+    assert "at or above the published mean of no network" in text and "an excess of 4.6 to 6.1 points" in text
     assert field_table(summarise("field", [], tmp_path)).count("| U-Net ") == 1
 
 
