@@ -60,10 +60,13 @@ def _nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _share(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The share of each pixel's area that is target, float32 in 0..1."""
-    shrinks = mask.shape[0] >= size[0] and mask.shape[1] >= size[1]
-    # OpenCV's INTER_AREA averages when a map is reduced; when it is enlarged, it takes the nearest neighbour.
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=interpolation)
+    share = mask.astype(np.float32)
+    # OpenCV's INTER_AREA averages along a side that is reduced, but only if none is enlarged: so in two steps.
+    reduced = min(mask.shape[0], size[0]), min(mask.shape[1], size[1])
+    for step, interpolation in ((reduced, cv2.INTER_AREA), (size, cv2.INTER_LINEAR)):
+        if share.shape != step:
+            share = cv2.resize(share, step[::-1], interpolation=interpolation)
+    return share
 
 
 def _vanished(mask: np.ndarray, resized: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -54,6 +54,13 @@ def test_an_exact_pixel_is_target_if_more_than_half_of_it_is():
     np.testing.assert_array_equal(np.argwhere(resize_mask(mask, (4, 4), "exact")), [[0, 0], [1, 2], [2, 0]])
 
 
+@pytest.mark.parametrize("size", [(100, 100), (100, 101), (100, 250), (100, 50)])
+def test_an_exact_side_shrinks_by_area_whether_or_not_the_other_grows(size):
+    mask = np.ones((400, 100), np.uint8)
+    mask[2::4] = 0
+    assert resize_mask(mask, size, "exact").all() and resize_mask(mask.T, size[::-1], "exact").all()
+
+
 @pytest.mark.parametrize("side", [256, 300, 384, 512, 700, 1024])
 def test_exact_keeps_every_target_of_four_pixels(side):
     """In its place; at 512 pixels, averages alone lose three of four, and at 1024 nearest does, too."""

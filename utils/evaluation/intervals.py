@@ -70,21 +70,25 @@ def intervals(
 
 def bootstrap(terms: Mapping[Any, Terms], resamples: int = RESAMPLES, seed: int = SEED) -> dict[Any, Interval]:
     """The interval of each ratio of sums, numerator / denominator; all figures use the same samples."""
+    ratios = resampled(terms, resamples, seed)
+    return {name: ends(ratios[name]) if (below > 0).sum() > 1 else None for name, (_, below) in terms.items()}
+
+
+def resampled(terms: Mapping[Any, Terms], resamples: int = RESAMPLES, seed: int = SEED) -> dict[Any, np.ndarray]:
+    """Each ratio of sums in each sample, (resamples,); NaN where the denominator is 0."""
     count = len(next(iter(terms.values()))[0])
-    if count < 2:
-        return dict.fromkeys(terms)
     values = np.stack([column for pair in terms.values() for column in pair], axis=1)
     rng = np.random.default_rng(seed)
     rows = max(1, _AT_ONCE // count)
     sums = [_draw(rng, min(rows, resamples - first), count) @ values for first in range(0, resamples, rows)]
     above, below = np.concatenate(sums).reshape(resamples, len(terms), 2).transpose(2, 1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.where(below > 0, above / below, np.nan)
-    ends = [50 * (1 - LEVEL), 50 * (1 + LEVEL)]
-    return {
-        name: np.percentile(of[~np.isnan(of)], ends).tolist() if (terms[name][1] > 0).sum() > 1 else None
-        for name, of in zip(terms, ratios, strict=True)
-    }
+        return dict(zip(terms, np.where(below > 0, above / below, np.nan), strict=True))
+
+
+def ends(values: np.ndarray) -> list[float]:
+    """The interval of a figure from its values in all samples, of which NaN are left out."""
+    return np.percentile(values[~np.isnan(values)], [50 * (1 - LEVEL), 50 * (1 + LEVEL)]).tolist()
 
 
 def _draw(rng: np.random.Generator, rows: int, count: int) -> np.ndarray:

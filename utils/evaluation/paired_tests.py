@@ -7,8 +7,9 @@ one image, so only the differences image by image can separate two runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -115,7 +116,7 @@ def holm(p: Sequence[float]) -> list[float]:
 def remarks(runs: Sequence[Evaluation]) -> list[str]:
     """Notes on differences between the runs that affect the comparison: image sizes and targets."""
     said = []
-    sizes = {run.label: run.summary.get("settings", {}).get("img_size") for run in runs}
+    sizes = {run.label: _size(run.summary.get("settings", {})) for run in runs}
     if len(set(sizes.values())) > 1:
         told = ", ".join(f"{name} at {size}" for name, size in sizes.items())
         said.append(f"the image sizes differ ({told}), so the figures do not count the same pixels")
@@ -129,6 +130,11 @@ def remarks(runs: Sequence[Evaluation]) -> list[str]:
         if differing := int(np.not_equal(*targets).sum()):
             said.append(f"{differing} images have targets of another size in {run.label}, so the masks differ")
     return said
+
+
+def _size(settings: Mapping[str, Any]) -> object:
+    """The size at which predictions were compared with masks."""
+    return settings.get("img_size") if settings.get("resize", "img_size") == "img_size" else "the images' own size"
 
 
 def _paired(column: str, name: str, first: Sequence[float], other: Sequence[float]) -> Paired | None:
@@ -148,7 +154,7 @@ def _paired(column: str, name: str, first: Sequence[float], other: Sequence[floa
 def _interval(differences: np.ndarray) -> tuple[float, float]:
     if len(differences) == 1:
         return math.nan, math.nan
-    if np.ptp(differences) == 0:
+    if np.ptp(differences) < 1e-12:  # equal but for rounding, of which BCa makes NaN
         return float(differences[0]), float(differences[0])
     found = stats.bootstrap(
         (differences,),

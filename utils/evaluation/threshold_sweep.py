@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from utils.evaluation.pixel_metrics import figures
-from utils.evaluation.thresholds import logit
+from utils.evaluation.thresholds import best_threshold, logit
 
 _CODES = 1 << 16
 SCORES = (2, _CODES)  # shape of the counts: background and target, by score
@@ -77,9 +77,8 @@ class Sweep:
         return self.recall
 
     def best(self) -> int:
-        """The index of the threshold with the highest mean IoU; of several, the one nearest to 0.5."""
-        highest = np.flatnonzero(self.iou == self.iou.max())
-        return int(highest[np.abs(self.thresholds[highest] - 0.5).argmin()])
+        """The index of the threshold with the highest mean IoU."""
+        return best_threshold(self.thresholds, self.iou)
 
 
 def count_scores(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""Thresholds of the probability: their logits, and how they are printed."""
+"""Thresholds of the probability: their logits, the best one, and how they are printed."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 
 def logit(threshold: float) -> float:
@@ -18,3 +20,9 @@ def logit(threshold: float) -> float:
 def as_text(threshold: float) -> str:
     """The threshold with all digits of those of the sweep, up to 0.99999999."""
     return f"{threshold:.10g}"
+
+
+def best_threshold(thresholds: np.ndarray, figure: np.ndarray) -> int:
+    """The index of the threshold with the highest figure, NaN aside; of several, of the one nearest to 0.5."""
+    highest = np.flatnonzero(figure == np.nanmax(figure))
+    return int(highest[np.abs(thresholds[highest] - 0.5).argmin()])

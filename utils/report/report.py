@@ -19,7 +19,7 @@ from utils.common.run_log import read_log
 from utils.evaluation.code_swap import CodeTest
 from utils.evaluation.published import ReleasedLog, released_log
 from utils.evaluation.read_results import PARTS, Evaluation, flat, read_evaluation, shown, title
-from utils.evaluation.thresholds import as_text
+from utils.evaluation.thresholds import as_text, best_threshold
 from utils.report.charts import Axis, Chart, histogram, line_chart, scatter, unit_chart
 from utils.report.code_section import charts
 from utils.report.compare import change, p_value
@@ -134,7 +134,7 @@ def sweep_charts(sweep: SweepCurves) -> list[Chart]:
     for chart, x, y in ((precision, sweep.recall, sweep.precision), (roc, sweep.fpr, sweep.tpr)):
         if math.isfinite(x[half]) and math.isfinite(y[half]):  # undefined for a list without a target
             chart.dot(x[half], y[half], "threshold 0.5")
-    best = int(np.nanargmax(sweep.iou))
+    best = best_threshold(np.asarray(sweep.thresholds, float), np.asarray(sweep.iou, float))
     text = f"mean over the images; IoU is highest at {as_text(sweep.thresholds[best])}: {100 * sweep.iou[best]:.2f} %"
     figures = unit_chart("IoU and F1 over the threshold", text, "probability threshold", "IoU, F1")
     figures.line("IoU", sweep.thresholds, sweep.iou)

@@ -125,7 +125,9 @@ def _standing(summary: Summary, arm: str) -> str:
             within = [name for name, value in published.items() if ours.low <= value <= ours.high]
             text += f" (its interval contains that of {_named(within, published)})"
         found.append(text)
-    differing = [sentence for line in summary.runs[arm].values() for sentence in _unlike_theirs(line)]
+    divisions = len({division for division, _ in summary.runs[arm]})
+    differing = [f"{divisions} of the {DIVISIONS} divisions"] * (divisions < DIVISIONS)
+    differing += [sentence for line in summary.runs[arm].values() for sentence in _unlike_theirs(line)]
     unlike = f". Not alike: {'; '.join(dict.fromkeys(differing))}" if differing else ""
     return f"`{arm}`: {'; '.join(found) or 'no figure'}{unlike}."
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from utils.evaluation.intervals import Interval, bootstrap
+from utils.evaluation.intervals import Interval, Terms, ends, resampled
 from utils.reproduction.run_statistics import Run
 
 Figures = Mapping[Run, Mapping[str, float]]  # of each run, of each image, one figure; NaN where it is undefined
@@ -31,23 +31,35 @@ def differences(first: Figures, other: Figures) -> dict[Run, dict[str, float]]:
 
 
 def over_images(samples: Mapping[Key, Figures]) -> dict[Key, Interval]:
-    """The 95 % interval of each sample's mean over the images, all of the same draws (percentile bootstrap).
+    """The 95 % interval of each sample's `mean_of_runs` over the images, all of the same draws (percentile bootstrap).
 
-    The mean is that of the runs, as in `utils.reproduction.run_statistics.Spread`: of divisions, then of their seeds,
-    then of their images.
+    None for a sample of fewer than two images.
     """
     names = sorted({name for of in samples.values() for images in of.values() for name in images})
     if not names:
         return dict.fromkeys(samples)
     place = {name: i for i, name in enumerate(names)}
-    return bootstrap({key: _terms(of, place) for key, of in samples.items()})
+    terms = {(key, run): _terms(images, place) for key, of in samples.items() for run, images in of.items()}
+    terms = {at: (values, defined) for at, (values, defined) in terms.items() if defined.any()}
+    drawn, found = resampled(terms) if terms else {}, {}
+    for key in samples:
+        runs = [run for of, run in terms if of == key]
+        images = np.count_nonzero(sum((terms[key, run][1] for run in runs), np.zeros(len(names))))
+        found[key] = ends(_mean({run: drawn[key, run] for run in runs})) if images > 1 else None
+    return found
+
+
+def _mean(of_runs: Mapping[Run, np.ndarray]) -> np.ndarray:
+    """The mean of divisions, then of their seeds, as in `utils.reproduction.run_statistics.Spread`."""
+    divisions = sorted({division for division, _ in of_runs})
+    return np.mean(
+        [np.mean([value for run, value in of_runs.items() if run[0] == d], axis=0) for d in divisions], axis=0
+    )
 
 
 def mean_of_runs(values: Figures) -> float:
-    """The mean of divisions, then of their seeds, then of their images, as `over_images` draws it."""
-    divisions = sorted({division for division, _ in values})
-    of_runs = {run: np.nanmean(list(images.values())) for run, images in values.items()}
-    return float(np.mean([np.mean([mean for run, mean in of_runs.items() if run[0] == d]) for d in divisions]))
+    """The mean of divisions, then of their seeds, then of their images."""
+    return float(_mean({run: np.nanmean(list(images.values())) for run, images in values.items()}))
 
 
 def of_division(values: Figures, division: int) -> dict[Run, Mapping[str, float]]:
@@ -74,16 +86,10 @@ def deviation_within_divisions(values: Figures) -> float | None:
     return math.sqrt(squares / freedom) if freedom else None
 
 
-def _terms(values: Figures, place: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each image, the weighted sum of its figures, and of their weights: every division weighs the same."""
-    above, below = np.zeros(len(place)), np.zeros(len(place))
-    divisions = [division for division, _ in values]
-    for (division, _), images in values.items():
-        defined = {name: value for name, value in images.items() if not math.isnan(value)}
-        if not defined:
-            continue
-        weight = 1 / (divisions.count(division) * len(defined))
-        at = [place[name] for name in defined]
-        above[at] += weight * np.array(list(defined.values()))
-        below[at] += weight
-    return above, below
+def _terms(images: Mapping[str, float], place: Mapping[str, int]) -> Terms:
+    """The terms of a run's mean over the images that have the figure."""
+    values, defined = np.zeros(len(place)), np.zeros(len(place))
+    for name, value in images.items():
+        if not math.isnan(value):
+            values[place[name]], defined[place[name]] = value, 1
+    return values, defined

@@ -125,9 +125,9 @@ def images_needed(difference: float, deviation: float) -> int | None:
         deviation: the standard deviation of the differences, image by image.
 
     Returns:
-        at least 2; None where the difference is 0, which no number of images would show.
+        at least 2; None where the difference is 0 or a rounding error, which no number of images would show.
     """
-    if difference == 0:
+    if abs(difference) <= 1e-8 * deviation:
         return None
     effect = abs(difference) / deviation if deviation else math.inf
     low, high = 1, 2

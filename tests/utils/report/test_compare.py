@@ -130,6 +130,21 @@ def test_what_makes_a_comparison_doubtful_is_said(ious, tmp_path):
         write_run(tmp_path / "c", ious[1].tolist(), summary={"settings": {"img_size": 32}}, **sizes)
     )
     assert "a at 64, c at 32" in remarks(align([a, scaled]))[0]
+    at_own = [
+        read_evaluation(write_run(tmp_path / name, ious[1].tolist(), summary={"settings": of}, **sizes))
+        for name, of in (("d", {"img_size": 32, "resize": "back"}), ("e", {"img_size": 64, "resize": "keep"}))
+    ]
+    assert remarks(align(at_own)) == [], "both are compared at the images' own size"
+    assert "a at 64, d at the images' own size" in remarks(align([a, at_own[0]]))[0]
+
+
+def test_differences_that_differ_by_rounding_have_an_interval(tmp_path):
+    runs = [
+        read_evaluation(write_run(tmp_path / name, values))
+        for name, values in (("a", [0.5] * 12), ("b", [0.75] * 11 + [0.75 + 2e-16]))
+    ]
+    found = next(row for row in compare_figures(align(runs)) if row.column == "iou")
+    assert found.low == found.high == pytest.approx(0.25)
 
 
 def test_an_experiment_stands_for_its_only_evaluation(ious, tmp_path):

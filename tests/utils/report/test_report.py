@@ -168,6 +168,9 @@ def test_any_column_and_any_summary_and_a_sweep(tmp_path):
     curves.thresholds = np.array([0.0, 0.99999999, 1.0])
     page = write_report(tmp_path / "page", tmp_path, [], sweep=curves).read_text(encoding="utf-8")
     assert "IoU is highest at 0.99999999: 60.00 %" in page
+    curves.thresholds, curves.iou = np.array([1e-8, 0.5, 1.0]), np.array([0.6, 0.6, 0.1])
+    page = write_report(tmp_path / "page", tmp_path, [], sweep=curves).read_text(encoding="utf-8")
+    assert "IoU is highest at 0.5: 60.00 %" in page, "of several, as in summary.json, the one nearest to 0.5"
     assert 'id="layer"' not in page and 'id="training"' not in page
     write_report(tmp_path / "page", tmp_path, [])
     assert 'id="thresholds"' not in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")

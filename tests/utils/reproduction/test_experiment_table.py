@@ -264,6 +264,7 @@ def test_other_codes(tmp_path):
     assert [line[2:6] for line in each] == [[f"{d}", "41", "30", f"-{d}.00"] for d in (1, 2, 3)]
     text = tabulate("code", lines, tmp_path, plots=False)
     assert "with another image's code: -2.00 points (over the divisions [" in text.partition("## Another code")[2]
+    assert "no difference was found; the interval over the images contains 0 in 3 of 3 runs." in text
     assert code_table({"none": {}}) == ""
 
 
@@ -287,6 +288,9 @@ def test_the_field_s_table_keeps_theirs_and_ours_apart(tmp_path):
         f1 = statistics.fmean(best_f1) / 100
         assert row[9] == f"{statistics.fmean(best) - 100 * f1 / (2 - f1):.1f}"
     assert "normalization imagenet, not authors" in text and "10 epochs, not 300" in text
+    assert "Not alike: 10 epochs" in text
+    one = [line for line in lines if line["division"] == 1]
+    assert "Not alike: 1 of the 3 divisions; 10 epochs" in field_table(summarise("field", one, tmp_path))
     assert "at or above the published mean of no network" in text and "an excess of 4.6 to 6.1 points" in text
     assert field_table(summarise("field", [], tmp_path)).count("| U-Net ") == 1
 

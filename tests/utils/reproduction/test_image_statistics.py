@@ -49,6 +49,17 @@ def test_the_mean_weighs_divisions_alike():
     low, high = over_images({"": runs})[""]
     assert (low + high) / 2 == pytest.approx(0.5, abs=0.1)
     assert over_images({"": {}}) == {"": None}
+    assert over_images({"": {(1, 41): {"a": math.nan, "b": math.nan}}}) == {"": None}
+    assert over_images({"": {(1, 41): {"a": 1.0}, (2, 41): {"a": 2.0}}}) == {"": None}
+
+
+def test_the_level_of_a_division_is_not_drawn():
+    """Each division's mean weighs the same in every sample, however many of its images are drawn."""
+    rng = np.random.default_rng(3)
+    apart = {(d, 41): images(rng, count, f"{d} ", level) for d, count, level in ((1, 20, 0.2), (2, 80, 0.8))}
+    of_divisions = [np.var([*values.values()], ddof=1) / len(values) for values in apart.values()]
+    expected = 2 * 1.96 * math.sqrt(sum(of_divisions)) / 2
+    assert np.ptp(over_images({"": apart})[""]) == pytest.approx(expected, rel=0.1)
 
 
 def test_differences_are_of_shared_runs_and_images_that_both_define():

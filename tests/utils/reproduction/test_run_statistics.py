@@ -107,6 +107,8 @@ def test_images_needed_have_the_power_in_a_simulation():
 
 def test_images_needed_at_the_edges():
     assert images_needed(0.0, 1.0) is None and images_needed(1.0, 0.0) == 2
+    assert images_needed(-1e-17, 0.1) is None, "a rounding error"
+    assert images_needed(1e-7, 1.0) > 10**14
     normal = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) ** 2
     assert images_needed(0.001, 1.0) == pytest.approx(normal * 1e6, rel=1e-3)
     for effect in (0.01, 0.5, 30.0):
