@@ -114,9 +114,9 @@ def _bound(iou: float) -> str:
 
 _HEAD = """# Published figures, and what is known of them
 
-For everyone who compares a run with the paper or with the tables of the field. Figures are percent; Fa: millionths. This
-page is written by `python -m utils.evaluation.published` from `splits/published.json` and the released logs; a test
-compares them."""
+For everyone who compares a run with the paper or with the tables of the field. Figures are percent; Fa: millionths.
+This page is written by `python -m utils.evaluation.published` from `splits/published.json` and the released logs; a
+test compares them."""
 
 _OTHERS = """## Other networks
 
