@@ -72,7 +72,8 @@ def verdict(difference: Spread, images: Interval = None, figure: str = "iou", of
     mean = f"{shown(difference.mean, figure, '+')} points"
     over = f"over the images {interval(images, figure, '+')}" if images else ""
     if difference.low is None:
-        return f"{mean} in one {of}{over and f' ({over})'}; other runs may differ"
+        end = ": no difference was found" if images and images[0] <= 0 <= images[1] else "; other runs may differ"
+        return f"{mean} in one {of}{over and f' ({over})'}{end}"
     found = f"{mean} (over the {difference.over} {t_interval(difference, figure, '+')}{over and f', {over}'})"
     if all(low > 0 or high < 0 for low, high in filter(None, ([difference.low, difference.high], images))):
         return f"{found}: {'higher' if difference.mean > 0 else 'lower'}"

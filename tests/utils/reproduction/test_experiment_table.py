@@ -200,6 +200,7 @@ def test_one_run_and_no_run(tmp_path):
     _, (_, (none, _)), *_ = tables(text)
     assert none[1] == "1 x 1" and "±" not in none[2] and none[3] == "–" and none[4].startswith("[")
     assert re.search(r"points in one pair of runs \(over the images \[.*\]\); other runs may differ\.", text)
+    assert verdict(spread({(1, 41): 0.01}), [-0.01, 0.03]).endswith("[-1.00, +3.00]): no difference was found")
     alone = tabulate("one", [line for line in lines if line["arm"] == "none"], tmp_path, plots=False)
     assert "against" not in alone
     assert "No run is finished." in tabulate("one", [], tmp_path, [("none", 1, 41)], plots=False)
