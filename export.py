@@ -106,20 +106,21 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     from utils.common.files import sha256
     from utils.networks.checkpoints import load_checkpoint
     from utils.networks.load_weights import learned_shift, load_authors, load_segmenter
+    from utils.settings.config import trained_resize
     from utils.settings.provenance import git_commit
     from utils.settings.recorded import recorded_settings
 
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {"mask_shift": "null"}  # of the authors' files: see docs/how_to/export.md
+    settings: dict[str, Any] = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
     if names_weights(args):
         weights = Path(args.seg_weights)
-        settings = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
         files = [Path(args.recon_weights), weights]
     else:
         weights = Path(args.weights)
         checkpoint = load_checkpoint(weights, "seg")
-        settings = recorded_settings(checkpoint["settings"], weights)
+        settings |= recorded_settings(checkpoint["settings"], weights)
         known = {"Dataset": settings.get("Dataset"), "epoch": checkpoint.get("epoch")}
-        known["white_level"] = settings["white_level"]
+        known["white_level"] = settings.get("white_level")
         known["mask_shift"] = json.dumps(learned_shift(checkpoint, weights))
         known["validation_figures"] = json.dumps(checkpoint.get("figures"))
         files = [weights]
@@ -132,6 +133,7 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
         "dynamic": settings.get("dynamic", DPCONV),
         "kernel_source": settings.get("kernel_source", "recon"),
         "img_size": settings["img_size"],
+        "resize": trained_resize(settings),
         "normalization": normalization,
         "mean": json.dumps(mean),
         "std": json.dumps(std),

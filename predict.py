@@ -161,8 +161,9 @@ def main(args: argparse.Namespace) -> Report:
     predictor = build_predictor(args)
     join(predictor.device, PATIENCE)
     weights = [Path(file) for file in (args.weights, args.recon_weights, args.seg_weights) if file]
+    alike = len({path.name for path in weights}) < len(weights)
     made_with = {
-        "weights": {path.name: sha256(path) for path in weights},
+        "weights": {str(path) if alike else path.name: sha256(path) for path in weights},
         **predictor.settings,
     }
     shown = contact_sheet.choose(image.name for image in inputs)

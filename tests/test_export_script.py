@@ -16,11 +16,12 @@ import waiting
 import evaluation
 import export
 import models
-from datasets.prepare.sample import make_sample
+from datasets.prepare.sample import make_sample, ultrasound_image
 from datasets.transforms import Transform
 from utils.common.errors import UserError
 from utils.networks.checkpoints import save_checkpoint
 from utils.networks.export import METADATA
+from utils.prediction.predictor import Predictor
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
@@ -56,6 +57,15 @@ def weights(data, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def exported(weights, tmp_path_factory):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    output = tmp_path_factory.mktemp("exported") / "best.onnx"
+    run("--weights", weights, "--format", "onnx", "--output", output)
+    return output
+
+
 def run(*argv):
     return export.main(export.parser().parse_args([str(word) for word in argv]))
 
@@ -72,24 +82,50 @@ def test_the_file_stands_beside_the_weights_and_says_what_it_is(weights, capsys)
     assert printed.count("of the largest logit") == 6 and f"wrote {path}" in printed
 
 
-def test_the_python_of_the_docs(weights, data, tmp_path, monkeypatch):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+def test_the_metadata_say_at_which_size_and_where_masks_are(weights, tmp_path):
+    content = torch.load(weights, weights_only=True)
+    content |= {"mask_shift": (0.25, 0.5), "settings": {**content["settings"], "crop": 32}}
+    save_checkpoint(tmp_path / "cropped.pth", content)
+    for file, expected in ((weights, ("img_size", [0, 0])), (tmp_path / "cropped.pth", ("keep", [0.25, 0.5]))):
+        _, _, metadata = export.load(export.parser().parse_args(["--weights", str(file), "--format", "onnx"]))
+        assert (metadata["resize"], json.loads(metadata["mask_shift"])) == expected
+    del content["settings"]["encoder_bn"], content["settings"]["img_size"]  # of a converted checkpoint
+    save_checkpoint(tmp_path / "converted.pth", content)
+    args = export.parser().parse_args(["--weights", str(tmp_path / "converted.pth"), "--format", "onnx"])
+    assert export.load(args)[2]["img_size"] == "256"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "settings"),
+    [
+        ({}, {}),
+        ({"mask_shift": "[0.4, -0.3]"}, {"mask_shift": (0.4, -0.3)}),
+        ({"mask_shift": "null"}, {"mask_shift": None}),
+        ({"resize": "keep"}, {"resize": "keep"}),
+    ],
+    ids=["plain", "shift", "authors", "keep"],
+)
+def test_the_python_of_the_docs_gives_the_masks_of_predict(
+    exported, weights, tmp_path, monkeypatch, metadata, settings
+):
+    onnx = pytest.importorskip("onnx")
     monkeypatch.chdir(tmp_path)
-    run("--weights", weights, "--format", "onnx", "--output", "best.onnx")
-    picture = sorted((data / "images").iterdir())[0]
-    pixels = cv2.resize(cv2.imread(str(picture)), (50, 40))
-    cv2.imwrite("case.png", pixels)
+    model = onnx.load(exported)
+    onnx.helper.set_model_props(model, {prop.key: prop.value for prop in model.metadata_props} | metadata)
+    onnx.save(model, "best.onnx")
+    gray, _ = ultrasound_image(np.random.default_rng(0), 64)
+    cv2.imwrite("case.png", gray[:50, :60])
     page = (ROOT / "docs" / "how_to" / "export.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict = {}
     exec(code, names)  # our own file
-    model, _ = evaluation.load_model(evaluation.settings(["--weights", str(weights), "--base_dir", str(data)]))
-    with torch.no_grad():
-        expected = model(Transform(32)(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))[0][None])
-    sure = np.abs(expected[0, 0].numpy()) > 0.01 * expected.abs().max().item()  # OpenCV rounds what it resizes
-    assert 0.05 < names["mask"].mean() < 0.95 and names["mask"].shape == (40, 50)
-    assert ((names["logits"] > 0)[0, 0] == (expected > 0)[0, 0].numpy())[sure].all()
+    predict = Predictor(weights)
+    for name, value in settings.items():
+        setattr(predict, name, value)
+    predict.transform = Transform(None if predict.resize == "keep" else 32)
+    expected = predict("case.png")
+    assert 0.05 < expected.mean() < 0.95
+    assert (names["mask"] != expected).mean() < 0.02, "OpenCV rounds what it resizes"
 
 
 def test_evaluation_gives_the_same_figures(weights, data, tmp_path, capsys):

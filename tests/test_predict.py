@@ -19,6 +19,7 @@ from datasets.inputs import find_inputs
 from utils.common.errors import UserError
 from utils.common.signals import Stopped
 from utils.prediction import contact_sheet
+from utils.prediction import predictor as predictor_module
 from utils.prediction.output_folder import Outputs
 from utils.prediction.predict_folder import predict_files
 from utils.prediction.predictor import Predictor
@@ -242,6 +243,34 @@ def test_images_of_the_same_names_are_not_taken_for_those_before(weights, scans,
     assert run("--weights", weights, other, "--output", out, "--overwrite").predicted == 1
 
 
+def test_images_of_one_name_size_and_time_are_told_apart(weights, tmp_path):
+    """Archives may give all files one time, and uncompressed images of one size have as many bytes."""
+    for folder, value in (("one", 50), ("two", 200)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.bmp"), np.full((32, 32, 3), value, np.uint8))
+        os.utime(tmp_path / folder / "a.bmp", (1e9, 1e9))
+    run("--weights", weights, tmp_path / "one", "--output", tmp_path / "out")
+    with pytest.raises(UserError, match="results of another image of the name a"):
+        run("--weights", weights, tmp_path / "two", "--output", tmp_path / "out")
+
+
+def test_a_file_of_unknown_origin_beside_results_is_not_replaced(weights, scans, tmp_path):
+    out = tmp_path / "out"
+    run("--weights", weights, scans / "a.png", "--output", out)
+    (out / "small.png").write_bytes(b"by hand")
+    with pytest.raises(UserError, match=r"small.png exists, but inputs.json does not list its image"):
+        run("--weights", weights, scans, "--output", out)
+    assert (out / "small.png").read_bytes() == b"by hand"
+    assert run("--weights", weights, scans, "--output", out, "--overwrite").predicted == 7
+
+
+def test_a_setting_that_is_no_longer_given_is_another_setting(weights, scans, tmp_path):
+    flags = ["--weights", weights, scans, "--output", tmp_path / "out"]
+    run(*flags, "--white_level", "4095")
+    with pytest.raises(UserError, match="white_level 4095, now None"):
+        run(*flags)
+
+
 def test_a_folder_of_before_inputs_were_recorded(weights, scans, tmp_path):
     flags = ["--weights", weights, scans, "--output", tmp_path / "out"]
     run(*flags)
@@ -289,7 +318,7 @@ def test_images_of_one_size_share_a_batch(weights, scans, tmp_path):
     network, shapes = predictor.network, []
     predictor.network = lambda images: shapes.append(tuple(images.shape)) or network(images)
     predict_files(predictor, find_inputs([str(scans)]), Outputs(tmp_path / "out"), {})
-    assert sorted(shapes) == [(1, 3, 16, 16), (1, 3, 20, 24), (1, 3, 33, 65), (4, 3, 40, 24)]
+    assert sorted(shapes) == [(1, 3, 9, 8), (1, 3, 20, 24), (1, 3, 33, 65), (4, 3, 40, 24)]
 
 
 def test_no_file_that_was_there_is_lost(weights, scans, tmp_path):
@@ -361,6 +390,23 @@ def test_an_image_that_does_not_fit_into_memory_is_a_failure_like_others(weights
     report = predict_files(predictor, find_inputs([str(scans)]), Outputs(tmp_path / "out"), {})
     assert report.predicted == 6 and len(report.failures) == 1
     assert "deep.tif" in report.failures[0] and "--tile 512" in report.failures[0]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("(-4:Insufficient memory) Failed to allocate 9 bytes")])
+def test_an_image_that_cannot_be_decoded_for_want_of_memory_is_a_failure_like_others(
+    weights, scans, tmp_path, monkeypatch, error
+):
+    decode = predictor_module.decode
+
+    def small_memory(path):
+        if path.name == "deep.tif":
+            raise error
+        return decode(path)
+
+    monkeypatch.setattr(predictor_module, "decode", small_memory)
+    with pytest.raises(SystemExit):
+        run("--weights", weights, scans, "--output", tmp_path / "out")
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"a", "bits", "palette", "rgba", "small"}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

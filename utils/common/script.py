@@ -19,6 +19,7 @@ from utils.common.signals import Stopped
 # Messages of libraries that run out of memory without raising a specific exception. cuDNN and cuBLAS need memory of
 # the GPU too, and report a lack of it as one of a dozen states.
 OUT_OF_MEMORY = ("out of memory", "CUDNN_STATUS_", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+OUT_OF_MEMORY += ("Insufficient memory",)  # OpenCV
 # Messages about other resources of data-loading workers, and the advice for each.
 RESOURCES = (
     (

@@ -56,7 +56,14 @@ def load_trained(
         return load_authors(recon_weights, weights, encoder_bn or "frozen"), {}
     checkpoint = load_checkpoint(weights, "seg")
     settings = checkpoint["settings"]
-    model = load_segmenter(checkpoint, encoder_bn or settings.get("encoder_bn", "frozen"), weights)
+    own = settings.get("encoder_bn", "frozen")
+    try:
+        model = load_segmenter(checkpoint, encoder_bn or own, weights)
+    except UserError as error:
+        if encoder_bn not in (None, own):
+            load_segmenter(checkpoint, own, weights)  # raises if the file is at fault
+            raise UserError(f"{weights} does not run with encoder_bn {encoder_bn}: {error.__cause__}") from error
+        raise
     return model, {**settings, "mask_shift": learned_shift(checkpoint, weights), "run": run_facts(checkpoint)}
 
 

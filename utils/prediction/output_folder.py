@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +23,7 @@ from utils.prediction import contact_sheet
 SETTINGS = "predict.json"
 INPUTS = "inputs.json"
 SHEET = "contact_sheet"
+_SAMPLE = 1 << 16  # bytes at the beginning and in the middle of an image that are compared
 ABANDONED = 3600  # seconds after which an unfinished file is a killed run's, not one of a run beside this one
 _ADVICE = "pass another --output, or --overwrite"
 _RENAME = "rename one, or pass another --output"
@@ -35,7 +38,7 @@ class Outputs:
         overlay/NAME.png        the image with its mask
         contact_sheet/          contact_sheet.png of some images, and the row of each in rows/NAME.png
         predict.json            what all of them were made with
-        inputs.json             the file of each image, its size and time: a changed image is predicted again
+        inputs.json             the file of each image, its size, time and hash: a changed image is predicted again
 
     A result counts as finished if it is newer than predict.json. To overwrite all results, `begin` rewrites
     predict.json; if that run is interrupted, the next one finishes it.
@@ -196,7 +199,10 @@ class Outputs:
     def _check_images(self, inputs: Sequence[Input]) -> None:
         before = self._recorded()
         for image in inputs:
-            if not (was := before.get(image.name)) or not self.paths(image.name)["mask"].exists():
+            paths, was = self.paths(image.name), before.get(image.name)
+            if before and not was and (foreign := [path for path in paths.values() if path.exists()]):
+                raise UserError(f"{foreign[0]} exists, but {INPUTS} does not list its image: {_ADVICE}")
+            if not was or not paths["mask"].exists():
                 continue
             now = _identity(image.path)
             if was.get("file") != now["file"] and not _same_content(was, now):
@@ -227,21 +233,27 @@ class Outputs:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): {_ADVICE}") from error
         before = before if isinstance(before, dict) else {}
-        differ = [key for key, value in made_with.items() if before.get(key) != value]
+        differ = [key for key in {**before, **made_with} if before.get(key) != made_with.get(key)]
         if differ:
-            what = "; ".join(f"{key} {before.get(key)}, now {made_with[key]}" for key in differ)
+            what = "; ".join(f"{key} {before.get(key)}, now {made_with.get(key)}" for key in differ)
             raise UserError(f"{self.folder} contains results of other settings ({what}): {_ADVICE}")
 
 
 def _identity(path: Path) -> dict[str, Any]:
     """An image file, as inputs.json records it."""
     record: dict[str, Any] = {"file": str(path.resolve())}
-    with suppress(OSError):  # it is reported when it is read
-        status = path.stat()
+    with suppress(OSError), path.open("rb") as file:  # it is reported when it is read
+        status = os.fstat(file.fileno())
         record |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        # Archives give all files one time, and uncompressed images of one size have as many bytes.
+        content = hashlib.sha256(file.read(_SAMPLE))
+        file.seek(status.st_size // 2)
+        content.update(file.read(_SAMPLE))
+        record["sha256_of_samples"] = content.hexdigest()
     return record
 
 
 def _same_content(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two records are of the same content, perhaps at another place."""
-    return all(one.get(key) == other.get(key) for key in ("bytes", "modified_ns"))
+    """Whether two records are of the same content, perhaps at another place; folders of before have no hash."""
+    samples = {record["sha256_of_samples"] for record in (one, other) if "sha256_of_samples" in record}
+    return len(samples) < 2 and all(one.get(key) == other.get(key) for key in ("bytes", "modified_ns"))

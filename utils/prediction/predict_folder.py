@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import cv2
 import numpy as np
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from utils.common.signals import Stopped, StopRequest
 from utils.prediction.output_folder import Outputs
 from utils.prediction.predictor import Picture, Predictor
 
+TOO_LARGE = "out of memory; --tile 512 predicts the image in tiles"
 KEPT_PIXELS = 1 << 26  # most pixels of decoded images that are kept for overlays: 200 MB
 
 
@@ -105,7 +107,7 @@ def _predict_share(
             if not out_of_memory(error):
                 raise
             for image, _ in batch:
-                fail(image, "out of memory; --tile 512 predicts the image in tiles")
+                fail(image, TOO_LARGE)
         return [None] * len(batch)
 
     def network(images: Tensor) -> Tensor:
@@ -145,6 +147,10 @@ def _read_ahead(
                 picture = future.result()
             except UserError as error:
                 fail(image, str(error))
+            except (MemoryError, RuntimeError, cv2.error) as error:
+                if not out_of_memory(error):
+                    raise
+                fail(image, TOO_LARGE)
             else:
                 yield image, picture
 

@@ -20,6 +20,7 @@ from datasets.decode import decode, to_rgb
 from datasets.levels import bits_in_use
 from datasets.resizing import Shift, restore
 from datasets.transforms import Transform
+from models import STRIDE
 from utils.common.devices import pick_device
 from utils.common.errors import UserError
 from utils.common.precision import Precision
@@ -28,6 +29,7 @@ from utils.networks.inference_engines import load_engine
 from utils.networks.load_weights import load_trained
 from utils.networks.tiles import Strip, cut
 from utils.networks.views import Network, in_tiles, probabilities
+from utils.settings.arguments import PRECISIONS
 from utils.settings.config import trained_resize
 from utils.settings.recorded import recorded_settings
 from utils.settings.refusals import SMALLEST, check_threshold, check_tiles
@@ -81,7 +83,7 @@ class Predictor:
 
     Raises:
         UserError: if the weights are missing or invalid, or the device or precision is not available.
-        ValueError: for invalid combinations of settings.
+        ValueError: for invalid settings, also in combination.
     """
 
     network: Network
@@ -110,8 +112,12 @@ class Predictor:
         self.overlap = check_tiles(tile, overlap)
         self.tile = tile
         self.threshold = check_threshold(threshold)
-        if resize not in (None, *RESIZE):
-            raise ValueError(f"resize must be one of {', '.join(RESIZE)}, got {resize!r}")
+        for name, value, known in (("resize", resize, RESIZE), ("amp", amp, PRECISIONS)):
+            if value not in (None, *known):
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        for name, value in (("img_size", img_size), ("batch_size", batch_size), ("white_level", white_level)):
+            if value is not None and not 1 <= value <= 65535:
+                raise ValueError(f"{name} must be between 1 and 65535, got {value}")
         self.tta = tta
         self.batch_size = batch_size
         self.progress = progress
@@ -172,7 +178,7 @@ class Predictor:
             return Picture(size, pixels, None, orientation, bits)
         array = to_rgb(pixels, self.white_level)
         if self.resize == "keep":
-            array = _at_least_smallest(array)
+            array = self._large_enough(array)
         return Picture(size, pixels if keep_pixels else None, self.transform(array)[0], orientation, bits)
 
     def batch_of(self, height: int, width: int) -> int:
@@ -232,19 +238,21 @@ class Predictor:
         return in_tiles((height, width), self.tile, self.overlap, at_once, predict, self.progress).numpy()
 
     def _tile(self, pixels: np.ndarray, row: Strip, column: Strip) -> Tensor:
-        return self.transform(_at_least_smallest(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
+        return self.transform(self._large_enough(to_rgb(cut(pixels, row, column, self.tile), self.white_level)))[0]
+
+    def _large_enough(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3), padded to the size that the network requires by repeating the last row and column."""
+        smallest = [max(STRIDE, side) for side in image.shape[:2]]
+        if smallest == [STRIDE, STRIDE] and getattr(self.model, "encoder_bn", None) == "batch":
+            smallest = [SMALLEST, SMALLEST]
+        missing = [size - side for size, side in zip(smallest, image.shape[:2], strict=True)]
+        return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
 
     def _forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         found = probabilities(self.network, images.to(self.device), sizes, self.mask_shift, self.tta)
         if any(of_image.isnan().any() for of_image in found):
             raise UserError(NOT_FINITE)
         return found
-
-
-def _at_least_smallest(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3), padded to at least `SMALLEST` pixels by repeating the last row and column."""
-    missing = [max(0, SMALLEST - side) for side in image.shape[:2]]
-    return np.pad(image, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="edge") if any(missing) else image
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from random_weights import save_random_weights
 
+import models
 from datasets.decode import read_image
 from datasets.prepare.sample import ultrasound_image
 from datasets.transforms import Transform
 from utils.common.errors import UserError
 from utils.evaluation.threshold_sweep import THRESHOLDS, above_thresholds, count_scores
 from utils.evaluation.thresholds import as_text
+from utils.networks.checkpoints import save_checkpoint
 from utils.networks.load_weights import load_trained
 from utils.prediction import predictor as module
 from utils.prediction.predictor import Predictor
@@ -79,7 +81,7 @@ def test_resized_predictions_come_back_to_the_images_size(weights):
 def test_keep_predicts_at_the_images_own_size(weights, size):
     image = picture(*size)
     found = Predictor(weights, resize="keep").probability(image)
-    padded = np.pad(image, [(0, max(0, 16 - size[0])), (0, max(0, 16 - size[1])), (0, 0)], mode="edge")
+    padded = np.pad(image, [(0, max(0, 8 - size[0])), (0, max(0, 8 - size[1])), (0, 0)], mode="edge")
     np.testing.assert_allclose(found, expected(weights, padded, None)[: size[0], : size[1]], atol=1e-5)
 
 
@@ -230,11 +232,31 @@ def test_the_authors_weights(golden, tmp_path):
         ({"overlap": 8}, "overlap requires tile"),
         ({"threshold": 50}, "between 0 and 1"),
         ({"resize": "crop"}, "img_size, keep"),
+        ({"amp": "x"}, "auto, off, bf16, fp16"),
+        ({"img_size": 0}, "img_size must be between 1 and 65535, got 0"),
+        ({"batch_size": 0, "tile": 32}, "batch_size must be between 1"),
+        ({"white_level": 70000}, "white_level must be between 1 and 65535, got 70000"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(weights, options, message):
     with pytest.raises(ValueError, match=message):
         Predictor(weights, **options)
+
+
+def test_a_narrow_image_is_predicted_as_evaluation_does(weights):
+    predict, image = Predictor(weights, resize="keep"), picture(8, 60)
+    with torch.no_grad():
+        expected = predict.model(Transform(None)(image)[0][None]).sigmoid()[0, 0].numpy()
+    np.testing.assert_allclose(predict.probability(image), expected, atol=1e-5)
+    assert Predictor(weights, resize="keep", encoder_bn="batch")(picture(8, 8)).shape == (8, 8)
+
+
+def test_an_argument_that_does_not_fit_the_network_is_named(tmp_path):
+    state = models.build("unext").state_dict()
+    save_checkpoint(tmp_path / "u.pth", {"phase": "seg", "model": state, "settings": {"variant": "unext"}})
+    with pytest.raises(UserError, match=r"u.pth does not run with encoder_bn batch: .* require a variant of SRS"):
+        Predictor(tmp_path / "u.pth", encoder_bn="batch")
+    assert Predictor(tmp_path / "u.pth").img_size == 256
 
 
 def test_an_output_that_is_not_finite_is_an_error(weights):
