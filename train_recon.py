@@ -29,7 +29,7 @@ from utils.common.errors import UserError
 from utils.common.locks import hold
 from utils.common.script import run_script
 from utils.settings import arguments, config
-from utils.settings.refusals import check_training
+from utils.settings.refusals import check_training, naming_the_network
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
     from torch import Tensor, nn
@@ -81,7 +81,9 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     folder = config.output_dir(args) / "recon"
-    if args.variant not in models.VARIANTS:
+    with naming_the_network(args):
+        has_phase_1 = models.needs_encoder(args.variant)
+    if not has_phase_1:
         raise UserError(
             f"--variant {args.variant} has no phase 1, because it has no reconstruction encoder. Run train_seg.py"
         )

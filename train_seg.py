@@ -66,8 +66,16 @@ class Segmentation:
         self.loss = losses.load(loss)
 
     def step(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the paper's figures of each image."""
-        logits = model(batch["image"]).float()
+        """The loss, and the paper's figures of each image.
+
+        Raises:
+            UserError: if the network or the loss returns something else than `models.protocols` and `losses` define.
+        """
+        logits = model(batch["image"])
+        if (shape := getattr(logits, "shape", None)) != batch["mask"].shape:
+            got = type(logits).__name__ if shape is None else tuple(shape)
+            raise UserError(f"the network must return logits of shape {tuple(batch['mask'].shape)}, got {got}")
+        logits = logits.float()
         of_images = self.loss(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])
         paper = figures(counts)

@@ -10,7 +10,8 @@ logits = network(images)                           # (B, 1 or 3, H, W) to (B, 1,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from models.nested import prepare_image
 from models.registry import DPCONV, build_layer
 
-PROBE = 64  # side of the blank image with which the number of channels is determined
+PROBE = 64  # least side of the blank image with which the number of channels is determined
+Maps = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
 def with_dynamic(
@@ -37,8 +39,9 @@ def with_dynamic(
             becomes part of the result and is frozen, also where `network` contains it or parts of it; pass a copy
             (copy.deepcopy) if those are to be trained.
         layer: one of `models.layers`.
-        deepest: the name of the submodule of `network` that returns the deepest map, or a list of maps with the deepest
-            last; "encoder" in segmentation_models_pytorch. It must be called exactly once in a forward pass.
+        deepest: the name of the submodule of `network` that returns the deepest map, or a list, tuple or dict of maps
+            with the deepest last; "encoder" in segmentation_models_pytorch. It must be called exactly once in a forward
+            pass, and not within torch.utils.checkpoint.
         multiple: image sides are padded to a multiple of this.
 
     Returns:
@@ -65,12 +68,15 @@ class WithDynamic(nn.Module):
         self.network = network
         self.encoder = encoder.requires_grad_(False)
         self.deepest, self.multiple = deepest, multiple
-        channels, deep_channels = self._channels()
+        like = next(self.parameters())
+        channels, deep_channels = self._channels(like)
         inner = channels + -channels % 8
         fitting = max(d for d in range(8, inner + 1, 8) if inner % d == 0 and (d <= deep_channels or d == 8))
         self.narrow = _one_by_one(deep_channels, fitting)
         self.widen, self.back = _one_by_one(channels, inner), _one_by_one(inner, channels)
         self.dpconv = build_layer(layer, inner, fitting)
+        for new in (self.narrow, self.widen, self.back, self.dpconv):
+            new.to(like.device, like.dtype)
         self.train(network.training)
 
     def train(self, mode: bool = True) -> WithDynamic:
@@ -101,9 +107,14 @@ class WithDynamic(nn.Module):
     def _run(self, image: Tensor, change: Callable[[Tensor], Tensor | None]) -> Tensor:
         """Runs the network on the image with its deepest map replaced by `change`, if that does not return None."""
 
-        def hook(part: nn.Module, inputs: tuple, result: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor] | None:
+        # Threads may share the network, and the hooks of all of them are called in each.
+        thread = None if torch.compiler.is_compiling() else get_ident()
+
+        def hook(part: nn.Module, inputs: tuple, result: Maps) -> Maps | None:
+            if thread not in (None, get_ident()):
+                return None
             x = change(_last(result))
-            return x if x is None or isinstance(result, Tensor) else [*result[:-1], x]
+            return None if x is None else _with_last(result, x)
 
         # The hook exists only during this call, because the network may also be used elsewhere.
         handle = self.network.get_submodule(self.deepest).register_forward_hook(hook)
@@ -116,10 +127,10 @@ class WithDynamic(nn.Module):
         return self.narrow(_last(self.encoder(image)))
 
     @torch.no_grad()
-    def _channels(self) -> tuple[int, int]:
+    def _channels(self, like: Tensor) -> tuple[int, int]:
         """The channels of the deepest maps of the network and of the encoder, which are not changed."""
-        like = next(self.parameters())
-        image = torch.zeros(1, 3, PROBE, PROBE, device=like.device, dtype=like.dtype)
+        side = -(-PROBE // self.multiple) * self.multiple
+        image = torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype)
         seen: list[Tensor] = []
         training = {module: module.training for module in self.modules()}
         self.network.eval()  # so that batch norms do not update their statistics
@@ -137,11 +148,21 @@ class WithDynamic(nn.Module):
         return seen[0].shape[1], deep.shape[1]
 
 
-def _last(result: Tensor | Sequence[Tensor]) -> Tensor:
-    x = result if isinstance(result, Tensor) else result[-1]
+def _last(result: Maps) -> Tensor:
+    maps = list(result.values()) if isinstance(result, Mapping) else result
+    x = maps if isinstance(maps, Tensor) else maps[-1] if isinstance(maps, Sequence) and maps else None
     if not isinstance(x, Tensor) or x.ndim != 4:
-        raise ValueError("the deepest map must be (B, C, h, w), or the last of a list of such maps")
+        raise ValueError("the deepest map must be (B, C, h, w), or the last of a list, tuple or dict of such maps")
     return x
+
+
+def _with_last(result: Maps, x: Tensor) -> Maps:
+    """The same maps, of the same kind, with another deepest one."""
+    if isinstance(result, Tensor):
+        return x
+    if isinstance(result, Mapping):
+        return type(result)([*list(result.items())[:-1], (list(result)[-1], x)])
+    return type(result)([*result[:-1], x]) if type(result) in (list, tuple) else [*result[:-1], x]
 
 
 def _one_by_one(in_channels: int, out_channels: int) -> nn.Module:

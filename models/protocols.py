@@ -48,7 +48,9 @@ class WritesKernels(MakesCodes, Protocol):
 def code_maker(network: nn.Module) -> MakesCodes | None:
     """The layer of `network` that makes codes from a source feature; None if it has none."""
     layer = getattr(network, "dpconv", None)
-    return layer if hasattr(network, "deep_features") and isinstance(layer, MakesCodes) else None
+    if not hasattr(network, "deep_features") or not isinstance(layer, MakesCodes):
+        return None
+    return None if isinstance(layer.code, nn.Module) else layer  # a part of the layer, not its method
 
 
 def kernel_writer(network: nn.Module) -> WritesKernels | None:

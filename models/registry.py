@@ -54,8 +54,10 @@ def layers() -> list[str]:
 
 
 def needs_encoder(name: str, layer: str = DPCONV, kernel_source: str = "recon") -> bool:
-    """Whether the network contains a reconstruction encoder. Imports the file of the layer."""
-    return name in VARIANTS and kernel_source != "self" and _reads_source(layer)
+    """Whether the network contains a reconstruction encoder. Imports the file of the layer or of the baseline."""
+    if _known(name) not in VARIANTS:
+        return getattr(_baseline_file(name), "NEEDS_ENCODER", False)
+    return kernel_source != "self" and _reads_source(layer)
 
 
 def needs_phase_1(name: str, layer: str = DPCONV, kernel_source: str = "recon") -> bool:
@@ -126,7 +128,7 @@ def build_reconstruction(variant: str = "srs") -> NestedUNet:
     """
     from models.nested import NestedUNet
 
-    if _known(variant) not in VARIANTS:
+    if not needs_encoder(variant):
         raise ValueError("it has no phase 1")
     return NestedUNet(RECONSTRUCTION_WIDTHS, RECONSTRUCTION_DEPTHS, stem=16, out_channels=3, local_contrast=True)
 
@@ -144,7 +146,8 @@ def build_srs(
         variant: a key of `VARIANTS`.
         encoder_bn: "frozen" or "batch", see `SRS`.
         encoder: the `encode` half of a pretrained `build_reconstruction` (default: a new one). It becomes part of the
-            network and is frozen. It is not used if the layer needs none.
+            network and is frozen; the network sets the mode of its batch norms, so pass a copy (copy.deepcopy) if
+            another network contains it. It is not used if the layer needs none.
         layer: the layer in the slot `dpconv`, one of `layers`.
         kernel_source: the source of the layer. "recon": the deepest map of the (pretrained) encoder, as in the paper.
             "random": the same of a new encoder, which is not trained. "self": x itself, the segmenter's own deepest
@@ -176,16 +179,33 @@ def _build_baseline(
     layer: str = DPCONV,
     kernel_source: str = "recon",
 ) -> nn.Module:
-    """`build()` of models/baselines/NAME.py; the options of `build_srs` must have their defaults."""
+    """`build()` of models/baselines/NAME.py, or `build(encoder)` if it has `NEEDS_ENCODER = True`.
+
+    The other options of `build_srs` must have their defaults.
+    """
     check_network(name, layer, encoder_bn, kernel_source)
+    if needs_encoder(name):
+        return _baseline_file(name).build(encoder or build_reconstruction(name).encode)
     if encoder is not None:
-        raise ValueError(f"encoder requires a variant of SRS, got one for {name}")
-    return import_module(f"{baselines.__name__}.{name}").build()
+        raise ValueError(f"{name} takes no encoder")
+    return _baseline_file(name).build()
+
+
+def _baseline_file(name: str) -> Any:
+    return _with_build(f"{baselines.__name__}.{name}")
 
 
 def _layer_file(name: str) -> Any:
     _check_layer(name)
-    return import_module("models.dpconv" if name == DPCONV else f"{dynamic.__name__}.{name}")
+    return _with_build("models.dpconv" if name == DPCONV else f"{dynamic.__name__}.{name}")
+
+
+def _with_build(name: str) -> Any:
+    module = import_module(name)
+    if not hasattr(module, "build"):
+        file = name.replace(".", "/")
+        raise ValueError(f"{file}.py has no function build. The names of other files must begin with _")
+    return module
 
 
 def _reads_source(layer: str) -> bool:

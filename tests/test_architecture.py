@@ -1,4 +1,4 @@
-"""A newcomer's five changes, by the text of docs/how_to/extend.md: its blocks added, its commands run."""
+"""A newcomer's six changes, by the text of docs/how_to/extend.md: its blocks added, its commands run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import need
 
 import evaluation
 import export
@@ -119,8 +120,15 @@ def stopped_and_resumed(newcomer, train, resume):
     return load_checkpoint(SEG / "best.pth", "seg")
 
 
-def test_the_page_has_the_five_changes():
-    assert list(SECTIONS) == ["a variant", "a layer in DPConv's place", "a loss", "a metric", "a network"]
+def test_the_page_has_the_six_changes():
+    assert list(SECTIONS) == [
+        "a variant",
+        "a layer in DPConv's place",
+        "a loss",
+        "a metric",
+        "a network",
+        "DPConv to a network",
+    ]
 
 
 @pytest.mark.slow
@@ -238,6 +246,20 @@ def test_a_network_of_another_library(newcomer):
     for name in ("onnx", "openvino"):
         if importlib.util.find_spec(name):
             newcomer.run(exported.replace("torchscript", name))
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_dpconv_in_a_network_of_another_library(newcomer):
+    need("segmentation_models_pytorch")
+    train, swap = newcomer.follow("DPConv to a network")
+    pretrained = load_checkpoint(Path("checkpoints/sample/recon/best.pth"), "recon")["model"]
+    newcomer.run(train)
+    state = load_checkpoint(SEG / "best.pth", "seg")["model"]
+    name = next(name for name in state if name.startswith("encoder.") and name.endswith("conv1.weight"))
+    assert torch.equal(state[name], pretrained["encode." + name.removeprefix("encoder.")])
+    shutil.rmtree("checkpoints/sample/recon")
+    assert newcomer.run(swap)["code"]["given"] == "swap", "the checkpoint contains the encoder"
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -106,6 +108,59 @@ def test_an_encoder_that_is_a_part_of_the_network_is_frozen_there_and_a_copy_is_
     models.with_dynamic(networks[1], copy.deepcopy(networks[1].encoder))
     trained = [any(p.requires_grad for p in network.encoder.parameters()) for network in networks]
     assert trained == [False, True]
+
+
+class Kinds(nn.Module):
+    """A network whose encoder gives a dict, as those of torchvision do, or a tuple; it wants sides of 128 pixels."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.encoder = Deepest(kind)
+        self.head = nn.Conv2d(64, 1, 1)
+
+    def forward(self, image):
+        assert not (image.shape[2] % 128 or image.shape[3] % 128)
+        maps = self.encoder(image)
+        assert type(maps) is self.encoder.kind
+        return nn.functional.interpolate(
+            self.head(list(maps.values())[-1] if isinstance(maps, dict) else maps[-1]), scale_factor=8.0
+        )
+
+
+class Deepest(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.down = kind, nn.Conv2d(3, 64, 8, 8)
+
+    def forward(self, image):
+        maps = {"shallow": image, "out": self.down(image)}
+        return self.kind(maps if issubclass(self.kind, dict) else maps.values())
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, tuple, list])
+def test_maps_of_every_kind_in_double_precision(kind):
+    model = models.with_dynamic(Kinds(kind).double(), encoder().double(), multiple=128).eval()
+    image = torch.randn(1, 3, 20, 30).double()
+    found = model(image)
+    assert found.shape == (1, 1, 20, 30) and found.dtype == torch.float64
+    with torch.no_grad():
+        model.dpconv.expand.weight.zero_()
+    assert (model(image) - found).abs().max() > 0
+
+
+def test_threads_may_share_a_network():
+    model = models.with_dynamic(Plain(), encoder(), deepest="down").eval()
+    images = torch.randn(4, 1, 3, 32, 32)
+    with torch.no_grad():
+        model.dpconv.expand.weight.normal_()
+        expected = [model(image) for image in images]
+
+    def many(number):
+        with torch.no_grad():
+            return all(torch.equal(model(images[number]), expected[number]) for _ in range(20))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(many, range(4)))
 
 
 def test_what_is_refused():

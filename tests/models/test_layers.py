@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from importlib import import_module
 
 import pytest
@@ -51,9 +53,19 @@ def test_a_file_does_not_take_the_name_of_the_papers_parts(monkeypatch):
         models.networks()["srs"]()
 
 
+def test_a_file_without_build_is_named(monkeypatch):
+    for package, name, build in (
+        ("dynamic", "film", lambda: models.build("srs_tiny", layer="film")),
+        ("baselines", "unext", lambda: models.build("unext")),
+    ):
+        monkeypatch.setitem(sys.modules, f"models.{package}.{name}", types.ModuleType(name))
+        with pytest.raises(ValueError, match=rf"^models/{package}/{name}\.py has no function build\."):
+            build()
+
+
 def test_an_encoder_is_not_dropped():
     encoder = models.build_reconstruction().encode
-    with pytest.raises(ValueError, match="encoder requires a variant of SRS, got one for unext"):
+    with pytest.raises(ValueError, match="unext takes no encoder"):
         models.build("unext", encoder=encoder)
 
 

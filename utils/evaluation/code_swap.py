@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.resizing import Shift
+from models.protocols import code_maker
 from utils.common.distributed import gather
 from utils.common.errors import UserError
 from utils.common.precision import Precision
@@ -32,6 +33,7 @@ from utils.evaluation.paired_tests import Paired, compare_figures
 from utils.evaluation.read_results import Evaluation
 from utils.evaluation.results import Results, write_images
 
+OWN_TOLERANCE = 1e-3  # relative to the largest logit, in float32
 IN_WORDS = {"swap": "another image's code", "mean": "the mean code of the list", "zero": "a code of zeros"}
 
 
@@ -131,11 +133,15 @@ def check_codes(network: nn.Module, given: str) -> None:
     """Checks that the network has a layer that computes a code from a source feature of each image.
 
     Raises:
-        UserError: if it has no such layer.
+        UserError: if it has no such layer, or if the layer does not accept a code.
     """
-    layer = getattr(network, "dpconv", None)
-    if not (hasattr(network, "deep_features") and all(hasattr(layer, part) for part in ("code", "with_code"))):
+    layer = code_maker(network)
+    if layer is None:
         raise UserError(f"--code {given} requires a layer with a source, such as dpconv; this network has none")
+    if not hasattr(layer, "with_code"):
+        raise UserError(
+            f"--code {given} requires a layer with a method with_code(x, code); {type(layer).__name__} has none"
+        )
 
 
 def run_code_test(
@@ -154,13 +160,15 @@ def run_code_test(
         shift: see `utils.evaluation.evaluate.MaskLogits`.
 
     Raises:
-        UserError: if the network has no codes, or the list contains a single image.
+        UserError: if the network has no codes or computes something else with its own ones, or if the list contains a
+            single image.
     """
     check_codes(network, given)
     if len(loader.dataset) < 2 and given != "zero":
         raise UserError(f"--code {given} requires a list of at least two images")
     plain = copy.deepcopy(network).to(precision.device, memory_format=torch.channels_last).eval()
     layer = plain.dpconv
+    _check_own_codes(plain, loader, precision.device, given)
     own = _own_codes(plain, loader, precision)
     others = {
         "swap": lambda: own[torch.from_numpy(partners(len(own), seed))],
@@ -204,6 +212,22 @@ class _GivenCodes(nn.Module):
     def forward(self, x: Tensor, deep: Tensor) -> Tensor:
         codes, self.rest = self.rest[: len(x)], self.rest[len(x) :]
         return self.layer.with_code(x, codes.to(x.device))
+
+
+@torch.inference_mode()
+def _check_own_codes(network: nn.Module, loader: DataLoader, device: torch.device, given: str) -> None:
+    """Checks that the network gives the same logits if its layer is called with the images' own codes."""
+    images = to_device(next(iter(loader)), device)["image"]
+    expected, layer = network(images), network.dpconv
+    network.dpconv = _GivenCodes(layer, layer.code(network.deep_features(images)))
+    found, network.dpconv = network(images), layer
+    if (found - expected).abs().max() > OWN_TOLERANCE * expected.abs().max():
+        name = type(layer).__name__
+        raise UserError(
+            f"--code {given}: with each image's own code the network gives other logits than without the test, so that "
+            f"the figures would be of another network. {name}.forward(x, deep) must be with_code(x, code(deep)), and "
+            "deep_features(image) what the network passes to the layer"
+        )
 
 
 @torch.inference_mode()

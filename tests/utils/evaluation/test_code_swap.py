@@ -17,6 +17,7 @@ from torch import nn
 import evaluation
 import models
 from datasets.prepare.sample import make_sample
+from models.protocols import code_maker
 from utils.common.errors import UserError
 from utils.common.precision import Precision
 from utils.evaluation.code_swap import CodeTest, partners, run_code_test
@@ -199,6 +200,42 @@ def test_every_layer_with_a_source_takes_other_codes(layer):
     network = models.build("srs_tiny", layer=layer).eval()
     test = run(network, "swap", Images(count=2))
     assert test.code_distance and all(math.isfinite(row.difference) for row in test.found if row.column == "iou")
+
+
+class Halved(models.DPConv):
+    """Its forward differs from with_code of the image's code."""
+
+    def forward(self, x, deep):
+        return super().forward(x, deep) / 2
+
+
+class WithoutCode(Halved):
+    with_code = property()
+
+
+class CodeIsAPart(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.code = nn.Linear(64, 8)
+
+    def forward(self, x, deep):
+        return x * self.code(deep.mean((2, 3))).mean()
+
+
+def test_a_layer_that_computes_something_else_is_refused():
+    network = models.build("srs_tiny").eval()
+    network.dpconv.__class__ = Halved
+    with torch.no_grad():
+        network.dpconv.expand.weight.normal_()
+    with pytest.raises(UserError, match=r"Halved\.forward\(x, deep\) must be with_code\(x, code\(deep\)\)"):
+        run(network, "swap")
+    network.dpconv.__class__ = WithoutCode
+    with pytest.raises(UserError, match=r"requires a layer with a method with_code\(x, code\); WithoutCode has none"):
+        run(network, "swap")
+    network.dpconv = CodeIsAPart()
+    assert code_maker(network) is None
+    with pytest.raises(UserError, match="requires a layer with a source"):
+        run(network, "swap")
 
 
 def test_what_is_refused():

@@ -12,6 +12,7 @@ from utils.common.errors import UserError
 from utils.settings.config import with_defaults
 from utils.settings.provenance import list_hashes
 from utils.training import losses
+from utils.training.losses import bce
 from utils.training.run_state import refuse_another_run
 
 
@@ -25,6 +26,37 @@ def test_the_names_are_those_of_the_files():
     assert {"bce", "bce_dice", "dice", "focal_tversky"} <= set(losses.names())
     with pytest.raises(ValueError, match=r"unknown loss 'l1'.*bce_dice"):
         losses.load("l1")
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (lambda logits, targets: logits.mean(), r"got \(\)"),
+        (lambda logits, targets: logits.mean().view(1), r"got \(1,\)"),
+        (lambda logits, targets: logits, r"got \(3, 1, 6, 5\)"),
+        (lambda logits, targets: 0.5, "got float"),
+    ],
+)
+def test_a_loss_that_is_not_of_each_image_is_refused(monkeypatch, loss, got):
+    """With (1,), all figures of the log would be wrong without a word."""
+    monkeypatch.setattr(bce, "loss", loss)
+    with pytest.raises(UserError, match=rf"^--loss bce must return one value for each image, \(3,\), {got}$"):
+        losses.load("bce")(*drawn())
+
+
+def test_a_loss_file_that_cannot_be_used_is_one_line(monkeypatch):
+    monkeypatch.delattr(bce, "loss")
+    with pytest.raises(UserError, match=r"^--loss bce: [^\n]*has no attribute 'loss'$"):
+        losses.load("bce")
+
+
+@pytest.mark.parametrize(
+    "returned", [lambda image: {"out": image[:, :1]}, lambda image: image[:, :2]], ids=["dict", "two"]
+)
+def test_a_network_that_returns_something_else_is_refused(returned):
+    batch = {"image": torch.randn(2, 3, 8, 8), "mask": torch.zeros(2, 1, 8, 8)}
+    with pytest.raises(UserError, match=r"must return logits of shape \(2, 1, 8, 8\), got (dict|\(2, 2, 8, 8\))$"):
+        train_seg.Segmentation(None).step(returned, batch)
 
 
 @pytest.mark.parametrize("name", losses.names())

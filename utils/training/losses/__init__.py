@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from utils.common.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +28,30 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function `loss` of the file `name`.
+    """The function `loss` of the file `name`, which raises a UserError if its result is not the loss of each image.
 
     Raises:
         ValueError: for an unknown name.
+        UserError: if the file has no such function, or imports a library that is not installed.
     """
     if name not in names():
         raise ValueError(f"unknown loss {name!r}; must be one of {', '.join(names())}")
-    return import_module(f"{__name__}.{name}").loss
+    try:
+        of_images = import_module(f"{__name__}.{name}").loss
+    except ModuleNotFoundError as error:
+        raise UserError(f"--loss {name} requires {error.name}, which is not installed") from error
+    except AttributeError as error:
+        raise UserError(f"--loss {name}: {error}") from error
+
+    @wraps(of_images)
+    def checked(logits: Tensor, targets: Tensor) -> Tensor:
+        found = of_images(logits, targets)
+        if (shape := getattr(found, "shape", None)) != logits.shape[:1]:
+            got = type(found).__name__ if shape is None else tuple(shape)
+            raise UserError(f"--loss {name} must return one value for each image, ({len(logits)},), got {got}")
+        return found
+
+    return checked
 
 
 def __getattr__(name: str) -> Any:
