@@ -242,6 +242,8 @@ class Outputs:
 def _identity(path: Path) -> dict[str, Any]:
     """An image file, as inputs.json records it."""
     record: dict[str, Any] = {"file": str(path.resolve())}
+    if not path.is_file():  # opening a pipe would block
+        return record
     with suppress(OSError), path.open("rb") as file:  # it is reported when it is read
         status = os.fstat(file.fileno())
         record |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
