@@ -102,9 +102,10 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if "test" in given:
         return argparse.Namespace(test=held_out_evaluations(settings, script, given))
     if inference_arguments.names_authors_files(given):
-        as_released = {"mask_interpolation": "nearest"}
-        usual = {**vars(script.parse_args([])), **script.configured(argv), **as_released}
-        return with_departures(script.settings(argv, as_released), usual)
+        masks = {"mask_interpolation": "nearest"}  # as in the released code
+        trained_with = {**masks, "normalization": "authors", "encoder_bn": "batch"}
+        usual = {**vars(script.parse_args([])), **script.configured(argv), **trained_with}
+        return with_departures(script.settings(argv, masks), usual)
     if "weights" in given:
         path = given["weights"]
     else:
@@ -132,7 +133,7 @@ def settings(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def with_departures(args: argparse.Namespace, usual: Mapping[str, Any]) -> argparse.Namespace:
-    """The same settings; `departures` names those that change the figures and do not have their usual value."""
+    """The same settings; `departures` names those that change the figures and differ from the `usual` ones."""
     names = [name for name in FIGURE_SETTINGS if name in usual and getattr(args, name) != usual[name]]
     if args.resize == "keep" and "img_size" in names:
         names.remove("img_size")

@@ -117,7 +117,7 @@ def test_evaluation_of_the_authors_weights(golden, data, tmp_path):
     sample = evaluation_loader(args, [case], 1).dataset[0]
     with torch.no_grad():
         expected = paper_metrics(model(sample["image"][None])[0], sample["mask"])
-    rows = csv.DictReader((tmp_path / "out" / "evaluation" / "SRS_S-val" / "per_image.csv").open(encoding="utf-8"))
+    rows = csv.DictReader((tmp_path / "out" / "evaluation" / "SRS_S-val-32px" / "per_image.csv").open(encoding="utf-8"))
     row = next(row for row in rows if row["name"] == case.name)
     assert float(row["iou"]) == pytest.approx(expected["iou"], rel=1e-3)
     assert summary["images"] == 2

@@ -95,7 +95,8 @@ def _verdicts(cells: Mapping[tuple[str, str], CodeCell]) -> str:
         ends = [(row["low"], row["high"]) for row in cell.runs.values() if row["low"] is not None]
         zero = sum(low <= 0 <= high for low, high in ends)
         own = f"; the interval over the images contains 0 in {zero} of {len(ends)} runs" if len(ends) > 1 else ""
-        lines.append(f"- `{arm}` with {GIVEN[given]}: {verdict(cell.difference, of='run')}{own}.")
+        images = list(ends[0]) if len(cell.runs) == len(ends) == 1 else None
+        lines.append(f"- `{arm}` with {GIVEN[given]}: {verdict(cell.difference, images, of='run')}{own}.")
     return "\n".join(lines)
 
 

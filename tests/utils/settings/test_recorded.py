@@ -124,8 +124,10 @@ def test_results_with_other_settings_are_in_another_folder(tmp_path, flags, name
     assert ("departures" in args) == ("px" in name or "_" in name), "settings of the training are as before"
 
 
-def test_results_of_the_authors_files_are_named_by_what_is_not_the_default(tmp_path):
+def test_results_of_the_authors_files_are_named_by_what_differs_from_their_training(tmp_path):
     given = ["--base_dir", str(tmp_path), "--recon_weights", "R.pth", "--seg_weights", "S.pth"]
+    name = "S-val-normalization_imagenet-encoder_bn_frozen"
+    assert evaluation.results_folder(evaluation.settings(given)).name == name
+    given += ["--normalization", "authors", "--encoder_bn", "batch"]
     assert evaluation.results_folder(evaluation.settings(given)).name == "S-val"
-    given += ["--img_size", "48", "--normalization", "authors"]
-    assert evaluation.results_folder(evaluation.settings(given)).name == "S-val-48px-normalization_authors"
+    assert evaluation.results_folder(evaluation.settings([*given, "--img_size", "48"])).name == "S-val-48px"
