@@ -217,7 +217,10 @@ class _GivenCodes(nn.Module):
 @torch.inference_mode()
 def _check_own_codes(network: nn.Module, loader: DataLoader, device: torch.device, given: str) -> None:
     """Checks that the network gives the same logits if its layer is called with the images' own codes."""
-    images = to_device(next(iter(loader)), device)["image"]
+    batch = next(iter(loader), None)
+    if batch is None:  # more processes than images
+        return
+    images = to_device(batch, device)["image"]
     expected, layer = network(images), network.dpconv
     network.dpconv = _GivenCodes(layer, layer.code(network.deep_features(images)))
     found, network.dpconv = network(images), layer

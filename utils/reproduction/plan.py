@@ -118,7 +118,8 @@ def steps(run: Run, scripts: Scripts) -> list[Step]:
 def trainings(run: Run, scripts: Scripts) -> list[ModuleType]:
     """The training scripts of a run: both, or phase 2 alone where the network holds no pretrained encoder."""
     network = scripts.train_seg.parser().settings(as_argv({**run.flags["train_seg"], "base_dir": "."}))
-    both = models.needs_phase_1(network.variant, network.dynamic, network.kernel_source)
+    with naming_the_network(network):
+        both = models.needs_phase_1(network.variant, network.dynamic, network.kernel_source)
     return [scripts.train_recon, scripts.train_seg] if both else [scripts.train_seg]
 
 

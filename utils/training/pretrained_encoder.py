@@ -11,7 +11,7 @@ from models import needs_phase_1
 from utils.common.errors import UserError
 from utils.common.processes import say
 from utils.settings.config import output_dir
-from utils.settings.refusals import has_run, network_flags
+from utils.settings.refusals import has_run, naming_the_network, network_flags
 
 if TYPE_CHECKING:
     from models.nested import NestedEncoder
@@ -29,7 +29,8 @@ def encoder_file(settings: argparse.Namespace, last: Path) -> Path | None:
     """
     if has_run(last, settings.resume):
         return None
-    needed = needs_phase_1(settings.variant, settings.dynamic, settings.kernel_source)
+    with naming_the_network(settings):
+        needed = needs_phase_1(settings.variant, settings.dynamic, settings.kernel_source)
     if settings.recon_weights and not needed:
         raise UserError(f"--recon_weights: {network_flags(settings)} uses no pretrained encoder. Omit --recon_weights")
     if settings.recon_weights and settings.init_from:

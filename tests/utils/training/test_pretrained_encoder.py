@@ -8,6 +8,7 @@ from toy import make_data
 
 import models
 import train_seg
+from models import baselines
 from utils.common.errors import UserError
 from utils.networks.checkpoints import save_checkpoint
 from utils.settings.provenance import list_hashes
@@ -45,6 +46,13 @@ def test_its_file(base, tmp_path):
         assert encoder_file(settings(base, *flags), last) is None
         with pytest.raises(UserError, match=r"--recon_weights"):
             encoder_file(settings(base, *flags, "--recon_weights", str(best)), last)
+
+
+def test_a_baseline_whose_library_is_missing_is_one_line(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
+    (tmp_path / "of_a_library.py").write_text("import not_installed\n")
+    with pytest.raises(UserError, match="^--variant of_a_library requires not_installed, which is not installed$"):
+        encoder_file(settings(base, "--variant", "of_a_library"), tmp_path / "last.pth")
 
 
 def test_a_run_that_resumes_needs_none(base, tmp_path):
