@@ -51,7 +51,7 @@ def test_its_file(base, tmp_path):
 def test_a_baseline_whose_library_is_missing_is_one_line(base, tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "__path__", [*baselines.__path__, str(tmp_path)])
     (tmp_path / "of_a_library.py").write_text("import not_installed\n")
-    with pytest.raises(UserError, match="^--variant of_a_library requires not_installed, which is not installed$"):
+    with pytest.raises(UserError, match=r"^--variant of_a_library requires not_installed, which is not installed$"):
         encoder_file(settings(base, "--variant", "of_a_library"), tmp_path / "last.pth")
 
 
