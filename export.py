@@ -110,11 +110,11 @@ def load(args: argparse.Namespace) -> tuple[nn.Module, Path, dict[str, str]]:
     from utils.settings.provenance import git_commit
     from utils.settings.recorded import recorded_settings
 
-    known: dict[str, Any] = {"mask_shift": "null"}  # of the authors' files: see docs/how_to/export.md
     settings: dict[str, Any] = {"variant": "srs", "img_size": 256, "normalization": "imagenet", "encoder_bn": "frozen"}
     if names_weights(args):
         weights = Path(args.seg_weights)
         files = [Path(args.recon_weights), weights]
+        known: dict[str, Any] = {"mask_shift": "null"}  # it depends on the image: docs/how_to/export.md
     else:
         weights = Path(args.weights)
         checkpoint = load_checkpoint(weights, "seg")

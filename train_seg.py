@@ -35,6 +35,7 @@ from utils.settings import arguments, config
 from utils.settings.refusals import check_training, naming_the_network
 from utils.training import losses
 from utils.training.pretrained_encoder import encoder_file, load_pretrained
+from utils.training.shapes import check_shape
 from utils.training.watched_figures import derive, empty_note, parts
 
 if TYPE_CHECKING:  # torch is imported where it is used, so that --help and errors in the flags come at once
@@ -72,9 +73,7 @@ class Segmentation:
             UserError: if the network or the loss returns something else than `models.protocols` and `losses` define.
         """
         logits = model(batch["image"])
-        if (shape := getattr(logits, "shape", None)) != batch["mask"].shape:
-            got = type(logits).__name__ if shape is None else tuple(shape)
-            raise UserError(f"the network must return logits of shape {tuple(batch['mask'].shape)}, got {got}")
+        check_shape(logits, batch["mask"].shape, "the network must return logits of shape")
         logits = logits.float()
         of_images = self.loss(logits, batch["mask"])
         counts = confusion(logits.detach(), batch["mask"])

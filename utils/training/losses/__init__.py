@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from utils.common.errors import UserError
+from utils.training.shapes import check_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,9 +47,7 @@ def load(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     @wraps(of_images)
     def checked(logits: Tensor, targets: Tensor) -> Tensor:
         found = of_images(logits, targets)
-        if (shape := getattr(found, "shape", None)) != logits.shape[:1]:
-            got = type(found).__name__ if shape is None else tuple(shape)
-            raise UserError(f"--loss {name} must return one value for each image, ({len(logits)},), got {got}")
+        check_shape(found, logits.shape[:1], f"--loss {name} must return one value for each image,")
         return found
 
     return checked
