@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from utils.common.devices import pick_device
+
 GOLDEN = Path(__file__).parent / "golden"
 sys.path.insert(0, str(GOLDEN))
 
@@ -44,3 +46,9 @@ def golden():
         picture = staticmethod(rules.picture)
 
     return Golden()
+
+
+@pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request):
+    """Each device of this machine: a test that takes it runs on the CPU, and once more on a GPU if there is one."""
+    return pick_device(request.param)

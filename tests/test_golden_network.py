@@ -12,7 +12,7 @@ from utils.training.losses import BCEDiceLoss
 
 
 def assert_close(actual, expected, bound):
-    actual = np.asarray(actual.detach() if isinstance(actual, torch.Tensor) else actual)
+    actual = actual.detach().cpu().numpy()
     assert actual.shape == expected.shape
     error = np.abs(actual - expected).max() / np.abs(expected).max()
     assert error <= bound, f"relative error {error:.2e}, allowed {bound:.0e}"
@@ -24,46 +24,51 @@ def states(golden):
 
 
 @pytest.fixture
-def srs(states):
-    return models.authors.load_srs(*states)
+def srs(states, device):
+    return models.authors.load_srs(*states).to(device)
+
+
+@pytest.fixture
+def x(golden, device):
+    return golden.images("x", 2, 64).to(device)
 
 
 @torch.no_grad()
-def test_reconstruction(golden, states):
-    network = models.authors.load_reconstruction(states[0])
-    assert_close(network(golden.images("x", 2, 64)), golden.outputs["reconstruction"], 1e-4)
+def test_reconstruction(golden, states, x):
+    network = models.authors.load_reconstruction(states[0]).to(x.device)
+    assert_close(network(x), golden.outputs["reconstruction"], 1e-4)
 
 
 @torch.no_grad()
-def test_deep_features(golden, srs):
-    assert_close(srs.deep_features(golden.images("x", 2, 64)), golden.outputs["deep"], 1e-4)
+def test_deep_features(golden, srs, x):
+    assert_close(srs.deep_features(x), golden.outputs["deep"], 1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("form", FORMS)
-def test_logits(golden, srs, form):
+def test_logits(golden, srs, x, form):
     srs.dpconv.form = form
-    assert_close(srs(golden.images("x", 2, 64)), golden.outputs["logits"], 1e-4)
+    assert_close(srs(x), golden.outputs["logits"], 1e-4)
 
 
 @torch.no_grad()
-def test_logits_with_batch_statistics(golden, states):
-    srs = models.authors.load_srs(*states, encoder_bn="batch")
-    assert_close(srs(golden.images("x", 2, 64)), golden.outputs["logits_batch_stats"], 1e-4)
+def test_logits_with_batch_statistics(golden, states, x):
+    srs = models.authors.load_srs(*states, encoder_bn="batch").to(x.device)
+    assert_close(srs(x), golden.outputs["logits_batch_stats"], 1e-4)
 
 
 @torch.no_grad()
-def test_kernels(golden, srs):
-    kernels = srs.dpconv.kernels(torch.from_numpy(golden.outputs["deep"]))
+def test_kernels(golden, srs, device):
+    kernels = srs.dpconv.kernels(torch.from_numpy(golden.outputs["deep"]).to(device))
     assert kernels.shape == (2, 256, 256, 3, 3)
     assert_close(kernels[:, ::64, ::64], golden.outputs["kernel"], 1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("form", FORMS)
-def test_dpconv(golden, srs, form):
+def test_dpconv(golden, srs, device, form):
     srs.dpconv.form = form
-    x, deep = golden.features("dpconv.x", 2, 256, 8), golden.features("dpconv.deep", 2, 64, 8)
+    x, deep = (golden.features(f"dpconv.{name}", 2, width, 8).to(device) for name, width in (("x", 256), ("deep", 64)))
     assert_close(srs.dpconv(x, deep), golden.outputs["dpconv"], 1e-4)
 
 
@@ -82,10 +87,10 @@ def two_threads():
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("form", FORMS)
-def test_gradients_of_one_step(golden, srs, form):
+def test_gradients_of_one_step(golden, srs, x, form):
     srs.dpconv.form = form
     srs.train()
-    loss = BCEDiceLoss()(srs(golden.images("x", 2, 64)), golden.masks("y", 2, 64))
+    loss = BCEDiceLoss()(srs(x), golden.masks("y", 2, 64).to(x.device))
     loss.backward()
     norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in srs.trained_parameters()]))
     assert_close(loss, golden.outputs["grad_loss"], 1e-4)

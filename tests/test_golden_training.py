@@ -20,13 +20,13 @@ STEPS = 10
 pytestmark = pytest.mark.slow
 
 
-def losses_of(phase, batches):
-    phase.model.train()
+def losses_of(phase, batches, device):
+    phase.model.to(device).train()
     parameters = [p for p in phase.model.parameters() if p.requires_grad]
     optimizer, schedule = sgd_with_poly_decay(parameters, base_lr=0.01, total_steps=STEPS)
     losses = []
     for batch in batches:
-        loss, _ = phase.step(phase.model, batch)
+        loss, _ = phase.step(phase.model, {name: value.to(device) for name, value in batch.items()})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -40,21 +40,21 @@ def assert_curve(losses, expected, bound):
     assert losses == pytest.approx(expected, rel=bound)
 
 
-def test_reconstruction_curve(golden):
+def test_reconstruction_curve(golden, device):
     phase = Reconstruction(models.authors.load_reconstruction(golden.state("SRS_R")))
     batches = [{"image": golden.images(f"train{i}", 4, 64, scale=0.01)} for i in range(STEPS)]
-    assert_curve(losses_of(phase, batches), golden.training["recon_loss"], 0.1)
+    assert_curve(losses_of(phase, batches, device), golden.training["recon_loss"], 0.1)
 
 
 @pytest.mark.parametrize(
     ("encoder_bn", "figure"), [("frozen", "seg_loss_encoder_eval"), ("batch", "seg_loss_encoder_batch")]
 )
-def test_segmentation_curve(golden, encoder_bn, figure):
+def test_segmentation_curve(golden, device, encoder_bn, figure):
     srs = models.authors.load_srs(golden.state("SRS_R"), golden.state("SRS_S"), encoder_bn)
     batches = [
         {"image": golden.images(f"train{i}", 4, 64), "mask": golden.masks(f"train{i}", 4, 64)} for i in range(STEPS)
     ]
-    assert_curve(losses_of(Segmentation(srs), batches), golden.training[figure], 0.03)
+    assert_curve(losses_of(Segmentation(srs), batches, device), golden.training[figure], 0.03)
 
 
 def test_preprocessing(golden):

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from training_runs import run
 
 import evaluation
-import models
-import train_recon
-import train_seg
 from datasets.prepare.sample import make_sample
 from utils.common.errors import UserError
-from utils.common.runtime import seed_everything
 from utils.common.signals import Stopped
 from utils.networks.checkpoints import load_checkpoint
-from utils.settings.data_loaders import training_loaders
-from utils.training.engine import fit
-
-FLAGS = ["--img_size", "32", "--batch_size", "2", "--epochs", "2", "--variant", "srs_tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -39,51 +30,19 @@ def reads(monkeypatch):
     return names
 
 
-def recon(args):
-    return train_recon.Reconstruction(models.build_reconstruction(args.variant))
-
-
-def seg(args):
-    return train_seg.Segmentation(models.build_srs(args.variant, args.encoder_bn))
-
-
-def run(script, build, data, folder, workers, stop_at=None, resume=()):
-    """As the script's main does, but that the process sends itself a signal in step `stop_at`."""
-    flags = ["--base_dir", str(data), *FLAGS, "--workers", str(workers), "--output_dir", str(folder.parent), *resume]
-    args = script.settings(flags)
-    seed_everything(args.seed)
-    loaders = training_loaders(args, need_masks=script is train_seg, val_batch_size=2)
-    phase = build(args)
-    steps, step = 0, phase.step
-
-    def counted(model, batch):
-        nonlocal steps
-        steps += torch.is_grad_enabled()
-        if steps == stop_at and torch.is_grad_enabled():
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(model, batch)
-
-    phase.step = counted
-    fit(phase, *loaders, args, folder, torch.device("cpu"))
-    return load_checkpoint(folder / "last.pth", phase.name), steps
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "build"),
-    [pytest.param(train_recon, recon, marks=pytest.mark.long, id="recon"), pytest.param(train_seg, seg, id="seg")],
-)
-def test_a_stopped_run_ends_like_one_that_was_not(data, tmp_path, script, build):
-    whole, steps = run(script, build, data, tmp_path / "whole", workers=0)
+@pytest.mark.parametrize("phase", [pytest.param("recon", marks=pytest.mark.long), "seg"])
+def test_a_stopped_run_ends_like_one_that_was_not(data, tmp_path, phase):
+    whole, steps = run(phase, data, tmp_path / "whole")
     assert steps == 6
     for workers in (0, 2):
         folder = tmp_path / f"cut{workers}"
         with pytest.raises(Stopped):
-            run(script, build, data, folder, workers, stop_at=5)
-        resumed, steps = run(script, build, data, folder, workers, resume=["--resume"])
+            run(phase, data, folder, workers, stop_at=5)
+        resumed, steps = run(phase, data, folder, workers, flags=["--resume"])
         assert steps == 1
         assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
-        for ours, theirs in zip(*(run["optimizer"]["state"].values() for run in (whole, resumed)), strict=True):
+        for ours, theirs in zip(*(ended["optimizer"]["state"].values() for ended in (whole, resumed)), strict=True):
             assert torch.equal(ours["momentum_buffer"], theirs["momentum_buffer"])
         assert whole["best"] == resumed["best"] and whole["figures"] == resumed["figures"]
 
@@ -100,31 +59,29 @@ def as_earlier(path):
 @pytest.mark.long
 def test_an_earlier_run_keeps_its_order_when_it_resumes_and_says_so(data, tmp_path, capsys, reads):
     earlier = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
-    whole, _ = run(train_seg, seg, data, tmp_path / "whole" / "seg", 0, resume=earlier)
+    whole, _ = run("seg", data, tmp_path / "whole" / "seg", flags=earlier)
     folder = tmp_path / "cut" / "seg"
     with pytest.raises(Stopped):
-        run(train_seg, seg, data, folder, 0, stop_at=5, resume=earlier)
+        run("seg", data, folder, stop_at=5, flags=earlier)
     as_earlier(folder / "last.pth")
     capsys.readouterr()
     reads.clear()
-    resumed, _ = run(train_seg, seg, data, folder, 0, resume=["--resume", "--img_size", "24"])
+    resumed, _ = run("seg", data, folder, flags=["--resume", "--img_size", "24"])
     assert reads == ["last.pth", "best.pth", "last.pth"], "to resume, to see whether it is whole, and that of this test"
     said = capsys.readouterr().out
     assert "keeps its --augment_order after_resize" in said and "keeps its --mask_interpolation nearest" in said
     assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
-    today, _ = run(train_seg, seg, data, tmp_path / "today" / "seg", 0, resume=["--img_size", "24"])
+    today, _ = run("seg", data, tmp_path / "today" / "seg", flags=["--img_size", "24"])
     assert any(not torch.equal(value, today["model"][name]) for name, value in whole["model"].items())
     as_earlier(folder / "last.pth")
     with pytest.raises(UserError, match="augment_order was after_resize, now before_resize"):
-        run(
-            train_seg, seg, data, folder, 0, resume=["--resume", "--img_size", "24", "--augment_order", "before_resize"]
-        )
+        run("seg", data, folder, flags=["--resume", "--img_size", "24", "--augment_order", "before_resize"])
 
 
 def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path, reads):
     """With the figures of this validation; and at the images' size without a shift that it has not learned."""
     flags = ["--augment_order", "after_resize", "--mask_interpolation", "nearest", "--img_size", "24"]
-    run(train_seg, seg, data, tmp_path / "seg", 0, resume=flags)
+    run("seg", data, tmp_path / "seg", flags=flags)
     best = tmp_path / "seg" / "best.pth"
     as_earlier(best)
     reads.clear()
@@ -142,6 +99,6 @@ def test_an_earlier_checkpoint_is_evaluated_as_it_was_trained(data, tmp_path, re
 def test_two_runs_of_one_seed_are_equal_and_of_two_are_not(data, tmp_path):
     ends = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        ends.append(run(train_seg, seg, data, tmp_path / name, 0, resume=["--seed", str(seed)])[0]["model"])
+        ends.append(run("seg", data, tmp_path / name, flags=["--seed", str(seed)])[0]["model"])
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert any(not torch.equal(value, ends[2][name]) for name, value in ends[0].items())

@@ -82,7 +82,7 @@ def predict_with_a_failure(argv: list[str], listing: Path) -> None:
     listing.with_name(f"{listing.name}{rank()}").write_text("\n".join(share))
 
 
-def take_steps_in_float64(name: str, result: Path) -> None:
+def take_steps_in_float64(name: str, result: Path, device: str = "cpu") -> None:
     """Training steps of a phase, each process on its share of each batch.
 
     In float32 two correct runs part within a few steps, since a rounding error decides ties of ReLUs and maxima; in
@@ -94,7 +94,7 @@ def take_steps_in_float64(name: str, result: Path) -> None:
         phase = train_recon.Reconstruction(models.build_reconstruction("srs_tiny"))
     else:
         phase = train_seg.Segmentation(models.build_srs("srs_tiny", encoder_bn="batch"))
-    phase.model.double().train()
+    phase.model.to(device).double().train()
     if world_size() > 1:
         synchronise_batch_norms(phase.model)
     same_weights(phase.model)
@@ -104,7 +104,7 @@ def take_steps_in_float64(name: str, result: Path) -> None:
     for _ in range(STEPS):
         images = torch.randn(BATCH, 3, 24, 24, generator=generator, dtype=torch.float64)
         batch = {"image": images, "mask": (images[:, :1] > 0.5).double()}
-        share = {key: value[rank() :: world_size()] for key, value in batch.items()}
+        share = {key: value[rank() :: world_size()].to(device) for key, value in batch.items()}
         loss, _ = phase.step(phase.model, share)
         optimizer.zero_grad()
         (loss * len(share["image"]) / BATCH).backward()
