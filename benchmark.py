@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--img_size", type=positive, default=256, help="side length of the images in pixels")
     parser.add_argument("--batch_size", type=positive, default=8, help="batch size")
     parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="mixed precision of ours")
+    parser.add_argument("--cuda_graphs", action="store_true", help="CUDA graphs for the training steps of ours")
     parser.add_argument("--engine", choices=ENGINES, default="torch", help="inference engine of ours")
     parser.add_argument("--device", default="auto", help=DEVICES)
     parser.add_argument("--threads", type=threads, help=THREADS)
@@ -85,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
+    if args.cuda_graphs and args.only not in ("seg_step", "recon_step"):
+        raise UserError("--cuda_graphs is for training steps: add --only seg_step or --only recon_step")
     if args.measure:
         print(json.dumps(measure(args)))
     elif args.verb == "profile":
@@ -118,7 +121,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from utils.benchmarking.timing import convolution_peak, timed
-    from utils.common.devices import peak_memory, pick_device
+    from utils.common.devices import peak_memory, pick_device, repeating_sizes
     from utils.common.runtime import spare_overheads
 
     device = pick_device(args.device)
@@ -128,7 +131,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         spare_overheads()
     if args.only == "loader":
         return {"seconds_per_image": loader_seconds(args), "peak_rss_gb": peak_memory(device), "of_peak": 0.0}
-    with prepared(args, plain=args.measure == "plain", device=device) as work:
+    plain = args.measure == "plain"
+    with repeating_sizes(not plain), prepared(args, plain, device) as work:
         seconds = timed(work, device, args.repeat) / args.batch_size
     memory = peak_memory(device)
     share = flops(args, device) / seconds / convolution_peak(device)
@@ -154,6 +158,7 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
     from utils.common.precision import Precision
     from utils.networks.inference_engines import load_engine
     from utils.networks.speed import training
+    from utils.training.cuda_graphs import GraphedNetwork
     from utils.training.optimizer import sgd_with_poly_decay
 
     torch.manual_seed(0)
@@ -187,13 +192,14 @@ def prepared(args: argparse.Namespace, plain: bool, device: torch.device) -> Ite
 
     def step() -> None:
         with precision.autocast():
-            loss, _ = phase.step(network, batch)
+            loss, _ = phase.step(runs, batch)
         optimizer.zero_grad(set_to_none=True)
         precision.scaler.scale(loss).backward()
         precision.scaler.step(optimizer)
         precision.scaler.update()
 
     with nullcontext() if plain else training(network, device):
+        runs = GraphedNetwork(network, batch["image"], precision) if args.cuda_graphs and not plain else network
         yield step
 
 

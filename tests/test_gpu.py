@@ -15,10 +15,13 @@ from training_runs import SCRIPTS, run
 import evaluation
 import predict
 from datasets.prepare.sample import make_sample
+from utils.common.errors import UserError
+from utils.common.precision import Precision
 from utils.common.run_log import read_log
 from utils.common.script import out_of_memory
 from utils.common.signals import Stopped
 from utils.networks.checkpoints import load_checkpoint
+from utils.training.cuda_graphs import GraphedNetwork
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,7 +75,17 @@ def test_a_run_is_resumed_on_another_device(data, tmp_path, first, then):
     assert resumed["figures"]["loss"] == pytest.approx(whole["figures"]["loss"], rel=0.05)
 
 
-@pytest.mark.parametrize("flags", [["--amp", "bf16"], ["--amp", "fp16"], ["--no-channels_last"], ["--compile"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--amp", "bf16"],
+        ["--amp", "fp16"],
+        ["--no-channels_last"],
+        ["--compile"],
+        ["--cuda_graphs"],
+        ["--cuda_graphs", "--amp", "fp16"],
+    ],
+)
 def test_an_epoch_is_that_of_float32(data, encoder, tmp_path, flags):
     losses = []
     for name, more in (("float32", ["--amp", "off"]), ("other", flags)):
@@ -82,6 +95,43 @@ def test_an_epoch_is_that_of_float32(data, encoder, tmp_path, flags):
         losses.append(epoch["train"]["loss"])
         assert math.isfinite(epoch["val"]["loss"])
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
+
+
+class Scaled(torch.nn.Module):
+    """A convolution whose result depends on an attribute, which a graph keeps as it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.scale = torch.nn.Conv2d(3, 1, 3), 1.0
+
+    def forward(self, images):
+        return self.scale * self.convolution(images)
+
+
+def test_cuda_graphs_that_compute_something_else_are_refused():
+    precision = Precision("bf16", torch.device("cuda"))
+    network, images = Scaled().cuda().train(), torch.randn(2, 3, 16, 16, device="cuda")
+    for scale in (1.0, 2.0):
+        network.scale = scale
+        graphed = GraphedNetwork(network, images, precision)
+        with precision.autocast():
+            other = images + 1
+            torch.testing.assert_close(graphed(other), network(other))
+    network.scale = 3.0
+    graphed._calls = 0  # the comparison of a later step
+    with pytest.raises(UserError, match="outputs of the recorded network differ"), precision.autocast():
+        graphed(images)
+
+
+def test_a_network_that_waits_for_the_gpu_cannot_be_recorded():
+    class Waiting(Scaled):
+        def forward(self, images):
+            return super().forward(images) * (2 if images.mean().item() > 0 else 1)
+
+    with pytest.raises(UserError, match="--cuda_graphs: this network cannot be recorded"):
+        GraphedNetwork(
+            Waiting().cuda(), torch.randn(2, 3, 16, 16, device="cuda"), Precision("off", torch.device("cuda"))
+        )
 
 
 def test_evaluation_and_masks_are_those_of_the_cpu(data, encoder, tmp_path):

@@ -80,6 +80,7 @@ def settings(**changes):
         "init_from": None,
         "sync_bn": False,
         "compile": False,
+        "cuda_graphs": False,
         "channels_last": True,
         "deterministic": False,
         "batch_size": 2,

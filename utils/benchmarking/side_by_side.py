@@ -14,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+# Of a measurement, in its row.
+SETTINGS = ("only", "variant", "img_size", "batch_size", "amp", "engine", "cuda_graphs")
+
 
 def changed(args: argparse.Namespace, **changes: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **changes})
@@ -27,7 +30,7 @@ def compare(script: Path, args: argparse.Namespace) -> dict[str, Any]:
             results.append(measure_apart(script, args, side))
     ours, plain = (statistics.median(r["seconds_per_image"] for r in turns[side]) for side in turns)
     memory = {side: max(r["peak_rss_gb"] for r in results) for side, results in turns.items()}
-    row = {name: getattr(args, name) for name in ("only", "variant", "img_size", "batch_size", "amp", "engine")}
+    row = {name: getattr(args, name) for name in SETTINGS}
     return row | {
         "seconds_per_image": ours,
         "spread": [r["seconds_per_image"] for r in turns["ours"]],
@@ -42,7 +45,7 @@ def compare(script: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 def measure_apart(script: Path, args: argparse.Namespace, side: str) -> dict[str, Any]:
     flags = ["only", "variant", "img_size", "batch_size", "amp", "engine", "device", "threads", "repeat"]
-    command = [sys.executable, str(script), "--measure", side]
+    command = [sys.executable, str(script), "--measure", side, *["--cuda_graphs"] * args.cuda_graphs]
     for name in flags:
         if getattr(args, name) is not None:
             command += [f"--{name}", str(getattr(args, name))]
@@ -53,9 +56,10 @@ def measure_apart(script: Path, args: argparse.Namespace, side: str) -> dict[str
 
 
 def line(row: dict[str, Any]) -> str:
+    precision = f"amp {row['amp']:<4}{' CUDA graphs' if row['cuda_graphs'] else ''}"
     return (
         f"{row['only']:<10} {row['variant']} {row['img_size']}x{row['img_size']} batch {row['batch_size']} "
-        f"{row['engine']} amp {row['amp']:<4} | {row['seconds_per_image']:.4f} s per image, "
+        f"{row['engine']} {precision} | {row['seconds_per_image']:.4f} s per image, "
         f"plain {row['plain_seconds_per_image']:.4f}: "
         f"{row['ratio']:.2f} x faster | {row['peak_rss_gb']:.2f} GB, plain {row['plain_peak_rss_gb']:.2f}: "
         f"{row['memory_ratio']:.2f} | {100 * row['of_peak']:.0f} % of the convolution peak"

@@ -33,9 +33,14 @@ class Precision:
         # Scales the loss, so that small gradients do not vanish in float16; does nothing in other formats.
         self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
 
-    def autocast(self) -> torch.autocast:
-        """A context in which networks compute in this precision."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.name != "off")
+    def autocast(self, cached: bool = True) -> torch.autocast:
+        """A context in which networks compute in this precision.
+
+        Args:
+            cached: a weight that is used twice is converted once.
+        """
+        enabled = self.name != "off"
+        return torch.autocast(self.device.type, self.dtype, enabled=enabled, cache_enabled=cached and enabled)
 
 
 def fastest(device: torch.device) -> str:

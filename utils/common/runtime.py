@@ -60,6 +60,7 @@ def describe_execution(settings: argparse.Namespace, precision: Precision) -> st
     words += ["1 thread" if threads == 1 else f"{threads} threads"]
     words += ["channels_last" if getattr(settings, "channels_last", True) else "NCHW"]
     words += ["compiled training step"] if getattr(settings, "compile", False) else []
+    words += ["CUDA graphs"] if getattr(settings, "cuda_graphs", False) else []
     words += ["deterministic"] if settings.deterministic else []
     return ", ".join(words)
 

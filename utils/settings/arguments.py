@@ -156,6 +156,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, epochs: int) -> None
     )
     _switch(
         group,
+        "--cuda_graphs",
+        False,
+        "CUDA graphs for the training step: for a GPU that waits for Python, as with small batches; one process",
+    )
+    _switch(
+        group,
         "--channels_last",
         True,
         "channels_last memory layout, usually the fastest; --no-channels_last selects NCHW",

@@ -40,6 +40,7 @@ FREE_SETTINGS = {
     "channels_last",
     "compile",
     "config",
+    "cuda_graphs",
     "base_dir",
     "device",
     "deterministic",

@@ -43,6 +43,12 @@ def check_training(settings: argparse.Namespace, folder: Path) -> None:
         )
     if settings.compile and settings.sync_bn and world_size() > 1:
         raise UserError("--compile cannot be combined with --sync_bn: a compiled graph cannot contain communication")
+    if settings.cuda_graphs:
+        others = {"--compile": settings.compile, "--accumulate": settings.accumulate > 1}
+        if unfit := [flag for flag, used in others.items() if used]:
+            raise UserError(f"--cuda_graphs cannot be combined with {unfit[0]}")
+        if world_size() > 1:
+            raise UserError("--cuda_graphs supports one process: run without torchrun, or omit --cuda_graphs")
     base = data_folder(settings.base_dir)
     for name in (settings.train_file_dir, settings.val_file_dir):
         read_list(list_path(base, name))

@@ -34,6 +34,7 @@ from utils.settings.config import describe
 from utils.settings.recorded import refuse_other_preprocessing
 from utils.training.arithmetic import changes
 from utils.training.compilation import compiler_errors
+from utils.training.cuda_graphs import graphed_for_training
 from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short, time_left
 from utils.training.finite_loss import LossWatch, not_finite
 from utils.training.optimizer import sgd_with_poly_decay
@@ -84,6 +85,9 @@ def fit(
         say(f"new run, initialised from {path}")
     same_weights(phase.model)
     phase.model.train()
+    if settings.cuda_graphs:
+        image = train.dataset[0]["image"]
+        run.of_whole_batches = graphed_for_training(phase.model, image, settings, run.precision)
     with _training(phase, settings, device) as speed:  # compares the fast network with the plain one first
         run.provenance["modules"] = speed.words
     if changed := changes(run.resumed_from, run.provenance):
@@ -188,7 +192,7 @@ def train_one_epoch(phase: Phase, run: Run, loader: DataLoader, device: torch.de
             run.optimizer.zero_grad(set_to_none=True)
             scaler = run.precision.scaler
             # The last batch of an epoch may be smaller; compiling for its size would not pay off.
-            network = run.compiled if batches.size(run.step) == run.settings.batch_size else phase.model
+            network = run.of_whole_batches if batches.size(run.step) == run.settings.batch_size else phase.model
             for part in _parts(batch, _parts_of_step(run.settings, batches.size(run.step))):
                 with run.precision.autocast():
                     loss, figures = phase.step(network, to_device(part, device, layout(run.settings)))

@@ -86,7 +86,7 @@ class Run:
         self.precision = Precision(settings.amp, device)
         self.name = name
         self.model = model
-        self.compiled = compiled_for_training(model, settings.compile)  # the model itself without --compile
+        self.of_whole_batches = compiled_for_training(model, settings.compile)  # the model itself without --compile
         self.optimizer = optimizer
         self.schedule = schedule
         self.settings = settings

@@ -31,6 +31,7 @@ def two_processes(monkeypatch):
         ({"device": "cuda:1"}, "all processes of this machine on one GPU"),
         ({"batch_size": 1}, r"at least the number of processes \(2\)"),
         ({"compile": True, "sync_bn": True}, "--compile cannot be combined with --sync_bn"),
+        ({"cuda_graphs": True}, "--cuda_graphs supports one process"),
     ],
 )
 def test_several_processes(tmp_path, changes, message):
@@ -38,3 +39,11 @@ def test_several_processes(tmp_path, changes, message):
     check_training(settings(base_dir=base), tmp_path / "run")
     with pytest.raises(UserError, match=message):
         check_training(settings(base_dir=base, **changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "value"), [("compile", True), ("accumulate", 2)])
+def test_what_cuda_graphs_cannot_be_combined_with(tmp_path, name, value):
+    base = str(make_data(tmp_path / "set"))
+    check_training(settings(base_dir=base, cuda_graphs=True), tmp_path / "run")
+    with pytest.raises(UserError, match=f"--cuda_graphs cannot be combined with --{name}"):
+        check_training(settings(base_dir=base, cuda_graphs=True, **{name: value}), tmp_path / "run")
