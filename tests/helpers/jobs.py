@@ -26,10 +26,13 @@ import train_recon
 import train_seg
 from utils.common import distributed
 from utils.common.distributed import add_gradients, same_weights
+from utils.common.errors import UserError
+from utils.common.precision import Precision
 from utils.common.processes import is_writer, rank, world_size
 from utils.common.runtime import set_up
 from utils.common.signals import Stopped
 from utils.prediction.predictor import Predictor
+from utils.training.cuda_graphs import GraphedNetwork
 from utils.training.engine import fit
 from utils.training.sync_batch_norm import synchronise_batch_norms
 
@@ -112,6 +115,20 @@ def take_steps_in_float64(name: str, result: Path, device: str = "cpu") -> None:
         optimizer.step()
     if is_writer():
         torch.save(phase.model.state_dict(), result)
+
+
+def record_a_waiting_network(error: Path) -> None:
+    """Apart, because a failed recording leaves CUDA in an unknown state."""
+
+    class Waiting(torch.nn.Conv2d):
+        def forward(self, images):
+            return super().forward(images) * (2 if images.mean().item() > 0 else 1)
+
+    device = torch.device("cuda")
+    try:
+        GraphedNetwork(Waiting(3, 1, 3).to(device), torch.randn(2, 3, 9, 9, device=device), Precision("off", device))
+    except UserError as refusal:
+        error.write_text(str(refusal))
 
 
 def draw_in_each_step(base: Path, folder: Path, stop_at: int | None, result: Path) -> None:

@@ -75,7 +75,7 @@ class GraphedNetwork(nn.Module):
                 "--cuda_graphs: the network has hooks, which would be called when it is recorded, but not in training. "
                 "Omit --cuda_graphs"
             )
-        with _unchanged_buffers(network), repeating_sizes():
+        with _no_trace(network), repeating_sizes():
             self._graphed = _record(network, images, precision)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,7 +102,8 @@ class GraphedNetwork(nn.Module):
     def _outputs_and_gradients(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Copies, because the next replay overwrites them."""
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        with _unchanged_buffers(self.network), self._precision.autocast():
+        with _no_trace(self.network), self._precision.autocast():
+            torch.manual_seed(0)  # the same dropout for both
             outputs = network(images).float()
             gradients = torch.autograd.grad(outputs.square().mean(), trained, allow_unused=True)
         return outputs.detach().clone(), torch.cat([g.float().flatten() for g in gradients if g is not None])
@@ -137,12 +138,15 @@ def _hooks(part: nn.Module | nn.Parameter) -> bool:
 
 
 @contextmanager
-def _unchanged_buffers(network: nn.Module) -> Iterator[None]:
-    """A context after which the buffers, such as the statistics of batch norms, have the values from before it."""
+def _no_trace(network: nn.Module) -> Iterator[None]:
+    """A context after which buffers, such as the statistics of batch norms, and random numbers are as before it.
+
+    Not after an error, which ends the run: a failed recording can leave CUDA unusable.
+    """
     before = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    try:
+    devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
+    with torch.random.fork_rng(devices):
         yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
+    with torch.no_grad():
+        for buffer, value in before:
+            buffer.copy_(value)
