@@ -81,7 +81,7 @@ def test_a_run_is_resumed_on_another_device(data, tmp_path, first, then):
         ["--amp", "bf16"],
         ["--amp", "fp16"],
         ["--no-channels_last"],
-        ["--compile"],
+        pytest.param(["--compile"], marks=pytest.mark.long),
         ["--cuda_graphs"],
         ["--cuda_graphs", "--amp", "fp16"],
     ],
@@ -130,11 +130,11 @@ def test_a_network_that_waits_for_the_gpu_cannot_be_recorded(tmp_path):
 
 def test_evaluation_and_masks_are_those_of_the_cpu(data, encoder, tmp_path):
     argv = ["--base_dir", str(data), *FLAGS, "--recon_weights", str(encoder), "--output_dir", str(tmp_path)]
-    train("seg", [*argv, "--device", "cuda", "--epochs", "40"])
+    train("seg", [*argv, "--device", "cuda", "--epochs", "40", "--amp", "off"])
     weights = str(tmp_path / "seg" / "best.pth")
     figures, masks = {}, {}
     for device in ("cpu", "cuda"):
-        of_device = ["--weights", weights, "--device", device]
+        of_device = ["--weights", weights, "--device", device, "--amp", "off"]  # by default bf16 on newer GPUs
         figures[device] = evaluation.main(evaluation.settings([*of_device, "--workers", "0"]))
         predict.main(predict.settings([*of_device, str(data / "images"), "--output", str(tmp_path / device)]))
         files = sorted((tmp_path / device).glob("*.png"))

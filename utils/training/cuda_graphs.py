@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -123,7 +124,9 @@ class _Call(nn.Module):
 def _record(network: nn.Module, images: Tensor, precision: Precision) -> nn.Module:
     try:
         # The cache of autocast would keep casts of weights beyond the step in which they are recorded.
-        with precision.autocast(cached=False):
+        with precision.autocast(cached=False), warnings.catch_warnings():
+            # Before torch 2.12 it warms up on one stream and records on another, which is safe.
+            warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
             return torch.cuda.make_graphed_callables(_Call(network), (images,), allow_unused_input=True)
     except torch.OutOfMemoryError:
         raise
