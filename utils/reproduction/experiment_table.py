@@ -113,10 +113,11 @@ def remarks(summary: Summary) -> list[str]:
         named = "; ".join(f"{arm} {', '.join(runs)}" for arm, runs in arms.items() if runs)
         said.insert(0, f"{len(missing)} of {total} runs are missing (division/seed): {named}")
     lines = [line for runs in summary.runs.values() for line in runs.values()]
+    earlier = [part for line in lines for part in line["machine"].get("earlier", [])]
     for what, values in (
-        ("commits", [_short(line["commit"]) for line in lines]),
-        ("torch", [line["versions"]["torch"] for line in lines]),
-        ("device", [line["machine"]["device"] for line in lines]),
+        ("commits", [_short(of["commit"]) for of in (*lines, *earlier)]),
+        ("torch", [line["versions"]["torch"] for line in lines] + [part["torch"] for part in earlier]),
+        ("device", [line["machine"]["device"] for line in lines] + [part["device"] for part in earlier]),
     ):
         if known := sorted({value for value in values if value}):
             said.append(f"{what}: {', '.join(known)}")

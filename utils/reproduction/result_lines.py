@@ -227,6 +227,7 @@ def _code_test(given: str) -> _Kind:
 
 _CODES = ("swap", "mean", "zero")
 _FIGURES = _by_name(_or_null(_number), required=["images", *FIGURES])
+_EARLIER = _object(epochs=_count, device=_or_null(_text), torch=_or_null(_text), commit=_or_null(_text))
 _LINE = _object(
     ["files"],
     schema=_count,
@@ -240,7 +241,9 @@ _LINE = _object(
     files=_by_name(_hash),
     versions=_by_name(_or_null(_text), required=["python", "torch"]),
     commit=_or_null(_text),
-    machine=_object(device=_text, platform=_text, threads=_count, processes=_count),
+    machine=_object(
+        ["earlier"], device=_text, platform=_text, threads=_count, processes=_count, earlier=_list_of(_EARLIER)
+    ),
     network=_object(parameters=_object(trained=_count, frozen=_count), macs=_or_null(_count)),
     seconds=_object(recon=_or_null(_number), seg=_number, evaluation=_or_null(_number)),
     epochs=_object(best=_count, last=_count),

@@ -175,7 +175,7 @@ def line_of(
         "files": file_hashes(base_dir, run.lists, seg.settings.mask_suffix, in_order=False),
         "versions": {"python": came_from["python"], **came_from["versions"]},
         "commit": came_from["git_commit"],
-        "machine": {name: came_from[name] for name in ("device", "platform", "threads", "processes")},
+        "machine": _machine(came_from),
         "network": _network(last, seg),
         "seconds": {
             "recon": _seconds(phases["recon"].folder) if "recon" in phases else None,
@@ -195,6 +195,13 @@ def line_of(
         (step.on, step.weights): _images(step, base_dir, run.lists[step.on]) for step in evaluations if not step.code
     }
     return line, images
+
+
+def _machine(came_from: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the last part of a run; with its earlier ones, if it was resumed elsewhere or with other code."""
+    machine = {name: came_from[name] for name in ("device", "platform", "threads", "processes")}
+    earlier = came_from.get("earlier")
+    return {**machine, "earlier": earlier} if earlier else machine
 
 
 def encoder_hash(state: Mapping[str, Any]) -> str:

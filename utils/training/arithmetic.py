@@ -56,3 +56,22 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         f"warning: the run resumes with other arithmetic or code ({'; '.join(changed)}), so its final weights can "
         "differ from those of an uninterrupted run"
     )
+
+
+def earlier_parts(before: Mapping[str, Any], changed: bool, epochs: int) -> list[dict[str, Any]]:
+    """The parts of a resumed run until now. A part ends where the run resumes with other arithmetic or code.
+
+    Args:
+        before: the "provenance" of the checkpoint that is resumed.
+        changed: whether `changes` has found something.
+        epochs: finished until now.
+
+    Returns:
+        Of each part: the "epochs" that were finished at its end, "device", "torch" and "commit".
+    """
+    parts = list(before.get("earlier", []))
+    if changed:
+        torch_release = before.get("versions", {}).get("torch")
+        now = {"device": before.get("device"), "torch": torch_release, "commit": before.get("git_commit")}
+        parts.append({"epochs": epochs, **now})
+    return parts

@@ -32,7 +32,7 @@ from utils.networks.checkpoints import fill, load_checkpoint
 from utils.networks.speed import Speed, prediction, say_once, training
 from utils.settings.config import describe
 from utils.settings.recorded import refuse_other_preprocessing
-from utils.training.arithmetic import changes
+from utils.training.arithmetic import changes, earlier_parts
 from utils.training.compilation import compiler_errors
 from utils.training.cuda_graphs import graphed_for_training
 from utils.training.epoch_line import COLLAPSE_ADVICE, epoch_line, has_collapsed, short, time_left
@@ -92,6 +92,7 @@ def fit(
         run.provenance["modules"] = speed.words
     if changed := changes(run.resumed_from, run.provenance):
         say(changed)
+    run.provenance["earlier"] = earlier_parts(run.resumed_from, bool(changed), run.epoch)
     images = f"{len(train.dataset)} training and {len(val.dataset)} validation images"
     processes = f", {world_size()} processes" if world_size() > 1 else ""
     header = {

@@ -38,7 +38,10 @@ def test_lines_are_read_as_they_were_appended_and_a_run_stands_once(tmp_path):
     assert read(path) == []
     codes = {"swap": code_test("swap"), "zero": code_test("zero", kernel_change={"mean": 0.1, "largest": 0.2})}
     settings = {"recon": None, "seg": {}, "evaluation": {"resize": "back"}}
-    lines = [result_line(seed=41, code=codes), result_line(seed=42, test=True), result_line("none", settings=settings)]
+    earlier = [{"epochs": 1, "device": "a GPU", "torch": "2.11.0", "commit": None}]
+    machine = {"device": "cpu", "platform": "Linux", "threads": 1, "processes": 1, "earlier": earlier}
+    lines = [result_line(seed=41, code=codes), result_line(seed=42, test=True, machine=machine)]
+    lines.append(result_line("none", settings=settings))
     for line in lines:
         append(path, line)
     assert read(path) == lines

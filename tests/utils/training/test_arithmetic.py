@@ -11,7 +11,7 @@ from models.fast.native import library
 from utils.common.signals import Stopped
 from utils.networks import speed
 from utils.networks.checkpoints import load_checkpoint, save_checkpoint
-from utils.training.arithmetic import KEYS, PACKAGES, changes
+from utils.training.arithmetic import KEYS, PACKAGES, changes, earlier_parts
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,20 @@ def test_another_release_is_said_and_an_older_checkpoint_is_silent(base, stopped
     save_checkpoint(stopped / "last.pth", content | {"provenance": other})
     (line,) = resumed(base, stopped, capsys)
     assert "torch was 2.6.0, now " in line and line.count(" was ") == 1
+
+
+def test_a_checkpoint_tells_the_parts_of_a_run_that_was_resumed_elsewhere(base, stopped, capsys):
+    content = load_checkpoint(stopped / "last.pth", "toy")
+    assert content["provenance"]["earlier"] == []
+    resumed(base, stopped, capsys, epochs=3)
+    assert load_checkpoint(stopped / "last.pth", "toy")["provenance"]["earlier"] == [], "nothing has changed"
+    save_checkpoint(stopped / "last.pth", content | {"provenance": content["provenance"] | {"device": "a GPU"}})
+    resumed(base, stopped, capsys)
+    now = load_checkpoint(stopped / "last.pth", "toy")["provenance"]
+    came = {"torch": now["versions"]["torch"], "commit": now["git_commit"]}
+    assert now["device"] == "cpu" and now["earlier"] == [{"epochs": 1, "device": "a GPU", **came}]
+    assert earlier_parts(now, False, 3) == now["earlier"]
+    assert earlier_parts(now, True, 3) == [*now["earlier"], {"epochs": 3, "device": "cpu", **came}]
 
 
 def test_an_older_checkpoint_does_not_tell_cpp_kernels():
