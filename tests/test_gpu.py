@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import cv2
@@ -166,4 +165,3 @@ def test_memory_that_runs_out_is_recognised():
 def test_the_checkpoint_names_the_gpu(encoder):
     recorded = load_checkpoint(encoder, "recon")["provenance"]
     assert recorded["device"] == torch.cuda.get_device_name() and not recorded["tf32"]
-    json.dumps(recorded)

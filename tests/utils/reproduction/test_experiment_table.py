@@ -18,7 +18,7 @@ from utils.evaluation.intervals import bootstrap
 from utils.evaluation.paired_tests import holm
 from utils.reproduction.code_table import code_table
 from utils.reproduction.experiment_summary import summarise
-from utils.reproduction.experiment_table import tabulate
+from utils.reproduction.experiment_table import remarks, tabulate
 from utils.reproduction.field_table import field_table
 from utils.reproduction.per_image_files import read_per_image, write_per_image
 from utils.reproduction.run_statistics import spread
@@ -58,6 +58,13 @@ def values(lines, arm, rule, figure="iou"):
         for line in lines
         if line["arm"] == arm
     }
+
+
+def test_the_devices_of_runs_that_were_resumed_elsewhere(results, lines):
+    part = {"epochs": 1, "device": "a GPU", "torch": "1.0", "commit": "b" * 40}
+    first = lines[0] | {"machine": lines[0]["machine"] | {"earlier": [part]}}
+    (said,) = remarks(summarise("trial", [first, *lines[1:]], results))
+    assert "- device: a GPU, cpu." in said and "- torch: 1.0, " in said and f"{'b' * 10}" in said
 
 
 def over_divisions(of_runs):
