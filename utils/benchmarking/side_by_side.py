@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# Of a measurement, in its row.
-SETTINGS = ("only", "variant", "img_size", "batch_size", "amp", "engine", "cuda_graphs")
+# What is measured: flags of the script, and in its row.
+SETTINGS = ("only", "variant", "img_size", "batch_size", "amp", "engine")
 
 
 def changed(args: argparse.Namespace, **changes: Any) -> argparse.Namespace:
@@ -30,7 +30,7 @@ def compare(script: Path, args: argparse.Namespace) -> dict[str, Any]:
             results.append(measure_apart(script, args, side))
     ours, plain = (statistics.median(r["seconds_per_image"] for r in turns[side]) for side in turns)
     memory = {side: max(r["peak_rss_gb"] for r in results) for side, results in turns.items()}
-    row = {name: getattr(args, name) for name in SETTINGS}
+    row = {name: getattr(args, name) for name in (*SETTINGS, "cuda_graphs")}
     return row | {
         "seconds_per_image": ours,
         "spread": [r["seconds_per_image"] for r in turns["ours"]],
@@ -44,9 +44,8 @@ def compare(script: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_apart(script: Path, args: argparse.Namespace, side: str) -> dict[str, Any]:
-    flags = ["only", "variant", "img_size", "batch_size", "amp", "engine", "device", "threads", "repeat"]
     command = [sys.executable, str(script), "--measure", side, *["--cuda_graphs"] * args.cuda_graphs]
-    for name in flags:
+    for name in (*SETTINGS, "device", "threads", "repeat"):
         if getattr(args, name) is not None:
             command += [f"--{name}", str(getattr(args, name))]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -26,7 +26,7 @@ from utils.common.precision import Precision
 from utils.common.runtime import layout
 
 COMPARE_EVERY = 500  # steps; a comparison takes as long as three plain steps
-# Of the largest output, and of the gradients' norm. Two runs of the same kernels differ by the order of atomic sums,
+# Of the norms of the outputs and of the gradients. Two runs of the same kernels differ by the order of atomic sums,
 # which training in bfloat16 amplifies through ties of ReLUs and maxima.
 TOLERANCE = 0.05
 
